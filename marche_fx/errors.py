@@ -1,0 +1,43 @@
+"""Every error that marche_fx raises on purpose, so that a user can catch one class."""
+
+from __future__ import annotations
+
+
+class MarcheError(Exception):
+    """Base of all errors of marche_fx."""
+
+
+class UnsupportedModelError(MarcheError):
+    """The model has nothing to cache, or its state forbids it; the message names the operator and where it stands."""
+
+
+class CaptureError(MarcheError):
+    """``torch.export`` could not capture the step."""
+
+
+class GraphError(MarcheError):
+    """A pass met a graph that contradicts its assumptions; the message names the node."""
+
+
+class EquivalenceError(MarcheError):
+    """The rewritten step and the original differ beyond the tolerance of their dtype."""
+
+
+class ArgumentError(MarcheError, ValueError):
+    """An argument has the wrong type, shape or range."""
+
+
+class SessionError(MarcheError):
+    """A session was used in a way that would mix or lose its caches."""
+
+
+class CheckpointError(MarcheError):
+    """A checkpoint is damaged, unsafe or of another model."""
+
+
+class DatasetError(MarcheError):
+    """A data set's files are missing, damaged or swapped."""
+
+
+class TrainingError(MarcheError):
+    """Training cannot start or continue from the given folder."""

@@ -1,0 +1,197 @@
+"""Training of the bundled MAR: resumable after a kill at any moment, at the cost of one checkpoint interval."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from ..errors import TrainingError
+from .fashion import Fashion, to_pixels
+
+STATE_FILE = "training.pt"
+WEIGHTS_FILE = "model_ema.safetensors"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run is trained with. ``epochs`` may grow on resuming, the rest may not change."""
+
+    epochs: float = 6.0
+    batch: int = 32
+    learning_rate: float = 1e-3
+    warmup: int = 500
+    weight_decay: float = 0.02
+    clip: float = 3.0
+    ema: float = 0.999
+    seed: int = 0
+
+
+def train(
+    model: nn.Module,
+    dataset: Fashion,
+    out: Path,
+    recipe: Recipe,
+    *,
+    bf16: bool = False,
+    compile: bool = False,
+    checkpoint_seconds: float = 120.0,
+) -> nn.Module:
+    """Minimise ``model(images, labels)`` over ``dataset``; return the model with the averaged (EMA) weights.
+
+    The state is written to ``out / training.pt`` every ``checkpoint_seconds`` and at the end; a run that finds one
+    there goes on from it.
+
+    Raises:
+        TrainingError: ``out`` cannot be written, or holds the state of another model or recipe.
+    """
+    prepare_folder(out)
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        betas=(0.9, 0.95),
+    )
+    averaged = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema)
+    )
+    torch.manual_seed(recipe.seed)
+    step = resume(out, model, averaged, optimizer, recipe)
+    total = math.ceil(recipe.epochs * len(dataset) / recipe.batch)
+    if compile:
+        for block in repeated_blocks(model):
+            block.compile(dynamic=True)
+
+    model.train()
+    device_type = next(model.parameters()).device.type
+    saved = time.monotonic()
+    smooth_loss = math.nan
+    with progress_bar() as progress:
+        task = progress.add_task("training", total=total * recipe.batch, completed=step * recipe.batch, loss=0, rate=0)
+        started, first = time.monotonic(), step
+        for images, labels in batches(dataset, recipe, step, total):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * learning_rate_factor(step, total, recipe.warmup)
+            with torch.autocast(device_type, torch.bfloat16, enabled=bf16):
+                loss = model(to_pixels(images), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+            optimizer.step()
+            averaged.update_parameters(model)
+            step += 1
+            value = loss.item()
+            smooth_loss = value if math.isnan(smooth_loss) else 0.98 * smooth_loss + 0.02 * value
+            rate = (step - first) * recipe.batch / (time.monotonic() - started)
+            progress.update(task, completed=step * recipe.batch, loss=smooth_loss, rate=rate)
+            if time.monotonic() - saved > checkpoint_seconds:
+                save(out, model, averaged, optimizer, recipe, step)
+                saved = time.monotonic()
+    save(out, model, averaged, optimizer, recipe, step)
+    return averaged.module.eval()
+
+
+def prepare_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise TrainingError(f"the training folder {out} cannot be written: {error}") from error
+
+
+def repeated_blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """The members of every ``ModuleList``: compiling these costs far less than compiling the whole model."""
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList):
+            yield from module
+
+
+def batches(dataset: Fashion, recipe: Recipe, step: int, total: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches ``step .. total - 1`` of an endless stream of shuffled epochs, the same whenever it is resumed."""
+    per_epoch = len(dataset) // recipe.batch
+    epoch, order = -1, torch.empty(0)
+    for number in range(step, total):
+        if number // per_epoch != epoch:
+            epoch = number // per_epoch
+            order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(recipe.seed + epoch))
+        begin = number % per_epoch * recipe.batch
+        chosen = order[begin : begin + recipe.batch]
+        yield dataset.images[chosen], dataset.labels[chosen]
+
+
+def learning_rate_factor(step: int, total: int, warmup: int) -> float:
+    """Linear warm-up, then half a cosine down to zero."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def save(
+    out: Path,
+    model: nn.Module,
+    averaged: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    step: int,
+) -> None:
+    """Write the state beside the old one and swap them, so that a kill leaves one of the two whole."""
+    state = {
+        "model": model.state_dict(),
+        "averaged": averaged.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "recipe": asdict(recipe),
+        "step": step,
+        "rng": torch.get_rng_state(),
+    }
+    partial = out / f"{STATE_FILE}.partial"
+    torch.save(state, partial)
+    os.replace(partial, out / STATE_FILE)
+
+
+def resume(
+    out: Path,
+    model: nn.Module,
+    averaged: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+) -> int:
+    """Load the state in ``out``, if there is one; return how many steps were done."""
+    path = out / STATE_FILE
+    if not path.exists():
+        return 0
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise TrainingError(f"{path} is not a training state that can be read: {error}") from error
+    then, now = dict(state["recipe"]), asdict(recipe)
+    changed = [name for name in now if name != "epochs" and then.get(name) != now[name]]
+    if changed:
+        differences = ", ".join(f"{name} was {then.get(name)} and is {now[name]}" for name in changed)
+        raise TrainingError(f"{out} holds a run with another recipe: {differences}. Choose another --out.")
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise TrainingError(f"{out} holds a run of another model: {error}") from error
+    averaged.load_state_dict(state["averaged"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["rng"])
+    return int(state["step"])
+
+
+def progress_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:.0f} images/s"),
+        TimeRemainingColumn(),
+    )
