@@ -12,7 +12,9 @@ dimension that is not in the output is mixed without saying so. An operator with
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,15 +51,35 @@ class DimMap:
 def operands(node: fx.Node) -> list[fx.Node | None]:
     """The tensors among the operator's arguments in the order of its schema, None where one is missing."""
     found: list[fx.Node | None] = []
-    for argument, value in schema_arguments(node):
-        kind = str(argument.type)
-        if kind in ("Tensor", "Optional[Tensor]"):
-            found.append(value if isinstance(value, fx.Node) else None)
-        elif "List[" in kind and "Tensor" in kind:
-            found.extend(item if isinstance(item, fx.Node) else None for item in value or ())
-        elif isinstance(value, fx.Node) and is_tensor(value):
-            found.append(value)
+    map_operands(node, lambda _, operand: found.append(operand))
     return found
+
+
+def map_operands(
+    node: fx.Node, change: Callable[[int, fx.Node | None], Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of ``node`` with ``change(number, operand)`` in place of each operand; sizes stay as they are."""
+    if not hasattr(node.target, "_schema"):
+        if node.target is operator.getitem:
+            return (change(0, node.args[0]), *node.args[1:]), {}  # type: ignore[arg-type]
+        return node.args, dict(node.kwargs)
+    numbers = itertools.count()
+    args, kwargs = list(node.args), dict(node.kwargs)
+    for place, argument in enumerate(node.target._schema.arguments):
+        given = place < len(args) or argument.name in kwargs
+        value = args[place] if place < len(args) else kwargs.get(argument.name, argument.default_value)
+        kind = str(argument.type)
+        if "List[" in kind and "Tensor" in kind:
+            value = [change(next(numbers), item) for item in value or ()]
+        elif kind in ("Tensor", "Optional[Tensor]") or (isinstance(value, fx.Node) and is_tensor(value)):
+            # A number in place of a tensor, ``add(x, 1)``, is no operand but has an operand's place.
+            changed = change(next(numbers), value if isinstance(value, fx.Node) else None)
+            value = changed if isinstance(value, fx.Node) else value
+        if place < len(args):
+            args[place] = value
+        elif given:
+            kwargs[argument.name] = value
+    return tuple(args), kwargs
 
 
 def schema_arguments(node: fx.Node) -> list[tuple[Any, Any]]:
@@ -210,7 +232,7 @@ def matmul(node: fx.Node) -> DimMap:
 def einsum(node: fx.Node) -> DimMap:
     equation = argument(node, "equation").replace(" ", "")
     inputs, _, output = equation.partition("->")
-    if "->" not in equation or "." in equation or any(len(set(part)) < len(part) for part in equation.split(",")):
+    if "->" not in equation or "." in equation or any(len(set(part)) < len(part) for part in inputs.split(",")):
         return mixes_everything(node)
     return pattern(f"{', '.join(' '.join(part) for part in inputs.split(','))} -> {' '.join(output)}")(node)
 
@@ -219,20 +241,22 @@ def reshape(node: fx.Node) -> DimMap:
     """A dimension stays where the elements before it and in it are the same in both shapes; it may not be cut."""
     x = operands(node)[0]
     assert x is not None
-    return finished(node, {(0, dim): out for dim, out in kept_dimensions(shape_of(x), shape_of(node))}, set())
+    return finished(node, {(0, dim): out for dim, out in kept_dimensions(shape_of(x), shape_of(node)).items()}, set())
 
 
-def kept_dimensions(shape: Sequence[Any], out_shape: Sequence[Any]) -> list[tuple[int, int]]:
-    """Pairs of equal dimensions of a row-major tensor before and after `view`.
+def kept_dimensions(shape: Sequence[Any], out_shape: Sequence[Any]) -> dict[int, int]:
+    """Equal dimensions of a row-major tensor before and after `view`.
 
-    ``(2, 5, 12), (2, 5, 3, 4) -> [(0, 0), (1, 1)]``. Dimensions of size 1 move nothing and are passed over.
+    ``(2, 5, 12), (2, 5, 3, 4) -> {0: 0, 1: 1}``. Dimensions of size 1 move nothing and pair where they stand.
     """
-    before = [(dim, expression(size)) for dim, size in enumerate(shape) if not same_size(size, 1)]
-    after = [(dim, expression(size)) for dim, size in enumerate(out_shape) if not same_size(size, 1)]
+    before = [(dim, expression(size)) for dim, size in enumerate(shape)]
+    after = [(dim, expression(size)) for dim, size in enumerate(out_shape)]
     # Walking from either end finds what a symbolic size in the middle hides from the other.
-    from_left = walk(before, after)
-    from_right = walk(before[::-1], after[::-1])
-    return sorted({*from_left, *from_right})
+    kept = dict(walk(before, after))
+    for dim, out in walk(before[::-1], after[::-1]):
+        if dim not in kept and out not in kept.values():
+            kept[dim] = out
+    return kept
 
 
 def walk(before: list[tuple[int, sympy.Expr]], after: list[tuple[int, sympy.Expr]]) -> list[tuple[int, int]]:
@@ -241,20 +265,20 @@ def walk(before: list[tuple[int, sympy.Expr]], after: list[tuple[int, sympy.Expr
     i = j = 0
     passed, out_passed = sympy.Integer(1), sympy.Integer(1)
     while i < len(before) and j < len(after):
-        if passed == out_passed and before[i][1] == after[j][1]:
-            pairs.append((before[i][0], after[j][0]))
-            passed, out_passed = passed * before[i][1], out_passed * after[j][1]
-            i, j = i + 1, j + 1
+        (dim, size), (out, out_size) = before[i], after[j]
+        if passed == out_passed and size == out_size:
+            pairs.append((dim, out))
+            passed, i, out_passed, j = passed * size, i + 1, out_passed * out_size, j + 1
+        elif passed == out_passed and out_size == 1:
+            j += 1
         elif passed == out_passed:
-            passed, out_passed = passed * before[i][1], out_passed * after[j][1]
-            i, j = i + 1, j + 1
-        elif passed.is_number and out_passed.is_number:
-            if passed < out_passed:
-                passed, i = passed * before[i][1], i + 1
-            else:
-                out_passed, j = out_passed * after[j][1], j + 1
-        else:
+            passed, i = passed * size, i + 1
+        elif not (passed.is_number and out_passed.is_number):
             break
+        elif passed < out_passed:
+            passed, i = passed * size, i + 1
+        else:
+            out_passed, j = out_passed * out_size, j + 1
     return pairs
 
 
@@ -369,6 +393,8 @@ RULES: dict[Any, Callable[[fx.Node], DimMap]] = {
 
 def dim_map(node: fx.Node) -> DimMap:
     """What ``node`` does to dimensions; an operator without a rule mixes everything."""
+    if node.target is operator.getitem:
+        return DimMap({(0, dim): dim for dim in range(len(shape_of(node)))})
     if node.op != "call_function" or not hasattr(node.target, "_schema"):
         return DimMap()
     rule = RULES.get(node.target)

@@ -1,0 +1,29 @@
+"""MAR, its trained weights for garments, and the judge of what it generates."""
+
+from .bundled import load_fashion_mar, load_judge
+from .checkpoint import load_checkpoint, read_checkpoint, save_weights
+from .fashion import CLASSES, Fashion, load_fashion
+from .judge import Judge, frechet_distance
+from .mar import MAR
+from .presets import mar_base, mar_fashion, mar_huge, mar_large
+from .quality import Quality, measure_quality
+
+__all__ = [
+    "CLASSES",
+    "MAR",
+    "Fashion",
+    "Judge",
+    "Quality",
+    "frechet_distance",
+    "load_checkpoint",
+    "load_fashion",
+    "load_fashion_mar",
+    "load_judge",
+    "mar_base",
+    "mar_fashion",
+    "mar_huge",
+    "mar_large",
+    "measure_quality",
+    "read_checkpoint",
+    "save_weights",
+]

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..errors import ArgumentError
+
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """``(x [R, C], t [R]) -> [R, 2C]``: predicted noise, then where the log-variance lies between its bounds (-1..1)."""
 
@@ -26,7 +28,7 @@ def cosine_betas(steps: int = 1000, largest: float = 0.999) -> Tensor:
 def evenly_spaced(steps: int, count: int) -> Tensor:
     """``count`` of the timesteps ``0 .. steps - 1``, both ends included, as even as rounding allows: ``[count]``."""
     if not 2 <= count <= steps:
-        raise ValueError(f"the number of denoising steps must lie in 2..{steps}, got {count}")
+        raise ArgumentError(f"the number of denoising steps must lie in 2..{steps}, got {count}")
     return torch.tensor([round(i * (steps - 1) / (count - 1)) for i in range(count)])
 
 

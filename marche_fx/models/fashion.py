@@ -65,8 +65,8 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     """An IDX file of unsigned bytes with so many dimensions."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DatasetError(f"{path} is not a whole gzip file: {error}") from error
+    except (EOFError, zlib.error, OSError) as error:
+        raise DatasetError(f"{path} cannot be read whole: {error}") from error
     header = 4 + 4 * dimensions
     if len(content) < header or content[:3] != b"\x00\x00\x08" or content[3] != dimensions:
         raise DatasetError(f"{path} is not an IDX file of unsigned bytes with {dimensions} dimensions; swapped files?")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from .diffusion import GaussianDiffusion, cosine_betas, evenly_spaced
+
+
+def linears(module: nn.Module) -> Iterator[nn.Linear]:
+    return (part for part in module.modules() if isinstance(part, nn.Linear))
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -28,7 +33,8 @@ class TimestepEmbedder(nn.Module):
         half = self.frequency_embedding_size // 2
         frequencies = torch.exp(-math.log(10_000) * torch.arange(half, device=t.device, dtype=torch.float32) / half)
         angles = t[:, None].float() * frequencies
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], -1).to(self.mlp[0].weight.dtype))
+        dtype = next(self.parameters()).dtype
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], -1).to(dtype))
 
 
 class ResBlock(nn.Module):
@@ -73,16 +79,16 @@ class SimpleMLPAdaLN(nn.Module):
 
     def initialize_weights(self) -> None:
         """Xavier everywhere; modulations and the output start at zero, so that each block starts as the identity."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        nn.init.normal_(self.time_embed.mlp[0].weight, std=0.02)
-        nn.init.normal_(self.time_embed.mlp[2].weight, std=0.02)
-        modulations = [block.adaLN_modulation[1] for block in self.res_blocks]
-        for linear in [*modulations, self.final_layer.adaLN_modulation[1], self.final_layer.linear]:
-            nn.init.zeros_(linear.weight)
+        for linear in linears(self):
+            nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
+        for linear in linears(self.time_embed):
+            nn.init.normal_(linear.weight, std=0.02)
+        modulations = [part.adaLN_modulation for part in self.modules() if isinstance(part, (ResBlock, FinalLayer))]
+        for part in [*modulations, self.final_layer.linear]:
+            for linear in linears(part):
+                nn.init.zeros_(linear.weight)
+                nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
         x = self.input_proj(x)
@@ -140,8 +146,8 @@ class DiffLoss(nn.Module):
     ) -> Tensor:
         """Draw a token for each row of ``z [R, Z]``: ``[R, C]``.
 
-        With ``cfg != 1`` the first half of ``z`` is conditional and the second unconditional; both halves of the
-        result are the guided tokens. ``noise`` ``[S, R, C]`` (``[S, R / 2, C]`` with guidance) fixes every draw; else
+        With ``cfg != 1`` the first half of ``z`` is conditional and the second unconditional; the first half of the
+        result holds the guided tokens. ``noise`` ``[S, R, C]`` (``[S, R / 2, C]`` with guidance) fixes every draw; else
         it comes from ``generator`` or the global seed.
         """
         guided = cfg != 1.0

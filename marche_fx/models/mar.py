@@ -15,7 +15,10 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..errors import ArgumentError
 from .head import DiffLoss
+
+layer_norm = partial(nn.LayerNorm, eps=1e-6)
 
 
 class Attention(nn.Module):
@@ -99,7 +102,7 @@ class MAR(nn.Module):
         decoder_depth: int = 16,
         decoder_num_heads: int = 16,
         mlp_ratio: float = 4.0,
-        norm_layer: Callable[[int], nn.Module] = partial(nn.LayerNorm, eps=1e-6),
+        norm_layer: Callable[[int], nn.Module] = layer_norm,
         vae_embed_dim: int = 16,
         mask_ratio_min: float = 0.7,
         label_drop_prob: float = 0.1,
@@ -277,6 +280,10 @@ class MAR(nn.Module):
                 denoising steps, so that a sample does not depend on what shares its batch. Drawn from ``generator`` or
                 the global seed when omitted.
         """
+        if cfg_schedule not in ("linear", "constant"):
+            raise ArgumentError(f'cfg_schedule must be "linear" or "constant", got {cfg_schedule!r}')
+        if num_iter < 1:
+            raise ArgumentError(f"num_iter must be at least 1, got {num_iter}")
         device, dtype = self.mask_token.device, self.mask_token.dtype
         mask = torch.ones(bsz, self.seq_len, device=device)
         tokens = torch.zeros(bsz, self.seq_len, self.token_embed_dim, device=device, dtype=dtype)
@@ -308,8 +315,6 @@ class MAR(nn.Module):
             cfg_iter = cfg
             if cfg_schedule == "linear":
                 cfg_iter = 1 + (cfg - 1) * (self.seq_len - mask_len) / self.seq_len
-            elif cfg_schedule != "constant":
-                raise ValueError(f'cfg_schedule must be "linear" or "constant", got {cfg_schedule!r}')
             step_noise = None if noise is None else noise[predicted].transpose(0, 1)
             drawn = self.diffloss.sample(z, temperature, cfg_iter, noise=step_noise, generator=generator)
 

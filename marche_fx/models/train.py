@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from ..errors import TrainingError
+from .checkpoint import replacing
 from .fashion import Fashion, to_pixels
+
+Model = TypeVar("Model", bound=nn.Module)
 
 STATE_FILE = "training.pt"
 WEIGHTS_FILE = "model_ema.safetensors"
@@ -24,7 +28,7 @@ WEIGHTS_FILE = "model_ema.safetensors"
 class Recipe:
     """What a run is trained with. ``epochs`` may grow on resuming, the rest may not change."""
 
-    epochs: float = 6.0
+    epochs: float = 4.0
     batch: int = 32
     learning_rate: float = 1e-3
     warmup: int = 500
@@ -35,7 +39,7 @@ class Recipe:
 
 
 def train(
-    model: nn.Module,
+    model: Model,
     dataset: Fashion,
     out: Path,
     recipe: Recipe,
@@ -43,16 +47,19 @@ def train(
     bf16: bool = False,
     compile: bool = False,
     checkpoint_seconds: float = 120.0,
-) -> nn.Module:
+) -> Model:
     """Minimise ``model(images, labels)`` over ``dataset``; return the model with the averaged (EMA) weights.
 
     The state is written to ``out / training.pt`` every ``checkpoint_seconds`` and at the end; a run that finds one
-    there goes on from it.
+    there goes on from it, to the same weights, bit for bit, as if it had never stopped.
 
     Raises:
-        TrainingError: ``out`` cannot be written, or holds the state of another model or recipe.
+        TrainingError: ``out`` cannot be written, or holds a damaged state or that of another model or recipe; the
+            images are fewer than a batch; the loss is no longer finite.
     """
     prepare_folder(out)
+    if len(dataset) < recipe.batch:
+        raise TrainingError(f"{len(dataset)} images do not fill one batch of {recipe.batch}")
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -81,21 +88,25 @@ def train(
                 group["lr"] = recipe.learning_rate * learning_rate_factor(step, total, recipe.warmup)
             with torch.autocast(device_type, torch.bfloat16, enabled=bf16):
                 loss = model(to_pixels(images), labels)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise TrainingError(f"the loss became {value} in step {step}; {out} keeps the last state before it")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
             optimizer.step()
             averaged.update_parameters(model)
             step += 1
-            value = loss.item()
             smooth_loss = value if math.isnan(smooth_loss) else 0.98 * smooth_loss + 0.02 * value
             rate = (step - first) * recipe.batch / (time.monotonic() - started)
             progress.update(task, completed=step * recipe.batch, loss=smooth_loss, rate=rate)
             if time.monotonic() - saved > checkpoint_seconds:
                 save(out, model, averaged, optimizer, recipe, step)
                 saved = time.monotonic()
+                if progress.disable:
+                    print(f"step {step} of {total}: loss {smooth_loss:.4f}, {rate:.0f} images/s", flush=True)
     save(out, model, averaged, optimizer, recipe, step)
-    return averaged.module.eval()
+    return cast(Model, averaged.module).eval()
 
 
 def prepare_folder(out: Path) -> None:
@@ -143,7 +154,7 @@ def save(
     recipe: Recipe,
     step: int,
 ) -> None:
-    """Write the state beside the old one and swap them, so that a kill leaves one of the two whole."""
+    """Write the state so that a kill at any moment leaves either the last one or this one."""
     state = {
         "model": model.state_dict(),
         "averaged": averaged.state_dict(),
@@ -152,9 +163,11 @@ def save(
         "step": step,
         "rng": torch.get_rng_state(),
     }
-    partial = out / f"{STATE_FILE}.partial"
-    torch.save(state, partial)
-    os.replace(partial, out / STATE_FILE)
+    try:
+        with replacing(out / STATE_FILE) as partial:
+            torch.save(state, partial)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError.
+        raise TrainingError(f"the training state cannot be written to {out}: {error}") from error
 
 
 def resume(
@@ -170,9 +183,12 @@ def resume(
         return 0
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:
-        raise TrainingError(f"{path} is not a training state that can be read: {error}") from error
-    then, now = dict(state["recipe"]), asdict(recipe)
+        then, now = dict(state["recipe"]), asdict(recipe)
+    except Exception as error:  # The unpickler raises whatever the damaged bytes lead it to.
+        raise TrainingError(
+            f"{path} is damaged or no training state ({type(error).__name__}). Remove it to start anew, or choose "
+            "another --out."
+        ) from error
     changed = [name for name in now if name != "epochs" and then.get(name) != now[name]]
     if changed:
         differences = ", ".join(f"{name} was {then.get(name)} and is {now[name]}" for name in changed)
@@ -188,10 +204,14 @@ def resume(
 
 
 def progress_bar() -> Progress:
+    """On a terminal only: elsewhere a line is printed at each checkpoint."""
+    console = Console()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:.0f} images/s"),
         TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
     )

@@ -1,0 +1,69 @@
+"""Find the tokens whose inputs moved since they were last computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from .passes.watch import Watched
+
+
+class LastInputs:
+    """The region inputs that each token of one session was last computed with.
+
+    Values with a token axis are kept as rows ``[B, N, F]``, those that a whole sample reads as ``[B, F]``.
+    """
+
+    def __init__(self, watched: Sequence[Watched], samples: int, tokens: int) -> None:
+        self.watched = watched
+        self.shape = (samples, tokens)
+        self.last: list[Tensor] = []
+        self.computed: Tensor | None = None
+        """bool ``[B, N]``, tokens computed since the values that whole samples read last changed."""
+
+    def changed(self, now: Sequence[Tensor], tolerance: float) -> Tensor:
+        """Tokens that must be computed for their inputs to be honoured: bool ``[B, N]``.
+
+        A row of floating-point numbers changed when it moved by more than ``tolerance`` times its norm, any other when
+        it differs at all.
+        """
+        if self.computed is None:
+            return torch.ones(self.shape, dtype=torch.bool, device=now[0].device)
+        changed = ~self.computed
+        for before, after in zip(self.last, self.in_rows(now), strict=True):
+            moved = has_moved(before, after, tolerance)
+            changed = changed | (moved if after.ndim == 3 else moved[:, None])
+        return changed
+
+    def remember(self, now: Sequence[Tensor], samples: Tensor, active: Tensor, *, complete: bool) -> None:
+        """The tokens ``active [B, A]`` were computed with ``now``; ``complete`` says that no visible one is left."""
+        with torch.inference_mode(False):
+            if self.computed is None:
+                self.last = [rows.clone() for rows in self.in_rows(now)]
+                self.computed = torch.zeros(self.shape, dtype=torch.bool, device=active.device)
+            elif complete:
+                self.computed.zero_()
+            self.computed[samples, active] = True
+            for before, after in zip(self.last, self.in_rows(now), strict=True):
+                if after.ndim == 3:
+                    before[samples, active] = after[samples, active]
+                elif complete:
+                    before.copy_(after)
+
+    def in_rows(self, values: Sequence[Tensor]) -> Iterator[Tensor]:
+        """``[B, N, F]`` or ``[B, F]`` each; values that all samples share are repeated without a copy."""
+        for own, value in zip(self.watched, values, strict=True):
+            leading = [dim for dim in (own.batch_dim, own.token_dim) if dim is not None]
+            rows = value.movedim(leading, list(range(len(leading))))
+            rows = rows.reshape(*rows.shape[: len(leading)], -1)
+            yield rows if own.batch_dim is not None else rows.expand(self.shape[0], *rows.shape)
+
+
+def has_moved(before: Tensor, after: Tensor, tolerance: float) -> Tensor:
+    """Whether each row along the last dimension changed; a NaN counts as a change."""
+    if tolerance == 0 or not after.is_floating_point():
+        return (before != after).any(-1)
+    distance = torch.linalg.vector_norm((after - before).float(), dim=-1)
+    return ~(distance <= tolerance * torch.linalg.vector_norm(before.float(), dim=-1))

@@ -1,0 +1,78 @@
+"""Choose a step's active tokens: equally many in every sample, so that no shape is ragged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .refresh import Refresh
+
+BUCKET = 8
+"""Active counts are multiples of this, so that few shapes occur."""
+
+MOST = 0.8
+"""When more than this share of the tokens must run, all of them do."""
+
+
+@dataclass(frozen=True)
+class Active:
+    """The tokens of one step.
+
+    Attributes:
+        positions: ``[B, A]`` int64, ascending in each sample.
+        complete: every token that the step does not drop is among them.
+        visible: how many tokens of a sample the step does not drop, at most.
+    """
+
+    positions: Tensor
+    complete: bool
+    visible: int
+
+    @property
+    def count(self) -> int:
+        return int(self.positions.shape[1])
+
+
+def choose_active(must: Tensor, visible: Tensor | None, refresh: Refresh) -> Active:
+    """Every token of ``must``, then those of the highest priority; a sample with fewer of the former gets more of these.
+
+    Waits once for the device, and not at all where all tokens run and none is dropped.
+
+    Args:
+        must: bool ``[B, N]``, changed and queried tokens.
+        visible: bool ``[B, N]``, the tokens that the step does not drop; the others are only chosen where a sample has
+            too few of them.
+    """
+    tokens = must.shape[1]
+    if refresh.count >= tokens:
+        return all_tokens(must, visible, tokens if visible is None else int(visible.sum(1).max()))
+    score = torch.zeros(must.shape, device=must.device) if refresh.priority is None else refresh.priority.float()
+    # The refresh set is chosen on the whole token axis, so that every step method of a session chooses the same one;
+    # a step that drops tokens then computes the visible ones of it.
+    if refresh.count > 0:
+        chosen = score.masked_fill(must, float("-inf")).topk(refresh.count, 1).indices
+        must = must.scatter(1, chosen, True)
+    counts = [must.sum(1).max()]
+    if visible is not None:
+        must = must & visible
+        score = score.masked_fill(~visible, float("-inf"))
+        counts = [must.sum(1).max(), visible.sum(1).max()]
+    count, limit = (*torch.stack(counts).tolist(), tokens)[:2]
+    count = min(-(-max(count, 1) // BUCKET) * BUCKET, limit)
+    if count > MOST * limit:
+        return all_tokens(must, visible, limit)
+    positions = score.masked_fill(must, float("inf")).topk(count, 1).indices.sort(1).values
+    return Active(positions, complete=False, visible=limit)
+
+
+def all_tokens(like: Tensor, visible: Tensor | None, count: int) -> Active:
+    """Every visible token; samples with fewer than ``count`` fill up with invisible ones."""
+    if visible is None:
+        positions = torch.arange(count, device=like.device).expand(len(like), count).contiguous()
+    else:
+        # A stable sort keeps positions ascending among the visible and among the others.
+        first = (~visible).to(torch.uint8).sort(dim=1, stable=True).indices[:, :count]
+        positions = first.sort(1).values
+    return Active(positions, complete=True, visible=count)

@@ -1,0 +1,26 @@
+"""The trained models that come with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import load_checkpoint
+from .judge import Judge
+from .mar import MAR
+from .presets import mar_fashion
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def load_fashion_mar(**options: Any) -> MAR:
+    """`mar_fashion` with trained weights, in eval mode; made by ``marche-fx train``.
+
+    ``options`` are those of `mar_fashion` that no weight depends on, such as ``num_sampling_steps``.
+    """
+    return load_checkpoint(mar_fashion(**options), WEIGHTS / "mar_fashion.safetensors").eval()
+
+
+def load_judge() -> Judge:
+    """The trained `Judge` of garments, in eval mode; made by ``marche-fx train-judge``."""
+    return load_checkpoint(Judge(), WEIGHTS / "judge.safetensors").eval()

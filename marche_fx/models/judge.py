@@ -1,0 +1,101 @@
+"""The judge of generated garments: a small classifier of Fashion-MNIST, and the Frechet distance in its features.
+
+Source of the distance: Heusel et al. 2017 (arXiv 1706.08500), with this classifier's features for Inception's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .fashion import CLASSES, Fashion, to_pixels
+from .train import Recipe, train
+
+JUDGE_FILE = "judge.safetensors"
+RECIPE = Recipe(epochs=16, batch=128, learning_rate=3e-3, warmup=200, weight_decay=0.05, ema=0.995)
+
+
+class Judge(nn.Module):
+    """Three convolutions, 64 features, 10 classes: pixels ``[M, 1, 28, 28]`` in -1..1 to logits ``[M, 10]``.
+
+    It carries the mean and covariance that its features have over the test set, to which generated images are compared.
+    """
+
+    feature_mean: Tensor
+    feature_covariance: Tensor
+
+    def __init__(self, channels: tuple[int, int, int] = (32, 64, 128), width: int = 64) -> None:
+        super().__init__()
+        self.stages = nn.Sequential(*(stage(*pair) for pair in zip((1, *channels), channels, strict=False)))
+        self.project = nn.Linear(channels[-1] * 3 * 3, width)
+        self.drop = nn.Dropout(0.3)
+        self.classify = nn.Linear(width, len(CLASSES))
+        self.register_buffer("feature_mean", torch.zeros(width))
+        self.register_buffer("feature_covariance", torch.eye(width))
+
+    def features(self, images: Tensor) -> Tensor:
+        """The penultimate layer: ``[M, 1, 28, 28] -> [M, 64]``."""
+        return F.relu(self.project(self.stages(images).flatten(1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classify(self.drop(self.features(images)))
+
+    @torch.no_grad()
+    def accuracy(self, images: Tensor, labels: Tensor) -> float:
+        """Share of images ``[M, 1, 28, 28]`` that the judge gives their label ``[M]``."""
+        predicted = torch.cat([self(part).argmax(-1) for part in images.split(500)])
+        return (predicted == labels).float().mean().item()
+
+    @torch.no_grad()
+    def feature_statistics(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean ``[64]`` and covariance ``[64, 64]`` of the features of images ``[M, 1, 28, 28]``, in float64."""
+        features = torch.cat([self.features(part) for part in images.split(500)]).double()
+        return features.mean(0), features.T.cov()
+
+    def frechet_distance(self, images: Tensor) -> float:
+        """Distance of images ``[M, 1, 28, 28]`` from the test set; biased upwards for small M, so compare equal M."""
+        reference = self.feature_mean.double(), self.feature_covariance.double()
+        return frechet_distance(*self.feature_statistics(images), *reference)
+
+
+def stage(inputs: int, outputs: int) -> nn.Sequential:
+    """Convolve, normalise, rectify and halve the image."""
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2))
+
+
+def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> float:
+    """``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))`` of Gaussians with means ``[D]``, covariances ``[D, D]``."""
+    values, vectors = torch.linalg.eigh(covariance_a)
+    root_a = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    # C_a C_b has the eigenvalues of the symmetric root_a C_b root_a.
+    trace_of_root = torch.linalg.eigvalsh(root_a @ covariance_b @ root_a).clamp(min=0).sqrt().sum()
+    return (((mean_a - mean_b) ** 2).sum() + covariance_a.trace() + covariance_b.trace() - 2 * trace_of_root).item()
+
+
+class JudgeLoss(nn.Module):
+    """What training minimises: cross-entropy of images shifted by up to two pixels and mirrored at random."""
+
+    def __init__(self, judge: Judge) -> None:
+        super().__init__()
+        self.judge = judge
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        down, right = torch.randint(5, (2,)).tolist()
+        images = F.pad(images, (2, 2, 2, 2), value=-1)[..., down : down + 28, right : right + 28]
+        images = torch.where(torch.rand(len(images), 1, 1, 1) < 0.5, images.flip(-1), images)
+        return F.cross_entropy(self.judge(images), labels, label_smoothing=0.05)
+
+
+def train_judge(training: Fashion, test: Fashion, out: Path, recipe: Recipe = RECIPE, *, bf16: bool = False) -> Judge:
+    """Train a judge in the folder ``out``, resumable, and take its feature statistics over the images of ``test``."""
+    torch.manual_seed(recipe.seed)
+    judge = train(JudgeLoss(Judge()), training, out, recipe, bf16=bf16).judge
+    judge.half().float()  # The statistics belong to the weights as they are stored.
+    mean, covariance = judge.feature_statistics(to_pixels(test.images))
+    judge.feature_mean.copy_(mean)
+    judge.feature_covariance.copy_(covariance)
+    return judge

@@ -1,0 +1,63 @@
+"""What the passes insert into a graph: reading and writing the rows of active tokens.
+
+``active`` is ``[B, A]`` int64, the positions recomputed in this step, per sample and without repetition.
+``samples`` is ``[B, 1]`` int64, the sample numbers, made once a session.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def gather_active(x: Tensor, samples: Tensor, active: Tensor, batch_dim: int, token_dim: int) -> Tensor:
+    """The rows of ``x [.., B, .., N, ..]`` at the active tokens: ``[.., B, .., A, ..]``.
+
+    A tensor that all samples share has size 1 at ``batch_dim``.
+    """
+    if x.shape[batch_dim] != len(active):
+        x = x.expand([len(active) if dim == batch_dim else -1 for dim in range(x.ndim)])
+    rows = x.movedim((batch_dim, token_dim), (0, 1))[samples, active]
+    return rows.movedim((0, 1), (batch_dim, token_dim))
+
+
+def update_cache(
+    cache: Tensor, rows: Tensor, samples: Tensor, active: Tensor, batch_dim: int, token_dim: int
+) -> Tensor:
+    """Write the active rows into ``cache [.., B, .., N, ..]`` in place and return it."""
+    view = cache.movedim((batch_dim, token_dim), (0, 1))
+    view.index_put_((samples, active), rows.movedim((batch_dim, token_dim), (0, 1)))
+    return cache
+
+
+def causal_mask(k: Tensor, active: Tensor, rank: int) -> Tensor:
+    """Which keys of ``k [.., N, d]`` the active tokens may see: bool ``[B, 1, .., A, N]`` of so many dimensions."""
+    keys = torch.arange(k.shape[-2], device=active.device)
+    seen = keys <= active[..., None]
+    return seen.view(len(active), *[1] * (rank - 3), *seen.shape[1:])
+
+
+def attention_received(
+    q: Tensor, k: Tensor, queried: Tensor, scale: float, mask: Tensor | None = None
+) -> Tensor:
+    """The attention that queried tokens pay to every key, mean over heads and queried tokens: ``[B, N]`` float32.
+
+    Args:
+        q: ``[B, H, A, d]``, queries of the active tokens. k: ``[B, H, N, d]`` or ``[B, H / g, N, d]``.
+        queried: bool ``[B, A]``, which of the active tokens will be read; where none is, all count.
+        mask: bool or additive, broadcast to ``[B, H, A, N]``.
+    """
+    if k.shape[1] != q.shape[1]:
+        k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+    scores = (q @ k.transpose(-1, -2)).float() * scale
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype is torch.bool else scores + mask
+    return mean_over_queried(scores.softmax(-1), queried)
+
+
+def mean_over_queried(attention: Tensor, queried: Tensor) -> Tensor:
+    """``attention [B, H, A, N]`` to ``[B, N]``: mean over heads and over the queried of the active tokens."""
+    weights = queried.to(torch.float32)
+    weights = torch.where(weights.sum(-1, keepdim=True) > 0, weights, 1.0)
+    weights = weights / weights.sum(-1, keepdim=True)
+    return torch.einsum("bhan,ba->bn", attention.float(), weights) / attention.shape[1]

@@ -1,0 +1,186 @@
+"""One captured step at run time: find what changed, choose the active tokens, compute them, keep the caches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from .caches import CacheAllocator
+from .changes import LastInputs
+from .choice import Active, choose_active
+from .passes.cost import step_cost
+from .passes.hooks import emit_attention, observable_sites
+from .passes.lower import lower
+from .passes.plan import Plan
+from .passes.region import row_offset
+from .passes.rules import shape_of
+from .passes.split import Part, split
+from .passes.watch import find_watched
+from .refresh import Refresh
+
+Values = dict[fx.Node, Any]
+
+
+@dataclass(frozen=True)
+class RowOutput:
+    """A result whose rows are tokens: row i along ``dims[1]`` is token ``i + offset`` of sample ``dims[0]``."""
+
+    dims: tuple[int, int]
+    offset: int
+
+
+class Program:
+    """A step rewritten to compute active tokens only. It holds no state of a generation: sessions share it.
+
+    Args:
+        plan: what the passes found. model: whose weights are read at every call.
+        sites: how many attention sites, from the first on, to observe for the refresh policy.
+    """
+
+    def __init__(self, plan: Plan, model: nn.Module, *, sites: int, compile: bool) -> None:
+        self.plan = plan
+        plain = split(plan.dense.graph_module, plan.region, plan.sites)
+        self.observed = observable_sites(plain, plan.sites)[:sites]
+        self.split = emit_attention(plain, self.observed)
+        self.watched = find_watched(plain, plan.region, plan.axes, plan.inputs)
+        self.cost = step_cost(plan.graph, plan.axes, plan.region, plan.samples)
+        self.row_outputs = find_row_outputs(plan)
+        self.allocator = CacheAllocator(self.split)
+        self.incremental = lower(self.split, compile=compile)
+        self.weights = {node: owner(model, path) for node, path in plan.dense.weights.items()}
+        self.weight_kinds = [(weight.dtype, weight.device) for weight in self.current_weights().values()]
+        self.verified = False
+
+    @property
+    def samples(self) -> int:
+        return self.plan.samples
+
+    @property
+    def tokens(self) -> int:
+        return self.plan.axes.length
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples B and tokens N."""
+        return self.samples, self.tokens
+
+    @property
+    def is_late(self) -> bool:
+        """Whether results can wait until it is known which of their rows are read."""
+        fakes = [leaf.meta["val"] for leaf in self.plan.results if isinstance(leaf, fx.Node)]
+        sizes = [size for fake in fakes if isinstance(fake, Tensor) for size in fake.shape]
+        return any(self.row_outputs) and all(isinstance(size, int) for size in sizes)
+
+    def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the program was made for arguments, and weights, of these kinds."""
+        kinds = [(weight.dtype, weight.device) for weight in self.current_weights().values()]
+        return kinds == self.weight_kinds and self.plan.dense.accepts(args, kwargs)
+
+    def current_weights(self) -> Values:
+        return {node: table[name] for node, (table, name) in self.weights.items()}
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Values:
+        """Run the prologue, everything before the region, on all tokens."""
+        leaves = pytree.tree_leaves((args, kwargs))
+        given = {own.node: leaf for own, leaf in zip(self.plan.dense.inputs, leaves) if own.node is not None}
+        fixed = {**self.current_weights(), **self.plan.dense.constants}
+        computed = run_part(self.split.prologue, {**fixed, **given})
+        # The caller may overwrite its tensors before a late-bound step reads them.
+        theirs = {leaf.untyped_storage().data_ptr() for leaf in given.values()}
+        read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}
+        step_values = {node: value for node, value in {**given, **computed}.items() if node in read_later}
+        for node, value in step_values.items():
+            if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in theirs:
+                step_values[node] = value.clone()
+        visible = {} if self.plan.visible is None else {self.plan.visible: computed[self.plan.visible]}
+        return {**fixed, **step_values, **visible}
+
+    def finish(self, values: Values, caches: list[Tensor]) -> list[Any]:
+        """Run the epilogue: the step's results, as leaves of what it returns."""
+        cached = {spec.value: cache for spec, cache in zip(self.split.caches, caches, strict=True)}
+        leaves = self.split.epilogue.module(*(cached.get(node, values.get(node)) for node in self.split.epilogue.inputs))
+        owned = {cache.untyped_storage().data_ptr() for cache in caches}
+        return [
+            leaf.clone() if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in owned else leaf
+            for leaf in leaves
+        ]
+
+
+def owner(model: nn.Module, path: str) -> tuple[dict[str, Any], str]:
+    """The table in which a module keeps the parameter or buffer at ``path``, and its name there."""
+    parent, _, name = path.rpartition(".")
+    module = model.get_submodule(parent)
+    return (module._parameters if name in module._parameters else module._buffers), name
+
+
+def run_part(part: Part, values: Values) -> Values:
+    return dict(zip(part.outputs, part.module(*(values[node] for node in part.inputs)), strict=True))
+
+
+def find_row_outputs(plan: Plan) -> list[RowOutput | None]:
+    """For each result, which of its dimensions are samples and tokens; None where its rows are no tokens."""
+    found: list[RowOutput | None] = []
+    samples = {plan.axes.class_of[entry, 0] for entry in plan.region.entries}
+    for leaf in plan.results:
+        output = None
+        for dim in range(len(shape_of(leaf)) if isinstance(leaf, fx.Node) else 0):
+            offset = row_offset(leaf, dim, plan.region)
+            if offset is not None and dim > 0 and plan.axes.class_of[leaf, 0] in samples:
+                output = RowOutput((0, dim), offset)
+                break
+        found.append(output)
+    return found
+
+
+class StepState:
+    """One step of one session: its caches, and the inputs that each token was last computed with."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.caches: list[Tensor] = []
+        self.inputs = LastInputs(program.watched, *program.shape)
+
+    @property
+    def is_new(self) -> bool:
+        return not self.caches
+
+    def changed(self, values: Values, tolerance: float) -> Tensor:
+        """Tokens whose inputs moved since they were last computed: bool ``[B, N]``."""
+        return self.inputs.changed([values[watched.node] for watched in self.program.watched], tolerance)
+
+    def compute(self, values: Values, active: Active, queried: Tensor) -> Tensor | None:
+        """Recompute the active tokens; return the attention that keys received ``[B, N]``, if it is observed.
+
+        ``queried`` is bool ``[B, N]``.
+        """
+        program, positions = self.program, active.positions
+        inputs = [values[node] for node in program.split.incremental.inputs]
+        if self.is_new:
+            self.caches = program.allocator.allocate(inputs)
+        samples = torch.arange(program.samples, device=positions.device)[:, None]
+        try:
+            signals = program.incremental(samples, positions, queried.gather(1, positions), *inputs, *self.caches)
+        except BaseException:
+            # Some caches may hold rows of this step and others not.
+            self.release()
+            raise
+        now = [values[watched.node] for watched in program.watched]
+        self.inputs.remember(now, samples, positions, complete=active.complete)
+        return signals[0] if signals else None
+
+    def choose(self, values: Values, must: Tensor, refresh: Refresh) -> Active:
+        """The tokens to compute in this step; all of them in a state's first step."""
+        visible = None if self.program.plan.visible is None else values[self.program.plan.visible]
+        return choose_active(must, visible, Refresh(self.program.tokens) if self.is_new else refresh)
+
+    def results(self, values: Values) -> list[Any]:
+        return self.program.finish(values, self.caches)
+
+    def release(self) -> None:
+        """Forget everything: the next step computes every token."""
+        self.caches = []
+        self.inputs = LastInputs(self.program.watched, *self.program.shape)

@@ -1,0 +1,161 @@
+"""`transform`: wire the passes to a model's methods."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from torch import nn
+
+from .errors import ArgumentError
+from .lazy import resolved
+from .refresh import RefreshPolicy, SelectiveRefresh
+from .session import Session, current_session, open_session
+from .step import OptimizedStep, Query, Settings
+
+Model = TypeVar("Model", bound=nn.Module)
+
+ATTRIBUTE = "_marche_fx"
+"""Where a transformed model keeps its `Optimization`."""
+
+KNOWN_STEPS = ("forward_mae_encoder", "forward_mae_decoder")
+KNOWN_LOOPS = ("sample_tokens",)
+"""Method names of MAR and its descendants; any other model's step is ``forward``."""
+
+
+class Optimization:
+    """What was done to one model: its steps, and the last session that ended, for `report`."""
+
+    def __init__(self, model: nn.Module, steps: dict[str, OptimizedStep], settings: Settings) -> None:
+        self.model = model
+        self.steps = steps
+        self.settings = settings
+        self.last_session: Session | None = None
+
+    @contextmanager
+    def session(self, *, is_loop: bool = False) -> Iterator[Session]:
+        with open_session(self, is_loop=is_loop) as session:
+            yield session
+        self.last_session = session
+
+
+def transform(
+    model: Model,
+    *,
+    refresh: RefreshPolicy | None = None,
+    step: str | Sequence[str] | None = None,
+    loop: str | Sequence[str] | None = None,
+    query: Query | None = None,
+    compile: bool = True,
+    verify: bool = True,
+    strict: bool = False,
+) -> Model:
+    """A model that recomputes only the tokens that matter in each decoding step.
+
+    The result is of the same class and shares the model's parameters; its step and loop methods are replaced, the model
+    itself is left alone. A step is captured at its first call.
+
+    Args:
+        refresh: which cached tokens to recompute beside those that changed and those that will be read;
+            `SelectiveRefresh` when omitted.
+        step: the methods called once per decoding step, in the order in which a step calls them. ``"forward"`` when
+            omitted, or ``forward_mae_encoder`` and ``forward_mae_decoder`` where the model has them.
+        loop: methods that run a whole decoding; each call is a session. ``sample_tokens`` where the model has the two
+            methods above, otherwise none: use `decoding`.
+        query: called with the arguments of the last step method, returns the tokens whose outputs will be read, bool
+            ``[B, N]``. When omitted, a step waits until its result is read and computes the rows read.
+        compile: lower the rewritten step with `torch.compile`.
+        verify: at the first call of each kind run the original too, and raise where the two differ.
+        strict: refuse models with operators that would run on all tokens.
+
+    Raises:
+        ArgumentError: an argument has the wrong type, or the model has no such method.
+
+    At the first call of a step, `UnsupportedModelError`, `CaptureError` or `EquivalenceError` may be raised.
+    """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"transform takes a torch.nn.Module, got {type(model).__name__}")
+    if hasattr(model, ATTRIBUTE):
+        raise ArgumentError("the model is already transformed; transform the original with other arguments instead")
+    if query is not None and not callable(query):
+        raise ArgumentError(f"query must be callable, got {type(query).__name__}")
+    policy = SelectiveRefresh() if refresh is None else refresh
+    if not callable(getattr(policy, "choose", None)):
+        raise ArgumentError(f"refresh must be a refresh policy, such as SelectiveRefresh(), got {policy!r}")
+    is_mar = all(callable(getattr(model, name, None)) for name in KNOWN_STEPS)
+    steps = method_names(model, step, default=KNOWN_STEPS if is_mar else ("forward",), argument="step")
+    loops = method_names(model, loop, default=KNOWN_LOOPS if is_mar and step is None else (), argument="loop")
+
+    settings = Settings(policy, query, compile, verify, strict)
+    last = len(steps) - 1
+    replaced = {
+        name: OptimizedStep(model, name, order, is_last=order == last, settings=settings)
+        for order, name in enumerate(steps)
+    }
+    optimization = Optimization(model, replaced, settings)
+    optimized = copy.copy(model)
+    optimized.__dict__[ATTRIBUTE] = optimization
+    for name, optimized_step in replaced.items():
+        optimized_step.owner = optimization
+        optimized.__dict__[name] = optimized_step
+    for name in loops:
+        optimized.__dict__[name] = in_session(optimized, name, optimization)
+    return optimized
+
+
+def method_names(
+    model: nn.Module, names: str | Sequence[str] | None, *, default: Sequence[str], argument: str
+) -> tuple[str, ...]:
+    if names is None:
+        return tuple(default)
+    found = (names,) if isinstance(names, str) else tuple(names)
+    if not found and argument == "step":
+        raise ArgumentError("step must name at least one method")
+    for name in found:
+        if not callable(getattr(model, name, None)):
+            methods = [own for own in vars(type(model)) if not own.startswith("_") and callable(getattr(model, own, None))]
+            raise ArgumentError(
+                f"{type(model).__name__} has no method {name!r} to be a {argument}; its own methods are "
+                f"{', '.join(methods) or 'none'}"
+            )
+    return found
+
+
+def in_session(optimized: nn.Module, name: str, optimization: Optimization) -> Callable[..., Any]:
+    """The loop method ``name`` of ``optimized``, each outermost call in a session of its own."""
+    method = getattr(type(optimized), name)
+    if inspect.isgeneratorfunction(method):
+        raise ArgumentError(f"{name} is a generator, whose session would outlive its calls; use marche_fx.decoding")
+    @functools.wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        session = current_session(optimization)
+        if session is not None and session.is_loop:
+            return method(optimized, *args, **kwargs)
+        with optimization.session(is_loop=True):
+            return resolved(method(optimized, *args, **kwargs))
+
+    return run
+
+
+@contextmanager
+def decoding(optimized: nn.Module) -> Iterator[None]:
+    """One generation: caches are kept from step to step inside, and freed at the end.
+
+    Raises:
+        ArgumentError: the model was not made by `transform`.
+    """
+    with optimization_of(optimized).session():
+        yield
+
+
+def optimization_of(optimized: nn.Module) -> Optimization:
+    found = getattr(optimized, "__dict__", {}).get(ATTRIBUTE)
+    if found is None:
+        raise ArgumentError(
+            f"{type(optimized).__name__} was not made by marche_fx.transform; use the object that transform returned"
+        )
+    return found

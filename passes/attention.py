@@ -1,0 +1,171 @@
+"""Find attention: by dataflow alone, fused or written out, never by the names of modules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from .rules import argument, dim_map, operands, shape_of
+from .source import module_path, source_line
+
+aten = torch.ops.aten
+
+FUSED = (aten.scaled_dot_product_attention.default,)
+SOFTMAX = (aten.softmax.int, aten._softmax.default)
+CONTRACTIONS = (
+    aten.matmul.default,
+    aten.mm.default,
+    aten.bmm.default,
+    aten.baddbmm.default,
+    aten.einsum.default,
+)
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """One call of attention: ``q [..., H, N, d]``, ``k [..., H, M, d]``, ``v [..., H, M, d]``.
+
+    Attributes:
+        node: the node whose value is the attention's output. scores: the softmax of a written-out site.
+        query: the node and the dimension of it that indexes queries; key likewise, along which the site mixes.
+        product: the contraction of q and k of a written-out site, its dimension that indexes queries beside it.
+        mask: additive or boolean mask of a fused site. scale: of a fused site, 1 / sqrt(d) unless it was given.
+    """
+
+    node: fx.Node
+    q: fx.Node
+    k: fx.Node
+    v: fx.Node
+    query_dim: int
+    key_dim: int
+    scores: fx.Node | None = None
+    product: fx.Node | None = None
+    product_query_dim: int = -2
+    mask: fx.Node | None = None
+    causal: bool = False
+    scale: float = 1.0
+
+    @property
+    def heads(self) -> int:
+        shape = shape_of(self.q)
+        return int(shape[1]) if len(shape) == 4 else 1
+
+    @property
+    def head_width(self) -> int:
+        return int(shape_of(self.q)[-1])
+
+    @property
+    def path(self) -> str:
+        return module_path(self.node)
+
+    @property
+    def line(self) -> str:
+        return source_line(self.node)
+
+
+def find_attention_sites(graph: fx.Graph) -> list[AttentionSite]:
+    """Every attention of ``graph`` in the order of execution.
+
+    Fused:        y = scaled_dot_product_attention(q, k, v, mask)
+    Written out:  s = matmul(q, k_t);  w = softmax(add(mul(s, scale), bias), -1);  y = matmul(w, v)
+
+    Between the contractions and the softmax may stand any chain that keeps the key axis: scale, bias, mask, soft-cap.
+    """
+    sites = []
+    for node in graph.nodes:
+        if node.target in FUSED:
+            sites.append(fused_site(node))
+        elif node.target in SOFTMAX:
+            site = written_out_site(node)
+            if site is not None:
+                sites.append(site)
+    return sites
+
+
+def fused_site(node: fx.Node) -> AttentionSite:
+    q, k, v, mask = operands(node)
+    assert q is not None
+    assert k is not None
+    assert v is not None
+    rank = len(shape_of(q))
+    scale = argument(node, "scale")
+    return AttentionSite(
+        node=node,
+        q=q,
+        k=k,
+        v=v,
+        query_dim=rank - 2,
+        key_dim=rank - 2,
+        mask=mask,
+        causal=bool(argument(node, "is_causal")),
+        scale=1 / math.sqrt(int(shape_of(q)[-1])) if scale is None else float(scale),
+    )
+
+
+def written_out_site(softmax: fx.Node) -> AttentionSite | None:
+    """The site around a softmax, or None where it is not between two contractions over its dimension."""
+    key_dim = argument(softmax, "dim") % len(shape_of(softmax))
+    scores = next(contractions_above(softmax, key_dim), None)
+    output = next(contractions_below(softmax, key_dim), None)
+    if scores is None or output is None:
+        return None
+    product, product_key_dim = scores
+    own = dim_map(product)
+    first, second = contracted_operands(product)
+    # The operand that brings the key axis is k, the other q.
+    for (q_index, q), (k_index, k) in ((first, second), (second, first)):
+        key_dims = [dim for (index, dim), out in own.output.items() if index == k_index and out == product_key_dim]
+        from_k = {out for (index, _), out in own.output.items() if index == k_index}
+        query_dims = [dim for (index, dim), out in own.output.items() if index == q_index and out not in from_k]
+        if key_dims and len(query_dims) == 1:
+            result, weights = output
+            v = next(operand for _, operand in contracted_operands(result) if operand is not weights)
+            return AttentionSite(
+                node=result,
+                q=q,
+                k=k,
+                v=v,
+                query_dim=query_dims[0],
+                key_dim=key_dims[0],
+                scores=softmax,
+                product=product,
+                product_query_dim=own.output[q_index, query_dims[0]],
+            )
+    return None
+
+
+def contracted_operands(node: fx.Node) -> list[tuple[int, fx.Node]]:
+    """The two factors of a contraction with their operand numbers."""
+    found = [(index, operand) for index, operand in enumerate(operands(node)) if operand is not None]
+    return found[-2:]
+
+
+def contractions_above(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, int]]:
+    """Contractions that ``node`` is computed from without mixing its dimension ``dim``, and what it is there."""
+    own = dim_map(node)
+    for (index, operand_dim), out in own.output.items():
+        operand = operands(node)[index]
+        if out == dim and operand is not None:
+            if operand.target in CONTRACTIONS:
+                yield operand, operand_dim
+            else:
+                yield from contractions_above(operand, operand_dim)
+
+
+def contractions_below(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """Contractions over dimension ``dim`` of ``node`` or of what is computed from it, each with that factor."""
+    for user in node.users:
+        if user.op != "call_function":
+            continue
+        own = dim_map(user)
+        for index, operand in enumerate(operands(user)):
+            if operand is not node:
+                continue
+            if user.target in CONTRACTIONS and (index, dim) in own.mixed and (index, dim) not in own.output:
+                yield user, node
+            elif (index, dim) in own.output and (index, dim) not in own.mixed:
+                yield from contractions_below(user, own.output[index, dim])

@@ -1,0 +1,298 @@
+"""Undo the dropping of masked tokens: run on the dense token axis and hide what was dropped from attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ..errors import UnsupportedModelError
+from .attention import CONTRACTIONS, FUSED, SOFTMAX
+from .capture import Capture
+from .rules import argument, dim_map, expression, operands, same_size, shape_of
+from .source import describe
+
+aten = torch.ops.aten
+
+RESHAPES = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """``kept = view(index(dense, [rows, columns]), [B, K, ...])`` with rows and columns from ``nonzero(mask)``."""
+
+    mask: fx.Node
+    dense: fx.Node
+    indices: tuple[fx.Node, fx.Node]
+    kept: fx.Node
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A capture whose tokens all have stable positions.
+
+    Attributes:
+        visible: bool ``[B, N]``, the tokens that were not dropped; None where nothing drops tokens.
+    """
+
+    capture: Capture
+    visible: fx.Node | None
+
+
+def pack(capture: Capture) -> Packed:
+    """Replace ``pack ; f ; unpack`` by ``f`` with invisible keys masked.
+
+    Before:  r, c = nonzero(mask);  x = view(index(dense, [r, c]), [B, K, D]);  y = sdpa(f(x), g(x), h(x))
+             out = y
+    After:   visible = ne(mask, 0)
+             y = sdpa(f(dense), g(dense), h(dense), visible[:, None, None, :])
+             out = view(index(y, [r, c]), [B, K, D])
+
+    The two are equal where only token-wise operators and attention stand between. Every token keeps its position, so
+    caches do not move when a token becomes visible.
+
+    Raises:
+        UnsupportedModelError: another operator mixes the kept tokens, or two masks drop tokens of one graph.
+    """
+    found = [kept for node in capture.graph_module.graph.nodes if (kept := match_kept(node)) is not None]
+    if not found:
+        return Packed(capture, None)
+    other = next((kept for kept in found if kept.mask is not found[0].mask), None)
+    if other is not None:
+        raise UnsupportedModelError(
+            f"{describe(other.kept)} keeps tokens by another mask than {describe(found[0].kept)}; marche_fx follows "
+            "one visibility mask a step. Drop tokens once, or pass the smaller sequence as the step's input."
+        )
+    return Densifier(capture, found).run()
+
+
+def match_kept(node: fx.Node) -> Kept | None:
+    """`Kept` where ``node`` is the last of its operators."""
+    if node.target not in RESHAPES or not isinstance(node.args[0], fx.Node):
+        return None
+    index = node.args[0]
+    if index.target is not aten.index.Tensor:
+        return None
+    dense, indices = index.args[0], index.args[1]
+    source = nonzero_of(indices)
+    if source is None or not isinstance(dense, fx.Node):
+        return None
+    (mask,) = source.args
+    assert isinstance(mask, fx.Node)
+    shape = shape_of(node)
+    same = len(shape) == len(shape_of(dense)) and same_size(shape[0], shape_of(dense)[0])
+    if not same or tuple(shape_of(dense)[:2]) != tuple(shape_of(mask)):
+        return None
+    rows, columns = indices
+    return Kept(mask, dense, (rows, columns), node)
+
+
+def nonzero_of(indices: Any) -> fx.Node | None:
+    """The `nonzero` of a matrix whose two columns are ``indices``."""
+    if not isinstance(indices, (list, tuple)) or len(indices) != 2 or any(index is None for index in indices):
+        return None
+    sources = [column_of_nonzero(index) for index in indices]
+    if None in sources or sources[0][0] is not sources[1][0] or [column for _, column in sources] != [0, 1]:  # type: ignore[index]
+        return None
+    return sources[0][0]  # type: ignore[index]
+
+
+def column_of_nonzero(node: fx.Node) -> tuple[fx.Node, int] | None:
+    """The `nonzero` and the column of it that ``node`` is."""
+    column = 0
+    while node.target is not aten.nonzero.default:
+        if node.target is aten.slice.Tensor and argument(node, "dim") == 1:
+            column = argument(node, "start") or 0
+        elif node.target is aten.select.int and argument(node, "dim") == 1:
+            column = argument(node, "index")
+        elif node.target not in (aten.squeeze.dims, aten.squeeze.dim):
+            return None
+        assert isinstance(node.args[0], fx.Node)
+        node = node.args[0]
+    return node, column
+
+
+class Densifier:
+    """Copies a graph node by node; values that were packed ``[B, K, ...]`` become dense ``[B, N, ...]``."""
+
+    def __init__(self, capture: Capture, found: list[Kept]) -> None:
+        self.capture = capture
+        self.kept = {kept.kept: kept for kept in found}
+        self.first = found[0]
+        self.length = shape_of(self.first.mask)[1]
+        self.kept_length = expression(shape_of(self.first.kept)[1])
+        self.graph = fx.Graph()
+        self.copies: dict[fx.Node, Any] = {}
+        self.packed: dict[fx.Node, int] = {}
+        """Nodes of the old graph that have the kept axis, and which dimension it is."""
+        self.masked: set[fx.Node] = set()
+        """Nodes of the old graph that are zero at invisible tokens of their mixed axis: masked attention weights."""
+        self.visible: fx.Node | None = None
+        self.views: dict[tuple[int, int], fx.Node] = {}
+
+    def run(self) -> Packed:
+        for node in self.capture.graph_module.graph.nodes:
+            self.copies[node] = self.copy(node)
+            if node is self.first.mask:
+                self.visible = self.call(aten.ne.Scalar, (self.copies[node], 0), like=node)
+        self.graph.eliminate_dead_code()
+        module = fx.GraphModule(self.capture.graph_module, self.graph)
+        capture = replace(
+            self.capture,
+            graph_module=module,
+            weights={self.copies[node]: name for node, name in self.capture.weights.items()},
+            constants={self.copies[node]: tensor for node, tensor in self.capture.constants.items()},
+            inputs=tuple(
+                leaf if leaf.node is None else replace(leaf, node=self.copies[leaf.node])
+                for leaf in self.capture.inputs
+            ),
+        )
+        return Packed(capture, self.visible)
+
+    def copy(self, node: fx.Node) -> Any:
+        if node in self.kept:
+            self.packed[node] = 1
+            return self.copies[self.kept[node].dense]
+        if node.op == "output":
+            return self.graph.output(fx.map_arg(node.args[0], self.packed_again))
+        if node.target is aten.index_put.default and self.puts_back(node):
+            return self.put_back(node)
+        if node.op != "call_function" or not any(operand in self.packed for operand in node.all_input_nodes):
+            return self.graph.node_copy(node, self.copies.__getitem__)
+        if isinstance(node.meta.get("val"), torch.SymInt):
+            return self.kept_size(node)
+        return self.densify(node)
+
+    def kept_size(self, node: fx.Node) -> fx.Node:
+        """A size of a packed value, read elsewhere: dense values do not have it."""
+        for earlier in self.copies:
+            value = earlier.meta.get("val")
+            if isinstance(value, torch.SymInt) and expression(value) == expression(node.meta["val"]):
+                return self.copies[earlier]
+        raise UnsupportedModelError(f"{describe(node)} reads how many tokens {describe(self.first.kept)} kept.")
+
+    def densify(self, node: fx.Node) -> fx.Node:
+        self.follow(node)
+        args, kwargs = fx.map_arg((node.args, node.kwargs), self.dense_argument)
+        if node.target in FUSED and operands(node)[1] in self.packed:
+            args, kwargs = self.hide_keys(node, args, kwargs)
+        elif node.target in SOFTMAX and node in self.masked:
+            args = (self.hide_scores(node, args[0]), *args[1:])
+        return self.call(node.target, args, kwargs, like=node, name=node.name)  # type: ignore[arg-type]
+
+    def follow(self, node: fx.Node) -> None:
+        """Find the kept axis in ``node``; refuse an operator that mixes kept tokens other than in attention."""
+        own = dim_map(node)
+        for index, operand in enumerate(operands(node)):
+            if operand not in self.packed:
+                continue
+            place = (index, self.packed[operand])
+            if place in own.output:
+                self.packed[node] = own.output[place]
+            if place in own.mixed:
+                hidden = (
+                    (node.target in FUSED and index in (1, 2))
+                    or node.target in SOFTMAX
+                    or (node.target in CONTRACTIONS and any(other in self.masked for other in operands(node)))
+                )
+                if not hidden:
+                    raise UnsupportedModelError(
+                        f"{describe(node)} mixes tokens that {describe(self.first.kept)} kept, other than in "
+                        "attention; it would see the dropped tokens too. Move it before the dropping of tokens."
+                    )
+                if node.target in SOFTMAX:
+                    self.masked.add(node)
+        if any(operand in self.masked for operand in operands(node)) and not own.mixed:
+            self.masked.add(node)
+
+    def dense_argument(self, node: fx.Node) -> Any:
+        size = node.meta.get("val")
+        if isinstance(size, torch.SymInt) and expression(size) == self.kept_length:
+            return self.length
+        return self.copies[node]
+
+    def hide_keys(self, node: fx.Node, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Arguments of a fused attention with the visibility of keys in its mask."""
+        if argument(node, "is_causal"):
+            raise UnsupportedModelError(
+                f"{describe(node)} is causal among tokens that were kept by a mask; pass an explicit attention mask."
+            )
+        q, k, v = args[:3]
+        mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
+        own = self.visible_at(node, rank=len(shape_of(node)), dim=-1)
+        if mask is not None and mask.meta["val"].dtype is torch.bool:
+            own = self.call(aten.logical_and.default, (own, mask), like=node)
+        elif mask is not None:
+            own = self.call(aten.where.ScalarOther, (own, mask, float("-inf")), like=node)
+        options = {name: value for name, value in kwargs.items() if name != "attn_mask"}
+        return (q, k, v, own, *args[4:]), options
+
+    def hide_scores(self, node: fx.Node, scores: fx.Node) -> fx.Node:
+        (operand,) = (operand for operand in operands(node) if operand is not None)
+        visible = self.visible_at(node, rank=len(shape_of(node)), dim=self.packed[operand])
+        return self.call(aten.where.ScalarOther, (visible, scores, float("-inf")), like=node)
+
+    def visible_at(self, node: fx.Node, rank: int, dim: int) -> fx.Node:
+        """``visible`` with samples first and its tokens at ``dim`` of so many dimensions."""
+        key = (rank, dim % rank)
+        if key not in self.views:
+            shape = [1] * rank
+            shape[0], shape[dim] = shape_of(self.first.mask)[0], self.length
+            self.views[key] = self.call(aten.view.default, (self.visible, shape), like=node)
+        return self.views[key]
+
+    def puts_back(self, node: fx.Node) -> bool:
+        """Whether ``node`` writes packed rows of this graph where the mask says."""
+        target, indices, values = node.args[:3]
+        source = nonzero_of(indices)
+        rows = values
+        while isinstance(rows, fx.Node) and rows.target in RESHAPES and rows not in self.packed:
+            rows = rows.args[0]
+        return source is not None and source.args[0] is self.first.mask and rows in self.packed
+
+    def put_back(self, node: fx.Node) -> fx.Node:
+        """``where(visible, dense, padded)``."""
+        padded, rows = node.args[0], node.args[2]
+        while isinstance(rows, fx.Node) and rows not in self.packed:
+            rows = rows.args[0]
+        assert isinstance(padded, fx.Node)
+        assert isinstance(rows, fx.Node)
+        rank = len(shape_of(node))
+        visible = self.visible_at(node, rank, dim=1)
+        return self.call(aten.where.self, (visible, self.copies[rows], self.copies[padded]), like=node)
+
+    def packed_again(self, node: fx.Node) -> fx.Node:
+        """A result in the form the step promised: only the visible tokens."""
+        if node not in self.packed:
+            return self.copies[node]
+        if self.packed[node] != 1:
+            raise UnsupportedModelError(
+                f"{describe(node)} returns kept tokens in dimension {self.packed[node]}; marche_fx expects [B, K, ...]."
+            )
+        indices = [self.copies[index] for index in self.first.indices]
+        index = self.graph.call_function(aten.index.Tensor, (self.copies[node], indices))
+        shape = shape_of(node)
+        result = self.graph.call_function(RESHAPES[0], (index, [shape[0], -1, *shape[2:]]))
+        result.meta = dict(node.meta)
+        index.meta = {name: value for name, value in node.meta.items() if name != "val"}
+        return result
+
+    def call(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+        *,
+        like: fx.Node,
+        name: str | None = None,
+    ) -> fx.Node:
+        """A new node with its value's fake, standing where ``like`` stood in the user's code."""
+        node = self.graph.create_node("call_function", target, args, kwargs or {}, name)
+        node.meta = {name: value for name, value in like.meta.items() if name != "val"}
+        fakes, options = fx.map_arg((args, kwargs or {}), lambda operand: operand.meta["val"])
+        with torch.no_grad(), self.first.dense.meta["val"].fake_mode:
+            node.meta["val"] = target(*fakes, **options)
+        return node

@@ -1,0 +1,70 @@
+"""The plan of one step: everything that the reading passes found out, before anything is rewritten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx, nn
+
+from .attention import AttentionSite, find_attention_sites
+from .axes import TokenAxes, find_token_axes
+from .capture import Capture, capture
+from .mlp import MlpSite, find_mlp_sites
+from .pack import pack
+from .region import Region, find_region
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `split` will do to a step.
+
+    Attributes:
+        original: the capture as exported. dense: the same with every token at a stable position.
+        visible: bool ``[B, N]`` in the dense graph, the tokens that a step does not drop; None where it drops none.
+    """
+
+    original: Capture
+    dense: Capture
+    visible: fx.Node | None
+    sites: tuple[AttentionSite, ...]
+    mlps: tuple[MlpSite, ...]
+    axes: TokenAxes
+    region: Region
+
+    @property
+    def graph(self) -> fx.Graph:
+        return self.dense.graph_module.graph
+
+    @property
+    def inputs(self) -> list[fx.Node]:
+        """Placeholders of the tensors among the step's arguments."""
+        return [leaf.node for leaf in self.dense.inputs if leaf.node is not None]
+
+    @property
+    def results(self) -> tuple[Any, ...]:
+        """Leaves of what the step returns."""
+        return tuple(next(node for node in self.graph.nodes if node.op == "output").args[0])
+
+    @property
+    def samples(self) -> int:
+        entry = self.region.entries[0]
+        return int(entry.meta["val"].shape[self.region.batch_dim[entry]])
+
+
+def make_plan(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Plan:
+    """Capture ``model.step(*args, **kwargs)`` and find its token axis, attention and MLP sites, and region.
+
+    Raises:
+        CaptureError: the step cannot be captured.
+        UnsupportedModelError: no attention over a token axis was found, or the step has state.
+    """
+    original = capture(model, step, args, kwargs)
+    packed = pack(original)
+    graph = packed.capture.graph_module.graph
+    sites = find_attention_sites(graph)
+    axes = find_token_axes(graph, sites)
+    inputs = [leaf.node for leaf in packed.capture.inputs if leaf.node is not None]
+    region = find_region(graph, axes, sites, inputs, packed.visible)
+    mlps = tuple(find_mlp_sites(graph))
+    return Plan(original, packed.capture, packed.visible, tuple(sites), mlps, axes, region)

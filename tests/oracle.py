@@ -1,0 +1,172 @@
+"""A slow interpreter of what an incremental program must compute, independent of how the passes compute it.
+
+In step t, row i of every cached tensor holds the value computed in the last step at which token i was active, t
+included. The oracle runs the captured graph on all rows. Wherever an operator reads rows of other tokens, and where
+results leave, it reads ``where(active, fresh, stale)``; rows of inactive tokens are computed too, but read by nobody.
+
+Which elements belong to which token it finds out by running each operator: it poisons some rows of an operand and
+looks where the poison comes out. No rule about dimensions is involved.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from marche_fx.passes.capture import Capture
+
+aten = torch.ops.aten
+
+UNOWNED = -1
+"""The row number of an element that belongs to no token."""
+
+
+class Oracle:
+    """Runs ``captured``, a step of ``model``, for some tokens; every call of `step` continues the same session.
+
+    Args:
+        captured: every token has a stable position, so a step that drops tokens comes from `pack`.
+        tokens: dimensions (of samples, of tokens) of the values, by node name, whose rows come from no other rows:
+            where tokens enter, and results of operators inside that mix tokens without being attention.
+    """
+
+    def __init__(self, captured: Capture, model: nn.Module, tokens: Mapping[str, tuple[int, int]]) -> None:
+        self.graph = captured.graph_module.graph
+        self.captured = captured
+        self.model = model
+        self.tokens = tokens
+        self.stale: dict[fx.Node, Tensor] = {}
+        self.rows: dict[fx.Node, Any] = {}
+        """For each value that consists of rows a tensor of its shape: the row, ``sample * N + token``, of an element."""
+        self.merged: dict[fx.Node, set[int]] = {}
+        """Operands, by their place among an operator's leaves, of which it reads other rows too."""
+
+    def step(self, inputs: Sequence[Tensor], active: Tensor) -> list[Any]:
+        """The step's results when the tokens ``active [B, A]`` are recomputed; in the first step all must be."""
+        values = self.parameters() | dict(zip(self.input_nodes(), inputs, strict=True))
+        self.stale_before, self.stale = self.stale, {}
+        self.active = active
+        for node in self.graph.nodes:
+            if node.op == "call_function":
+                values[node] = self.evaluate(node, values)
+            if node.name in self.tokens:
+                self.rows[node] = numbered_rows(values[node].shape, *self.tokens[node.name])
+        output = next(node for node in self.graph.nodes if node.op == "output")
+        return [self.merge(leaf, values[leaf]) if leaf in self.rows else values.get(leaf) for leaf in output.args[0]]
+
+    def parameters(self) -> dict[fx.Node, Any]:
+        state = dict(self.model.named_parameters(remove_duplicate=False))
+        state |= dict(self.model.named_buffers(remove_duplicate=False))
+        return {node: state[path] for node, path in self.captured.weights.items()} | dict(self.captured.constants)
+
+    def input_nodes(self) -> list[fx.Node]:
+        return [leaf.node for leaf in self.captured.inputs if leaf.node is not None]
+
+    def evaluate(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+        """The operator on all rows, stale ones where it reads rows of other tokens."""
+        call = Call(node, values)
+        if node not in self.merged:
+            self.learn(call)
+        for place in self.merged[node]:
+            call.values[place] = self.merge(call.leaves[place], call.values[place])
+        return call.run()
+
+    def learn(self, call: Call) -> None:
+        """Find out which rows the elements of the operator's value are, and of which operands it reads other rows."""
+        known = {place: self.rows[leaf] for place, leaf in call.operands() if leaf in self.rows}
+        found = {place: call.rows_of_value(place, rows) for place, rows in known.items()}
+        # Where tokens of two operands meet, queries and keys, the value's rows are those of the larger, else the first.
+        ranked = sorted((place for place in found if found[place] is not None), key=lambda place: -size(known[place]))
+        chosen = found[ranked[0]] if ranked else None
+        # A mask made of the ids of both belongs to neither.
+        rivals = [place for place in ranked[1:] if size(known[place]) == size(known[ranked[0]])]
+        if call.is_pointwise and any(not same_rows(found[place], chosen) for place in rivals):
+            chosen = None
+        if chosen is not None:
+            self.rows[call.node] = chosen
+        self.merged[call.node] = {place for place in known if chosen is None or not same_rows(found[place], chosen)}
+
+    def merge(self, node: fx.Node, fresh: Tensor) -> Tensor:
+        """``where(active, fresh, stale)``, kept for the next step."""
+        if node not in self.stale:
+            samples, length = self.active.shape[0], int(self.rows[node].max() + 1) // self.active.shape[0]
+            is_active = torch.zeros(samples, length, dtype=torch.bool).scatter(1, self.active, True)
+            assert node in self.stale_before or is_active.all(), "the first step must compute every token"
+            stale = self.stale_before.get(node, fresh)
+            self.stale[node] = torch.where(is_active.flatten()[self.rows[node]], fresh, stale)
+        return self.stale[node]
+
+
+class Call:
+    """An operator with the values of its arguments, nested lists flattened to leaves."""
+
+    def __init__(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> None:
+        self.node = node
+        self.leaves, self.spec = pytree.tree_flatten((node.args, node.kwargs))
+        self.values = [values[leaf] if isinstance(leaf, fx.Node) else leaf for leaf in self.leaves]
+
+    def operands(self) -> Iterator[tuple[int, fx.Node]]:
+        return ((place, leaf) for place, leaf in enumerate(self.leaves) if isinstance(leaf, fx.Node))
+
+    @property
+    def is_pointwise(self) -> bool:
+        return torch.Tag.pointwise in getattr(self.node.target, "tags", ())
+
+    def run(self, **changed: Tensor) -> Any:
+        values = [changed.get(f"at{place}", value) for place, value in enumerate(self.values)]
+        args, kwargs = pytree.tree_unflatten(values, self.spec)
+        # Merged values need not have the layout that the captured view was made for.
+        target = aten.reshape.default if self.node.target is aten.view.default else self.node.target
+        return target(*args, **kwargs)  # type: ignore[operator]
+
+    def rows_of_value(self, place: int, rows: Any) -> Any:
+        """The rows of the value if each of its elements reads one row of the operand and every row is read."""
+        if self.node.target is operator.getitem:
+            return rows[self.leaves[1]]
+        if self.is_pointwise:
+            return rows.broadcast_to(self.run().shape)
+        count = int(rows.max()) + 1
+        read = [torch.zeros(value.shape, dtype=torch.long) for value in pytree.tree_leaves(self.run())]
+        # Rows whose number has a bit are poisoned, then the others: an element that changes both times reads several.
+        for bit in range(max(count - 1, 1).bit_length()):
+            one = self.changed_by(place, (rows >> bit) % 2 == 1)
+            other = self.changed_by(place, (rows >> bit) % 2 == 0)
+            if any(((a == b) & a).any() for a, b in zip(one, other)):
+                return None
+            read = [
+                torch.where(known == UNOWNED, known, torch.where(a | b, known + (a.long() << bit), UNOWNED))
+                for known, a, b in zip(read, one, other)
+            ]
+        if any(len(own.unique()) != count or own.min() == UNOWNED for own in read):
+            return None
+        return read if isinstance(self.run(), (tuple, list)) else read[0]
+
+    def changed_by(self, place: int, poisoned: Tensor) -> list[Tensor]:
+        """Which elements of the value differ when the ``poisoned`` elements of an operand do."""
+        operand = self.values[place]
+        before = operand if operand.is_floating_point() else torch.zeros_like(operand)
+        after = before.masked_fill(poisoned, float("nan") if operand.is_floating_point() else 1)
+        runs = [pytree.tree_leaves(self.run(**{f"at{place}": value})) for value in (before, after)]
+        return [(a != b) & (a == a) for a, b in zip(*runs)]
+
+
+def numbered_rows(shape: torch.Size, sample_dim: int, token_dim: int) -> Tensor:
+    """``sample * N + token`` at every element."""
+    numbers = torch.arange(shape[sample_dim] * shape[token_dim]).view(shape[sample_dim], shape[token_dim])
+    order = [sample_dim, token_dim]
+    numbers = numbers if sample_dim < token_dim else numbers.T
+    view = [size if dim in order else 1 for dim, size in enumerate(shape)]
+    return numbers.reshape(view).expand(shape)
+
+
+def size(rows: Any) -> int:
+    return sum(own.numel() for own in pytree.tree_leaves(rows))
+
+
+def same_rows(a: Any, b: Any) -> bool:
+    return a is not None and all(torch.equal(x, y) for x, y in zip(pytree.tree_leaves(a), pytree.tree_leaves(b)))
