@@ -13,6 +13,7 @@ from .errors import (
     UnsupportedModelError,
 )
 from .refresh import FullRefresh, History, Refresh, RefreshPolicy, SelectiveRefresh
+from .report import Report, explain, report
 from .transform import decoding, transform
 
 __version__ = "0.1.0"
@@ -29,10 +30,13 @@ __all__ = [
     "MarcheError",
     "Refresh",
     "RefreshPolicy",
+    "Report",
     "SelectiveRefresh",
     "SessionError",
     "TrainingError",
     "UnsupportedModelError",
     "decoding",
+    "explain",
+    "report",
     "transform",
 ]

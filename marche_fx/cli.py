@@ -19,6 +19,24 @@ def main() -> None:
 
 
 @app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="picture to write")] = Path("demo.png"),
+    images: Annotated[int, typer.Option(help="images of each class")] = 4,
+    steps: Annotated[int, typer.Option(help="decoding steps")] = 32,
+    fraction: Annotated[float, typer.Option(help="share of the tokens to refresh in each step, 0..1")] = 0.1,
+    cfg: Annotated[float, typer.Option(help="guidance scale")] = 2.0,
+    seed: Annotated[int, typer.Option(help="seed of every random draw")] = 0,
+    compile: Annotated[bool, typer.Option(help="torch.compile the rewritten steps")] = False,
+) -> None:
+    """Generate garments twice from the same seeds, exactly and with cached tokens; write both side by side."""
+    from .demo import run_demo
+    from .refresh import SelectiveRefresh
+
+    refresh = SelectiveRefresh(fraction)
+    run_demo(out, per_class=images, steps=steps, cfg=cfg, seed=seed, refresh=refresh, compile=compile)
+
+
+@app.command()
 def train(
     out: Annotated[Path, typer.Option("--out", help="folder of the run; a run found there goes on")],
     data: Data = Path("/usr/share/datasets/fashion-mnist"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import networkx
@@ -38,7 +38,7 @@ def find_token_axes(graph: fx.Graph, sites: Sequence[AttentionSite]) -> TokenAxe
 
     Raises:
         UnsupportedModelError: there is no attention.
-        GraphError: dimensions of different sizes were found to be one axis.
+        GraphError: a rule takes dimensions of different sizes for one.
     """
     if not sites:
         raise UnsupportedModelError(no_attention_message(graph))
@@ -49,19 +49,11 @@ def find_token_axes(graph: fx.Graph, sites: Sequence[AttentionSite]) -> TokenAxe
     for (node, dim), found in class_of.items():
         if found == token_class:
             dims.setdefault(node, []).append(dim)
-    first, first_dim = sites[0].q, sites[0].query_dim
-    length = next(shape_of(node)[own[0]] for node, own in dims.items())
-    for node, own in dims.items():
-        for dim in own:
-            if not same_size(shape_of(node)[dim], length):
-                raise GraphError(
-                    f"{describe(node)}: dimension {dim} has size {shape_of(node)[dim]} but was found to be the token "
-                    f"axis of size {length} of {describe(first)}, dimension {first_dim}. A rule in "
-                    "marche_fx/passes/rules.py is wrong for an operator between them."
-                )
+    site = next(site for site in sites if class_of[site.q, site.query_dim] == token_class)
+    length = shape_of(site.q)[site.query_dim]
     if not isinstance(length, int):
         raise UnsupportedModelError(
-            f"the token axis at {describe(first)} has a length that depends on values, and no operator that drops "
+            f"the token axis at {describe(site.q)} has a length that depends on values, and no operator that drops "
             "tokens by a mask was recognised before it. marche_fx recognises x[mask.nonzero(as_tuple=True)]."
         )
     return TokenAxes(length, {node: tuple(sorted(own)) for node, own in dims.items()}, class_of)
@@ -79,12 +71,23 @@ def link_dimensions(graph: fx.Graph) -> dict[Dimension, Dimension]:
         for (index, dim), out in own.output.items():
             operand = tensors[index]
             if operand is not None:
+                check_sizes(node, (operand, dim), (node, out))
                 classes.union((operand, dim), (node, out))
         for group in own.aligned:
             members = [(tensors[index], dim) for index, dim in group if not same_size(size(tensors[index], dim), 1)]
-            if len(members) > 1:
-                classes.union(*members)
+            for operand, dim in members[1:]:
+                check_sizes(node, members[0], (operand, dim))
+                classes.union(members[0], (operand, dim))
     return {place: classes[place] for place in list(classes)}
+
+
+def check_sizes(node: fx.Node, one: tuple[fx.Node | None, int], other: tuple[fx.Node | None, int]) -> None:
+    if not same_size(size(*one), size(*other)):
+        (first, first_dim), (second, second_dim) = one, other
+        raise GraphError(
+            f"{describe(node)}: its rule in marche_fx/passes/rules.py takes dimension {first_dim} of {first} (size "
+            f"{size(*one)}) and dimension {second_dim} of {second} (size {size(*other)}) for one axis."
+        )
 
 
 def size(node: fx.Node | None, dim: int) -> object:
@@ -93,29 +96,26 @@ def size(node: fx.Node | None, dim: int) -> object:
 
 
 def no_attention_message(graph: fx.Graph) -> str:
-    """Name what mixes rows of the first input instead of attention."""
-    mixer = next((describe(node) for node in graph.nodes if mixes_rows(node)), None)
-    because = f" Tokens of an input are mixed first by {mixer}." if mixer else ""
+    mixer = first_mixer(graph)
+    because = f" The tokens of its input are mixed first by {describe(mixer)}." if mixer else ""
     return (
         f"found no attention over a token axis, so there is nothing to cache.{because} "
         "marche_fx accelerates models whose tokens meet in attention."
     )
 
 
-def mixes_rows(node: fx.Node) -> bool:
-    """Whether the operator mixes a dimension of an activation other than its last."""
-    if node.op != "call_function":
-        return False
-    own = dim_map(node)
-    return any(
-        operand is not None and operand.op != "placeholder" and index == operand_index and dim < len(shape_of(operand)) - 1
-        for operand_index, operand in enumerate(operands(node))
-        for index, dim in own.mixed
-        if len(shape_of(operand) if operand is not None else ()) > 2
-    )
-
-
-def in_order(graph: fx.Graph, nodes: Iterable[fx.Node]) -> list[fx.Node]:
-    """``nodes`` in the order in which ``graph`` computes them."""
-    wanted = set(nodes)
-    return [node for node in graph.nodes if node in wanted]
+def first_mixer(graph: fx.Graph) -> fx.Node | None:
+    """The first operator that mixes the second dimension of an input; an input has the samples of a result."""
+    class_of = link_dimensions(graph)
+    output = next(node for node in graph.nodes if node.op == "output")
+    samples = {class_of[leaf, 0] for leaf in output.all_input_nodes if shape_of(leaf)}
+    tokens = {
+        class_of[node, 1]
+        for node in graph.find_nodes(op="placeholder")
+        if len(shape_of(node)) > 1 and class_of[node, 0] in samples
+    }
+    for node in graph.nodes:
+        mixed = [(operands(node)[index], dim) for index, dim in dim_map(node).mixed]
+        if any(class_of[operand, dim] in tokens for operand, dim in mixed if operand is not None):
+            return node
+    return None

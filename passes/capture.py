@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,24 +127,27 @@ def capture(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str
         UnsupportedModelError: the step writes a buffer, which no cached step could repeat.
     """
     leaves, spec = pytree.tree_flatten((args, kwargs or {}))
+    # torch.export takes arguments that are one tensor, or a weight, for one; later calls may pass different ones.
+    leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     wrapped = Step(model, step, spec)
     exported = export(wrapped, leaves)
     dropped = dropped_token_dimensions(exported)
     if any(dropped):
         exported = export(wrapped, leaves, dropped)
-    return as_capture(exported, step, spec)
+    with plain_mode(tensors_of(leaves)):
+        functional = exported.run_decompositions(decompositions())
+    return as_capture(functional, step, spec)
 
 
 def export(
     step: Step, leaves: list[Any], dynamic: list[dict[int, Any] | None] | None = None
 ) -> torch.export.ExportedProgram:
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    tensors = tensors_of(leaves)
     samples = next((len(tensor) for tensor in tensors if tensor.ndim), 1)
     shapes = None if dynamic is None else {"leaves": dynamic}
     try:
         with plain_mode(tensors), KeepsTwoTokens(samples):
-            exported = torch.export.export(step, (leaves,), dynamic_shapes=shapes, strict=False)
-            return exported.run_decompositions(decompositions())
+            return torch.export.export(step, (leaves,), dynamic_shapes=shapes, strict=False)
     except Exception as error:
         raise CaptureError(
             f"torch.export cannot capture {type(getattr(step, CAPTURED)).__name__}.{step.step}: {error}\n"
@@ -152,11 +156,17 @@ def export(
         ) from error
 
 
+def tensors_of(leaves: list[Any]) -> list[Tensor]:
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
 @contextmanager
 def plain_mode(tensors: list[Tensor]) -> Iterator[None]:
     """Neither gradients, inference mode nor autocast: all three would be recorded in the graph."""
     device_types = {tensor.device.type for tensor in tensors} | {"cpu"}
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        # torch.export copies its own tree specifications in a way that it deprecates itself.
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         casts = [torch.autocast(device_type, enabled=False) for device_type in sorted(device_types)]
         for cast in casts:
             cast.__enter__()
@@ -188,15 +198,17 @@ def dropped_token_dimensions(exported: torch.export.ExportedProgram) -> list[dic
     """
     found: set[str] = set()
     for node in exported.graph.nodes:
-        if node.target is not aten.index_put.default:
+        if node.target not in (aten.index_put.default, aten.index_put_.default):
             continue
-        _, indices, values = node.args[:3]
+        arguments: tuple[Any, ...] = node.args
+        _, indices, values = arguments[:3]
         counts = [index.meta["val"].shape[0] for index in indices if index is not None]
-        if not any(isinstance(count, torch.SymInt) for count in counts):
-            continue
         rows, samples = values.meta["val"].shape[0], node.meta["val"].shape[0]
+        # Rows that the step itself dropped and now puts back are counted by a symbol already.
+        if isinstance(rows, torch.SymInt) or not any(isinstance(count, torch.SymInt) for count in counts):
+            continue
         for source in ancestors(values):
-            shape = getattr(source.meta.get("val"), "shape", ())
+            shape: tuple[Any, ...] = getattr(source.meta.get("val"), "shape", ())
             if source.op == "placeholder" and len(shape) > 1 and shape[0] == samples and shape[0] * shape[1] == rows:
                 found.add(source.name)
     names = [argument.name for argument in user_inputs(exported)]
@@ -259,6 +271,7 @@ def remove_copies(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         copies = node.target in (aten.clone.default, aten.alias.default, aten.detach.default) and not node.kwargs
         # A result that is an argument itself keeps its copy, so that the caller's tensor is not handed back to it.
-        if copies and node.args[0].op != "placeholder":
+        returned = any(user.op == "output" for user in node.users)
+        if copies and not (returned and node.args[0].op == "placeholder"):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)

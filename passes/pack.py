@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from ..errors import UnsupportedModelError
 from .attention import CONTRACTIONS, FUSED, SOFTMAX
@@ -18,6 +18,9 @@ from .source import describe
 aten = torch.ops.aten
 
 RESHAPES = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
+GIVEN_SIZES = (*RESHAPES, aten.expand.default)
+SCALES = (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar)
+"""Pointwise operators that leave zero where it was."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def match_kept(node: fx.Node) -> Kept | None:
     index = node.args[0]
     if index.target is not aten.index.Tensor:
         return None
-    dense, indices = index.args[0], index.args[1]
+    arguments: tuple[Any, ...] = index.args
+    dense, indices = arguments[:2]
     source = nonzero_of(indices)
     if source is None or not isinstance(dense, fx.Node):
         return None
@@ -94,10 +98,10 @@ def nonzero_of(indices: Any) -> fx.Node | None:
     """The `nonzero` of a matrix whose two columns are ``indices``."""
     if not isinstance(indices, (list, tuple)) or len(indices) != 2 or any(index is None for index in indices):
         return None
-    sources = [column_of_nonzero(index) for index in indices]
-    if None in sources or sources[0][0] is not sources[1][0] or [column for _, column in sources] != [0, 1]:  # type: ignore[index]
+    rows, columns = (column_of_nonzero(index) for index in indices)
+    if rows is None or columns is None or rows[0] is not columns[0] or (rows[1], columns[1]) != (0, 1):
         return None
-    return sources[0][0]  # type: ignore[index]
+    return rows[0]
 
 
 def column_of_nonzero(node: fx.Node) -> tuple[fx.Node, int] | None:
@@ -126,8 +130,8 @@ class Densifier:
         self.kept_length = expression(shape_of(self.first.kept)[1])
         self.graph = fx.Graph()
         self.copies: dict[fx.Node, Any] = {}
-        self.packed: dict[fx.Node, int] = {}
-        """Nodes of the old graph that have the kept axis, and which dimension it is."""
+        self.packed: dict[fx.Node, frozenset[int]] = {}
+        """Nodes of the old graph that have the kept axis, and which dimensions it is: two where kept meets kept."""
         self.masked: set[fx.Node] = set()
         """Nodes of the old graph that are zero at invisible tokens of their mixed axis: masked attention weights."""
         self.visible: fx.Node | None = None
@@ -137,7 +141,7 @@ class Densifier:
         for node in self.capture.graph_module.graph.nodes:
             self.copies[node] = self.copy(node)
             if node is self.first.mask:
-                self.visible = self.call(aten.ne.Scalar, (self.copies[node], 0), like=node)
+                self.visible = self.call(aten.ne.Scalar, (self.copies[node], 0), like=node, name="visible")
         self.graph.eliminate_dead_code()
         module = fx.GraphModule(self.capture.graph_module, self.graph)
         capture = replace(
@@ -154,12 +158,14 @@ class Densifier:
 
     def copy(self, node: fx.Node) -> Any:
         if node in self.kept:
-            self.packed[node] = 1
+            self.packed[node] = frozenset({1})
             return self.copies[self.kept[node].dense]
         if node.op == "output":
             return self.graph.output(fx.map_arg(node.args[0], self.packed_again))
-        if node.target is aten.index_put.default and self.puts_back(node):
+        if self.puts_back(node):
             return self.put_back(node)
+        if node.target in RESHAPES and node.users and all(self.puts_back(user) for user in node.users):
+            return None
         if node.op != "call_function" or not any(operand in self.packed for operand in node.all_input_nodes):
             return self.graph.node_copy(node, self.copies.__getitem__)
         if isinstance(node.meta.get("val"), torch.SymInt):
@@ -176,7 +182,8 @@ class Densifier:
 
     def densify(self, node: fx.Node) -> fx.Node:
         self.follow(node)
-        args, kwargs = fx.map_arg((node.args, node.kwargs), self.dense_argument)
+        given: Any = fx.map_arg((node.args, node.kwargs), self.dense_argument(node))
+        args, kwargs = given
         if node.target in FUSED and operands(node)[1] in self.packed:
             args, kwargs = self.hide_keys(node, args, kwargs)
         elif node.target in SOFTMAX and node in self.masked:
@@ -185,34 +192,50 @@ class Densifier:
 
     def follow(self, node: fx.Node) -> None:
         """Find the kept axis in ``node``; refuse an operator that mixes kept tokens other than in attention."""
-        own = dim_map(node)
-        for index, operand in enumerate(operands(node)):
-            if operand not in self.packed:
+        own, tensors = dim_map(node), operands(node)
+        kept = set()
+        for index, operand in enumerate(tensors):
+            if operand is None:
                 continue
-            place = (index, self.packed[operand])
-            if place in own.output:
-                self.packed[node] = own.output[place]
-            if place in own.mixed:
-                hidden = (
-                    (node.target in FUSED and index in (1, 2))
-                    or node.target in SOFTMAX
-                    or (node.target in CONTRACTIONS and any(other in self.masked for other in operands(node)))
+            if operand not in self.packed and any(expression(size) == self.kept_length for size in shape_of(operand)):
+                raise UnsupportedModelError(
+                    f"{describe(node)} reads {describe(operand)}, made for as many tokens as "
+                    f"{describe(self.first.kept)} kept. Make it for all tokens and drop from it by the same mask."
                 )
-                if not hidden:
+            for dim in self.packed.get(operand, ()):
+                if (index, dim) in own.output:
+                    kept.add(own.output[index, dim])
+                if (index, dim) in own.mixed and not self.is_hidden(node, index):
                     raise UnsupportedModelError(
                         f"{describe(node)} mixes tokens that {describe(self.first.kept)} kept, other than in "
                         "attention; it would see the dropped tokens too. Move it before the dropping of tokens."
                     )
-                if node.target in SOFTMAX:
+                if (index, dim) in own.mixed and node.target in SOFTMAX:
                     self.masked.add(node)
-        if any(operand in self.masked for operand in operands(node)) and not own.mixed:
+        if kept:
+            self.packed[node] = frozenset(kept)
+        adds = torch.Tag.pointwise in getattr(node.target, "tags", ()) and node.target not in SCALES
+        if not adds and not own.mixed and any(operand in self.masked for operand in tensors):
             self.masked.add(node)
 
-    def dense_argument(self, node: fx.Node) -> Any:
-        size = node.meta.get("val")
-        if isinstance(size, torch.SymInt) and expression(size) == self.kept_length:
-            return self.length
-        return self.copies[node]
+    def is_hidden(self, node: fx.Node, index: int) -> bool:
+        """Whether ``node`` will not see the dropped tokens of an operand that it mixes."""
+        return (
+            (node.target in FUSED and index in (1, 2))
+            or node.target in SOFTMAX
+            or (node.target in CONTRACTIONS and any(other in self.masked for other in operands(node)))
+        )
+
+    def dense_argument(self, user: fx.Node) -> Callable[[fx.Node], Any]:
+        """What an argument of ``user`` becomes: the kept length, where a shape is given, the dense one."""
+
+        def argument_of_user(node: fx.Node) -> Any:
+            size = node.meta.get("val")
+            if isinstance(size, torch.SymInt) and user.target in GIVEN_SIZES and expression(size) == self.kept_length:
+                return self.length
+            return self.copies[node]
+
+        return argument_of_user
 
     def hide_keys(self, node: fx.Node, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Arguments of a fused attention with the visibility of keys in its mask."""
@@ -231,22 +254,29 @@ class Densifier:
         return (q, k, v, own, *args[4:]), options
 
     def hide_scores(self, node: fx.Node, scores: fx.Node) -> fx.Node:
-        (operand,) = (operand for operand in operands(node) if operand is not None)
-        visible = self.visible_at(node, rank=len(shape_of(node)), dim=self.packed[operand])
+        visible = self.visible_at(node, rank=len(shape_of(node)), dim=argument(node, "dim"))
         return self.call(aten.where.ScalarOther, (visible, scores, float("-inf")), like=node)
 
     def visible_at(self, node: fx.Node, rank: int, dim: int) -> fx.Node:
         """``visible`` with samples first and its tokens at ``dim`` of so many dimensions."""
         key = (rank, dim % rank)
+        samples = shape_of(self.first.mask)[0]
+        if not same_size(shape_of(node)[0], samples):
+            raise UnsupportedModelError(
+                f"{describe(node)} attends to tokens that {describe(self.first.kept)} kept, but its first dimension "
+                f"holds {shape_of(node)[0]} of {samples} samples; keep samples and heads apart, [B, H, N, d]."
+            )
         if key not in self.views:
             shape = [1] * rank
-            shape[0], shape[dim] = shape_of(self.first.mask)[0], self.length
+            shape[0], shape[dim] = samples, self.length
             self.views[key] = self.call(aten.view.default, (self.visible, shape), like=node)
         return self.views[key]
 
     def puts_back(self, node: fx.Node) -> bool:
         """Whether ``node`` writes packed rows of this graph where the mask says."""
-        target, indices, values = node.args[:3]
+        if node.target is not aten.index_put.default:
+            return False
+        _, indices, values = node.args[:3]
         source = nonzero_of(indices)
         rows = values
         while isinstance(rows, fx.Node) and rows.target in RESHAPES and rows not in self.packed:
@@ -268,16 +298,16 @@ class Densifier:
         """A result in the form the step promised: only the visible tokens."""
         if node not in self.packed:
             return self.copies[node]
-        if self.packed[node] != 1:
+        if self.packed[node] != {1}:
             raise UnsupportedModelError(
-                f"{describe(node)} returns kept tokens in dimension {self.packed[node]}; marche_fx expects [B, K, ...]."
+                f"{describe(node)} returns kept tokens in dimensions {sorted(self.packed[node])}; marche_fx expects "
+                "[B, K, ...]."
             )
         indices = [self.copies[index] for index in self.first.indices]
-        index = self.graph.call_function(aten.index.Tensor, (self.copies[node], indices))
+        index = self.call(aten.index.Tensor, (self.copies[node], indices), like=node)
         shape = shape_of(node)
-        result = self.graph.call_function(RESHAPES[0], (index, [shape[0], -1, *shape[2:]]))
+        result = self.graph.create_node("call_function", RESHAPES[0], (index, [shape[0], -1, *shape[2:]]), name="kept")
         result.meta = dict(node.meta)
-        index.meta = {name: value for name, value in node.meta.items() if name != "val"}
         return result
 
     def call(
@@ -290,6 +320,7 @@ class Densifier:
         name: str | None = None,
     ) -> fx.Node:
         """A new node with its value's fake, standing where ``like`` stood in the user's code."""
+        name = name or target.__name__.split(".")[0]
         node = self.graph.create_node("call_function", target, args, kwargs or {}, name)
         node.meta = {name: value for name, value in like.meta.items() if name != "val"}
         fakes, options = fx.map_arg((args, kwargs or {}), lambda operand: operand.meta["val"])

@@ -55,16 +55,15 @@ def operands(node: fx.Node) -> list[fx.Node | None]:
     return found
 
 
-def map_operands(
-    node: fx.Node, change: Callable[[int, fx.Node | None], Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def map_operands(node: fx.Node, change: Callable[[int, fx.Node | None], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of ``node`` with ``change(number, operand)`` in place of each operand; sizes stay as they are."""
     if not hasattr(node.target, "_schema"):
         if node.target is operator.getitem:
             return (change(0, node.args[0]), *node.args[1:]), {}  # type: ignore[arg-type]
         return node.args, dict(node.kwargs)
     numbers = itertools.count()
-    args, kwargs = list(node.args), dict(node.kwargs)
+    args: list[Any] = list(node.args)
+    kwargs: dict[str, Any] = dict(node.kwargs)
     for place, argument in enumerate(node.target._schema.arguments):
         given = place < len(args) or argument.name in kwargs
         value = args[place] if place < len(args) else kwargs.get(argument.name, argument.default_value)
@@ -151,12 +150,13 @@ def pattern(text: str) -> Callable[[fx.Node], DimMap]:
 
 
 def named_dimensions(axes: list[str], rank: int) -> dict[str, int]:
-    """Axis name to dimension; the dimensions of ``...`` are named by their distance from its right end."""
+    """Axis name to dimension, from the right; the dimensions of ``...`` are named by their distance from its end."""
     if axes and axes[0] == "...":
         leading = rank - len(axes) + 1
         names = {f"...{leading - dim}": dim for dim in range(leading)}
         return names | {axis: leading + i for i, axis in enumerate(axes[1:])}
-    return {axis: i for i, axis in enumerate(axes)} if len(axes) == rank else {}
+    missing = len(axes) - rank
+    return {axis: i - missing for i, axis in enumerate(axes) if i >= missing}
 
 
 def finished(
@@ -188,7 +188,7 @@ def mixes_everything(node: fx.Node) -> DimMap:
 
 
 def along(name: str, *, keeps: bool = True) -> Callable[[fx.Node], DimMap]:
-    """Every dimension stays in place, those that the argument ``name`` lists are mixed (and left out, ``keeps=False``)."""
+    """Every dimension stays in place; those in the argument ``name`` are mixed, and left out where not ``keeps``."""
 
     def rule(node: fx.Node) -> DimMap:
         x = operands(node)[0]
@@ -342,6 +342,13 @@ def sliced(node: fx.Node) -> DimMap:
     return pointwise(node) if whole else except_along()(node)
 
 
+def taken(node: fx.Node) -> DimMap:
+    """One of an operator's values: its dimensions are those that the operator kept, not the one it cut."""
+    (values,) = operands(node)
+    assert values is not None
+    return finished(node, {(0, dim): dim for dim in dim_map(values).output.values()}, set())
+
+
 # ---------------------------------------------------------------------------------------------------- the table
 
 RULES: dict[Any, Callable[[fx.Node], DimMap]] = {
@@ -349,7 +356,8 @@ RULES: dict[Any, Callable[[fx.Node], DimMap]] = {
     aten.linear.default: pattern("... c, o c, o? -> ... o"),
     aten.mm.default: pattern("n c, c o -> n o"),
     aten.bmm.default: pattern("b n c, b c m -> b n m"),
-    aten.baddbmm.default: pattern("... n m, b n c, b c m -> b n m"),
+    aten.addmm.default: pattern("n m, n c, c m -> n m"),
+    aten.baddbmm.default: pattern("b n m, b n c, b c m -> b n m"),
     aten.matmul.default: matmul,
     aten.einsum.default: einsum,
     aten.scaled_dot_product_attention.default: pattern("... n c, ... m c, ... m v, ... n m? -> ... n v"),
@@ -394,7 +402,7 @@ RULES: dict[Any, Callable[[fx.Node], DimMap]] = {
 def dim_map(node: fx.Node) -> DimMap:
     """What ``node`` does to dimensions; an operator without a rule mixes everything."""
     if node.target is operator.getitem:
-        return DimMap({(0, dim): dim for dim in range(len(shape_of(node)))})
+        return taken(node)
     if node.op != "call_function" or not hasattr(node.target, "_schema"):
         return DimMap()
     rule = RULES.get(node.target)

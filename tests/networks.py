@@ -85,6 +85,9 @@ class CausalAttention(FusedAttention):
 class RotaryAttention(nn.Module):
     """Grouped queries, two to a key, turned by their position."""
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, width: int, heads: int, tokens: int) -> None:
         super().__init__()
         self.heads, self.size = heads, width // heads
@@ -198,6 +201,18 @@ class MaskedTextModel(nn.Module):
             shift, scale = self.time(time[:, None])[:, None].chunk(2, -1)
             x = block(x * (1 + scale) + shift)
         return self.head(self.norm(x))
+
+
+class PaddedTextModel(nn.Module):
+    """Token ids in, of which those that are zero are padding that nobody attends to."""
+
+    def __init__(self, tokens: int, width: int, heads: int, vocabulary: int = 7) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.transformer = Transformer(tokens, width, heads, attention=BiasedAttention)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.transformer(self.embedding(ids), ids != 0)
 
 
 class WithConvolution(nn.Module):

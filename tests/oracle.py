@@ -42,7 +42,7 @@ class Oracle:
         self.tokens = tokens
         self.stale: dict[fx.Node, Tensor] = {}
         self.rows: dict[fx.Node, Any] = {}
-        """For each value that consists of rows a tensor of its shape: the row, ``sample * N + token``, of an element."""
+        """For each value that consists of rows a tensor of its shape: the row of an element, ``sample * N + token``."""
         self.merged: dict[fx.Node, set[int]] = {}
         """Operands, by their place among an operator's leaves, of which it reads other rows too."""
 
@@ -60,7 +60,7 @@ class Oracle:
         return [self.merge(leaf, values[leaf]) if leaf in self.rows else values.get(leaf) for leaf in output.args[0]]
 
     def parameters(self) -> dict[fx.Node, Any]:
-        state = dict(self.model.named_parameters(remove_duplicate=False))
+        state: dict[str, Tensor] = dict(self.model.named_parameters(remove_duplicate=False))
         state |= dict(self.model.named_buffers(remove_duplicate=False))
         return {node: state[path] for node, path in self.captured.weights.items()} | dict(self.captured.constants)
 
@@ -86,6 +86,9 @@ class Oracle:
         # A mask made of the ids of both belongs to neither.
         rivals = [place for place in ranked[1:] if size(known[place]) == size(known[ranked[0]])]
         if call.is_pointwise and any(not same_rows(found[place], chosen) for place in rivals):
+            chosen = None
+        # What keeps the tokens that a mask says may keep all of them today.
+        if any(isinstance(length, torch.SymInt) for length in getattr(call.node.meta["val"], "shape", ())):
             chosen = None
         if chosen is not None:
             self.rows[call.node] = chosen

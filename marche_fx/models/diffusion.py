@@ -41,9 +41,12 @@ class GaussianDiffusion:
     Args:
         betas: ``[S0]`` float64, the schedule that the denoiser is trained with.
         kept: ``[S]`` int64, ascending timesteps to visit; all when omitted.
+        limit: where it is known that values lie in ``-limit .. limit``, predictions of the start are clipped to that.
+            The first denoising steps divide by almost no signal, so a small error would throw a sample far off.
     """
 
-    def __init__(self, betas: Tensor, kept: Tensor | None = None) -> None:
+    def __init__(self, betas: Tensor, kept: Tensor | None = None, limit: float | None = None) -> None:
+        self.limit = limit
         self.timesteps = torch.arange(len(betas)) if kept is None else kept
         self.signal = torch.cumprod(1 - betas, 0)[self.timesteps]
         signal_before = torch.cat([self.signal.new_ones(1), self.signal[:-1]])
@@ -74,6 +77,8 @@ class GaussianDiffusion:
         log_variance = share * largest + (1 - share) * smallest
         signal = at(self.signal, index, current)
         start = (current - (1 - signal).sqrt() * noise) / signal.sqrt()
+        if self.limit is not None:
+            start = start.clamp(-self.limit, self.limit)
         return self.posterior_mean(start, current, index), log_variance
 
     def loss(self, denoiser: Denoiser, start: Tensor, index: Tensor, noise: Tensor) -> Tensor:

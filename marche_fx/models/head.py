@@ -113,17 +113,24 @@ class DiffLoss(nn.Module):
         target_channels: channels C of a token. z_channels: width Z of the transformer's vectors.
         depth, width: residual blocks of the head and their width.
         num_sampling_steps: denoising steps when sampling; training always uses the 1000 steps of the schedule.
+        limit: largest absolute value that a token may have, where there is one.
     """
 
     def __init__(
-        self, target_channels: int, z_channels: int, depth: int, width: int, num_sampling_steps: int | str
+        self,
+        target_channels: int,
+        z_channels: int,
+        depth: int,
+        width: int,
+        num_sampling_steps: int | str,
+        limit: float | None = None,
     ) -> None:
         super().__init__()
         self.in_channels = target_channels
         self.net = SimpleMLPAdaLN(target_channels, width, z_channels, depth)
         betas = cosine_betas()
         self.train_diffusion = GaussianDiffusion(betas)
-        self.gen_diffusion = GaussianDiffusion(betas, evenly_spaced(len(betas), int(num_sampling_steps)))
+        self.gen_diffusion = GaussianDiffusion(betas, evenly_spaced(len(betas), int(num_sampling_steps)), limit)
 
     def forward(self, target: Tensor, z: Tensor, mask: Tensor | None = None) -> Tensor:
         """Mean loss over rows of ``target [R, C]`` given ``z [R, Z]``, weighted by ``mask [R]`` where given."""

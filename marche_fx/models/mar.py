@@ -82,12 +82,18 @@ def mask_by_order(mask_len: int, order: Tensor, bsz: int, seq_len: int) -> Tenso
     return masking.scatter(-1, order[:, :mask_len], 1.0)
 
 
+def mask_length(step: int, num_iter: int, seq_len: int, masked: int) -> int:
+    """Tokens still masked after decoding step ``step``, counted from 0, of which ``masked`` are before it."""
+    return max(1, min(masked - 1, math.floor(seq_len * math.cos(math.pi / 2 * (step + 1) / num_iter))))
+
+
 class MAR(nn.Module):
     """Masked autoencoder over continuous tokens with a diffusion head.
 
     An image ``[B, C, img_size / vae_stride, ...]`` of latents (or pixels, with ``vae_stride=1``) is cut into N tokens
     of ``vae_embed_dim * patch_size ** 2`` channels. The encoder sees ``buffer_size`` class tokens and the unmasked
-    tokens, the decoder all of them, and the head draws the masked ones from the decoder's vectors.
+    tokens, the decoder all of them, and the head draws the masked ones from the decoder's vectors. Where the values of
+    a token are known to lie in ``-token_limit .. token_limit``, as pixels do, it draws no others.
     """
 
     def __init__(
@@ -115,6 +121,7 @@ class MAR(nn.Module):
         num_sampling_steps: int | str = "100",
         diffusion_batch_mul: int = 4,
         diffusion_token_share: float = 1.0,
+        token_limit: float | None = None,
     ) -> None:
         super().__init__()
         self.vae_embed_dim = vae_embed_dim
@@ -151,7 +158,9 @@ class MAR(nn.Module):
         self.diffusion_pos_embed_learned = nn.Parameter(torch.zeros(1, self.seq_len, decoder_embed_dim))
 
         self.initialize_weights()
-        self.diffloss = DiffLoss(self.token_embed_dim, decoder_embed_dim, diffloss_d, diffloss_w, num_sampling_steps)
+        self.diffloss = DiffLoss(
+            self.token_embed_dim, decoder_embed_dim, diffloss_d, diffloss_w, num_sampling_steps, token_limit
+        )
 
     def initialize_weights(self) -> None:
         for module in self.modules():
@@ -302,8 +311,7 @@ class MAR(nn.Module):
             z = self.forward_mae_decoder(x, mask)
 
             last = step == num_iter - 1
-            mask_len = math.floor(self.seq_len * math.cos(math.pi / 2 * (step + 1) / num_iter))
-            mask_len = max(1, min(masked - 1, mask_len))
+            mask_len = mask_length(step, num_iter, self.seq_len, masked)
             mask_next = mask_by_order(mask_len, orders, bsz, self.seq_len)
             mask_to_pred = mask[:bsz].bool() if last else torch.logical_xor(mask[:bsz].bool(), mask_next.bool())
             mask, masked = mask_next, mask_len

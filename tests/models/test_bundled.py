@@ -11,7 +11,7 @@ def test_the_bundled_mar_is_small_trained_and_in_eval_mode() -> None:
     assert (WEIGHTS / "mar_fashion.safetensors").stat().st_size <= 16e6
     torch.manual_seed(0)
     with torch.no_grad():
-        assert model(IMAGES[:50], LABELS[:50]).item() < 0.5  # An untrained head's loss is above 1.
+        assert model(IMAGES[:50], LABELS[:50]).item() < 0.3  # Untrained: 1.9.
 
 
 def test_garments_of_the_bundled_mar_are_recognised() -> None:

@@ -238,6 +238,22 @@ def test_sampling_a_gaussian_with_its_exact_denoiser_recovers_its_mean_and_varia
     assert coefficients.square().sum().item() == pytest.approx(target_variance, abs=1e-4)
 
 
+@given(kept=kept_timesteps, scale=st.floats(0.1, 50))
+def test_within_a_limit_no_sample_leaves_it_however_wrong_the_denoiser(kept: Tensor, scale: float) -> None:
+    process = GaussianDiffusion(cosine_betas(), kept, limit=0.7)
+    noise = torch.randn(len(kept), 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    samples = process.sample(lambda x, t: torch.cat([torch.sin(scale * x), x * 0], -1), noise)
+    assert samples.abs().max() <= 0.7 + 1e-9
+
+
+@given(start=st.floats(-0.9, 0.9), noise=values, t=st.integers(0, 999))
+def test_a_limit_leaves_predictions_inside_it_alone(start: float, noise: float, t: int) -> None:
+    limited, index = GaussianDiffusion(cosine_betas(), limit=1.0), torch.tensor([t])
+    current = WHOLE.add_noise(column(start), index, column(noise))
+    output = torch.cat([column(noise), column(0)], -1)
+    assert torch.equal(limited.predict(output, current, index)[0], WHOLE.predict(output, current, index)[0])
+
+
 def test_each_noise_is_added_after_its_denoising() -> None:
     process, seen = GaussianDiffusion(cosine_betas(), evenly_spaced(1000, 4)), []
 

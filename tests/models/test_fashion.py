@@ -65,8 +65,9 @@ def test_a_plain_file_named_gz_is_refused(tmp_path: Path) -> None:
 
 
 def test_swapped_images_and_labels_are_refused(tmp_path: Path) -> None:
-    write_idx(tmp_path / "train-images-idx3-ubyte", GARMENTS.labels)
-    write_idx(tmp_path / "train-labels-idx1-ubyte", GARMENTS.images[:, 0])
+    garments = tiny_images(count=30, size=28)
+    write_idx(tmp_path / "train-images-idx3-ubyte", garments.labels)
+    write_idx(tmp_path / "train-labels-idx1-ubyte", garments.images[:, 0])
     with pytest.raises(DatasetError, match="swapped"):
         load_fashion(tmp_path)
 

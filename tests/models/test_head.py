@@ -54,6 +54,16 @@ def test_an_untrained_network_predicts_nothing_and_its_blocks_pass_their_input_o
     assert not network(torch.randn(3, 4), torch.tensor([1, 2, 3]), torch.randn(3, 6)).any()
 
 
+def test_a_block_adds_its_gated_mlp_of_the_modulated_norm() -> None:
+    block = random_head().net.get_submodule("res_blocks.0")
+    x, y = rows(3, 8, seed=1), rows(3, 8, seed=2)
+    shift, scale, gate = block.get_submodule("adaLN_modulation.1")(y * y.sigmoid()).split(8, dim=-1)
+    weight, bias = block.get_parameter("in_ln.weight"), block.get_parameter("in_ln.bias")
+    normed = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + 1e-6).sqrt() * weight + bias
+    expected = x + gate * block.get_submodule("mlp")(normed + scale * normed + shift)
+    torch.testing.assert_close(block(x, y), expected)
+
+
 def test_every_input_of_the_network_matters() -> None:
     network, x, t, c = random_head().net, rows(2, 4), torch.tensor([5, 5]), rows(2, 6)
     output = network(x, t, c)

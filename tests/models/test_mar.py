@@ -268,13 +268,14 @@ def test_guidance_without_labels_changes_nothing() -> None:
 
 @pytest.mark.parametrize("schedule", ["linear", "constant"])
 @torch.no_grad()
-def test_guidance_follows_its_schedule(schedule: str) -> None:
+def test_guidance_follows_its_schedule_and_temperature_is_constant(schedule: str) -> None:
     model = tiny_mar()
     calls = record_calls(model.diffloss, "sample")
-    model.sample_tokens(1, 4, 3.0, schedule, labels=LABELS[:1])
+    model.sample_tokens(1, 4, 3.0, schedule, labels=LABELS[:1], temperature=0.9)
     left = [math.floor(16 * math.cos(math.pi / 2 * step / 4)) for step in (1, 2, 3)] + [1]
     expected = [1 + 2 * (16 - masked) / 16 if schedule == "linear" else 3.0 for masked in left]
     assert [call[2] for call in calls] == pytest.approx(expected)
+    assert [call[1] for call in calls] == [0.9] * 4
 
 
 @torch.no_grad()
@@ -312,6 +313,12 @@ def test_the_loop_reads_rows_of_z_from_the_two_steps() -> None:
     calls = {name: record_calls(model, name) for name in ENTRY_POINTS}
     model.sample_tokens(2, 4, labels=LABELS[:2])
     assert [len(calls[name]) for name in ENTRY_POINTS] == [4, 4]
+
+
+@torch.no_grad()
+def test_no_drawn_token_exceeds_the_limit() -> None:
+    assert tiny_mar().sample_tokens(2, 3).abs().max() > 0.1
+    assert tiny_mar(token_limit=0.1).sample_tokens(2, 3).abs().max() <= 0.1 + 1e-9
 
 
 def test_bfloat16_models_sample() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from marche_fx.errors import TrainingError
 from marche_fx.models.fashion import Fashion, to_pixels
 from marche_fx.models.mar import MAR
-from marche_fx.models.train import STATE_FILE, Recipe, batches, learning_rate_factor, train
+from marche_fx.models.train import STATE_FILE, Recipe, batches, learning_rate_factor, repeated_blocks, train
 
 from .tiny import tiny_images, tiny_mar
 
@@ -160,6 +160,11 @@ def test_batches_are_the_same_wherever_they_are_resumed() -> None:
     whole = [labels.tolist() for _, labels in batches(IMAGES, RECIPE, 0, 10)]
     for step in range(10):
         assert [labels.tolist() for _, labels in batches(IMAGES, RECIPE, step, 10)] == whole[step:]
+
+
+def test_the_blocks_to_compile_are_those_of_the_transformer_and_the_head() -> None:
+    kinds = [type(block).__name__ for block in repeated_blocks(tiny_mar())]
+    assert kinds == ["Block"] * 4 + ["ResBlock"] * 2
 
 
 def test_away_from_a_terminal_each_checkpoint_prints_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from tests.networks import (
     EinsumAttention,
     FoldedAttention,
     MaskedTextModel,
+    PaddedTextModel,
     Transformer,
     WithConvolution,
     small_mar,
@@ -107,6 +108,12 @@ def text_arguments(shape: Shape, generator: torch.Generator) -> list[Tensor]:
     return [ids, torch.rand(shape.samples, generator=generator)]
 
 
+def padded_arguments(shape: Shape, generator: torch.Generator) -> list[Tensor]:
+    ids = torch.randint(7, (shape.samples, shape.tokens), generator=generator)
+    ids[:, 0] = 1
+    return [ids]
+
+
 MAR_BUFFER = 2
 
 
@@ -131,7 +138,9 @@ def decoder_arguments(shape: Shape, generator: torch.Generator) -> list[Tensor]:
 
 
 def build_mar(shape: Shape) -> nn.Module:
-    return small_mar(side=round((shape.tokens - MAR_BUFFER) ** 0.5), width=shape.width, buffer=MAR_BUFFER, heads=shape.heads)
+    return small_mar(
+        side=round((shape.tokens - MAR_BUFFER) ** 0.5), width=shape.width, buffer=MAR_BUFFER, heads=shape.heads
+    )
 
 
 def build_transformer(**options: Any) -> Callable[[Shape], nn.Module]:
@@ -151,6 +160,9 @@ CASES = {
     "text, rotary, grouped queries, timestep": Case(
         lambda shape: MaskedTextModel(shape.tokens, shape.width, shape.heads), text_arguments
     ),
+    "text, padding seen in the ids": Case(
+        lambda shape: PaddedTextModel(shape.tokens, shape.width, shape.heads), padded_arguments
+    ),
     "convolution inside": Case(lambda s: WithConvolution(s.tokens, s.width, s.heads), one(embedded)),
     "MAR encoder": Case(build_mar, encoder_arguments, "forward_mae_encoder"),
     "MAR decoder": Case(build_mar, decoder_arguments, "forward_mae_decoder"),
@@ -161,7 +173,7 @@ SHAPES = [Shape(3, 7, 2, 6), Shape(4, 4, 2, 2), Shape(1, 6, 2, 4)]
 MAR_SHAPES = [Shape(3, 11, 2, 4), Shape(6, 6, 2, 4), Shape(1, 6, 2, 2)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def rewritten(name: str, shape: Shape, dtype: torch.dtype, depth: int | None = None) -> tuple[Case, nn.Module, Program]:
     case = CASES[name] if depth is None else Case(build_transformer(depth=depth), one(embedded))
     torch.manual_seed(0)
