@@ -36,7 +36,7 @@ class Active:
 
 
 def choose_active(must: Tensor, visible: Tensor | None, refresh: Refresh) -> Active:
-    """Every token of ``must``, then those of the highest priority; a sample with fewer of the former gets more of these.
+    """Every token of ``must``, then those of the highest priority, equally many in every sample.
 
     Waits once for the device, and not at all where all tokens run and none is dropped.
 

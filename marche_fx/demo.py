@@ -64,6 +64,7 @@ def draw(mar: MAR, per_class: int, seed: int) -> Draws:
 def run_demo(
     out: Path,
     *,
+    mar: MAR | None = None,
     per_class: int = 4,
     steps: int = 32,
     cfg: float = 2.0,
@@ -72,9 +73,9 @@ def run_demo(
     compile: bool = False,
     console: Console | None = None,
 ) -> None:
-    """Generate, compare, print a table and write the picture to ``out``."""
+    """Generate with ``mar``, the bundled one when omitted; compare, print tables and write the picture to ``out``."""
     console = console or Console()
-    mar, judge = load_fashion_mar(), load_judge()
+    mar, judge = mar or load_fashion_mar(), load_judge()
     draws = draw(mar, per_class, seed)
     policy = SelectiveRefresh() if refresh is None else refresh
     optimized = transform(mar, refresh=policy, compile=compile)
@@ -170,7 +171,7 @@ def quality_table(exact: Generation, cached: Generation, draws: Draws, judge: Ju
 def save_picture(path: Path, exact: Tensor, cached: Tensor, per_class: int) -> None:
     """One column a class, exact rows above cached ones; images ``[per_class * 10, 1, 28, 28]``, classes in turn."""
     figure = Figure(figsize=(10, 2.2 * per_class + 0.8), layout="constrained")
-    halves = figure.subfigures(2, 1)
+    halves = figure.subfigures(2, 1, squeeze=False)[:, 0]
     for half, images, title in zip(halves, (exact, cached), ("exact", "cached"), strict=True):
         half.suptitle(title)
         axes = half.subplots(per_class, len(CLASSES), squeeze=False)

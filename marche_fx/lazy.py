@@ -14,7 +14,8 @@ Read = Callable[[Tensor | None], Tensor]
 
 DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 DESCRIPTIONS = {
-    getattr(Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim", "layout", "requires_grad", "is_sparse")
+    getattr(Tensor, name).__get__
+    for name in ("shape", "dtype", "device", "ndim", "layout", "requires_grad", "is_sparse")
 } | {Tensor.size, Tensor.dim, Tensor.numel, Tensor.__len__, Tensor.is_floating_point, Tensor.is_complex}
 """What can be asked of a tensor without its values."""
 
@@ -37,7 +38,7 @@ class LateTensor(Tensor):
         ``dims`` are its samples and rows, None where rows cannot be told; ``casts`` says that autocast may have changed
         its dtype.
         """
-        late = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=like.device)  # type: ignore[attr-defined]
+        late = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=like.device)
         late.dims, late.read, late.casts = dims, read, casts
         return late
 
@@ -47,7 +48,7 @@ class LateTensor(Tensor):
     ) -> Any:
         late = args[0] if args else None
         if isinstance(late, LateTensor):
-            if func in DESCRIPTIONS and not (late.casts and func is DTYPE):
+            if func in DESCRIPTIONS and not (late.casts and func == DTYPE):
                 with torch._C.DisableTorchFunctionSubclass():
                     return func(*args, **(kwargs or {}))
             if func is Tensor.__getitem__ and late.dims is not None:
@@ -56,7 +57,7 @@ class LateTensor(Tensor):
         return func(*resolved(args), **resolved(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Callable, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Uses that pass by ``__torch_function__``, from C++."""

@@ -37,9 +37,7 @@ def causal_mask(k: Tensor, active: Tensor, rank: int) -> Tensor:
     return seen.view(len(active), *[1] * (rank - 3), *seen.shape[1:])
 
 
-def attention_received(
-    q: Tensor, k: Tensor, queried: Tensor, scale: float, mask: Tensor | None = None
-) -> Tensor:
+def attention_received(q: Tensor, k: Tensor, queried: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
     """The attention that queried tokens pay to every key, mean over heads and queried tokens: ``[B, N]`` float32.
 
     Args:

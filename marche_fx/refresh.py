@@ -58,10 +58,15 @@ class Refresh:
 class RefreshPolicy(Protocol):
     """What `transform` takes as ``refresh``: any object with these."""
 
-    tolerance: float
-    """How far a token's input may move, relative to its norm, before the token counts as changed."""
-    sites: int
-    """Attention sites to observe, counted from the first; 0 for none."""
+    @property
+    def tolerance(self) -> float:
+        """How far a token's input may move, relative to its norm, before the token counts as changed."""
+        ...
+
+    @property
+    def sites(self) -> int:
+        """Attention sites to observe, counted from the first; 0 for none."""
+        ...
 
     def choose(self, history: History) -> Refresh:
         """The choice for the step that is about to run."""

@@ -140,8 +140,8 @@ class Report:
         path = Path(path)
         console = Console(record=True, width=WIDTH, file=io.StringIO())
         console.print(self)
-        for name, split in self.graphs:
-            console.print(graph_table(name, split))
+        for name, rewritten in self.graphs:
+            console.print(graph_table(name, rewritten))
         if path.suffix == ".html":
             path.write_text(console.export_html())
         elif path.suffix == ".txt":
@@ -194,11 +194,19 @@ def step_report(plan: Plan, rewritten: Split) -> StepReport:
     for spec in rewritten.caches:
         cache_bytes[spec.role] = cache_bytes.get(spec.role, 0) + byte_count(spec)
     attention = [
-        SiteReport("attention", site.path, site.line, f"{site.heads} heads x {site.head_width}", status(site, plan, rewritten))
+        SiteReport(
+            "attention", site.path, site.line, f"{site.heads} heads x {site.head_width}", status(site, plan, rewritten)
+        )
         for site in plan.sites
     ]
     mlps = [
-        SiteReport("MLP", site.path, site.line, f"{site.width} -> {site.hidden}, {site.activation_name}", mlp_status(site, plan))
+        SiteReport(
+            "MLP",
+            site.path,
+            site.line,
+            f"{site.width} -> {site.hidden}, {site.activation_name}",
+            mlp_status(site, plan),
+        )
         for site in plan.mlps
     ]
     return StepReport(

@@ -102,7 +102,9 @@ class Program:
     def finish(self, values: Values, caches: list[Tensor]) -> list[Any]:
         """Run the epilogue: the step's results, as leaves of what it returns."""
         cached = {spec.value: cache for spec, cache in zip(self.split.caches, caches, strict=True)}
-        leaves = self.split.epilogue.module(*(cached.get(node, values.get(node)) for node in self.split.epilogue.inputs))
+        leaves = self.split.epilogue.module(
+            *(cached.get(node, values.get(node)) for node in self.split.epilogue.inputs)
+        )
         owned = {cache.untyped_storage().data_ptr() for cache in caches}
         return [
             leaf.clone() if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in owned else leaf

@@ -117,7 +117,9 @@ def method_names(
         raise ArgumentError("step must name at least one method")
     for name in found:
         if not callable(getattr(model, name, None)):
-            methods = [own for own in vars(type(model)) if not own.startswith("_") and callable(getattr(model, own, None))]
+            methods = [
+                own for own in vars(type(model)) if not own.startswith("_") and callable(getattr(model, own, None))
+            ]
             raise ArgumentError(
                 f"{type(model).__name__} has no method {name!r} to be a {argument}; its own methods are "
                 f"{', '.join(methods) or 'none'}"
@@ -130,6 +132,7 @@ def in_session(optimized: nn.Module, name: str, optimization: Optimization) -> C
     method = getattr(type(optimized), name)
     if inspect.isgeneratorfunction(method):
         raise ArgumentError(f"{name} is a generator, whose session would outlive its calls; use marche_fx.decoding")
+
     @functools.wraps(method)
     def run(*args: Any, **kwargs: Any) -> Any:
         session = current_session(optimization)

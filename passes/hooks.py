@@ -52,7 +52,5 @@ def observable_sites(split: Split, sites: Sequence[AttentionSite]) -> list[Atten
     """Sites whose queries are active tokens in four dimensions ``[B, H, A, d]`` and whose keys are all tokens."""
     cached = {spec.value for spec in split.caches}
     return [
-        site
-        for site in sites
-        if site.node in split.copies and site.k in cached and len(site.q.meta["val"].shape) == 4
+        site for site in sites if site.node in split.copies and site.k in cached and len(site.q.meta["val"].shape) == 4
     ]

@@ -70,9 +70,7 @@ def find_region(
     active: dict[fx.Node, int] = {}
     sources: set[fx.Node] = set()
     for node in order:
-        found = {
-            out for index, operand, dim, out in links[node] if active.get(operand) == dim and operand in active
-        }
+        found = {out for index, operand, dim, out in links[node] if active.get(operand) == dim and operand in active}
         if len(found) > 1 and node in key_side:
             found = {key_side[node]}
         if len(found) == 1:
@@ -85,15 +83,14 @@ def find_region(
             sources.add(node)
     inside = descendants(sources)
     entries = {node for node in sources if not any(operand in inside for operand in node.all_input_nodes)}
-    computed_in_full = {
-        node for node in inside if node not in active or (node in sources and node not in entries)
-    }
+    computed_in_full = {node for node in inside if node not in active or (node in sources and node not in entries)}
     rows = [node for node in active if node not in entries]
     needed = ancestors(rows)
     full = frozenset(node for node in computed_in_full if node in needed and node.op == "call_function")
-    inside = frozenset(inside - entries)
     batch = batch_dims(active, axes, entries, visible)
-    return Region(active, batch, frozenset(sources), full, inside, () if visible is None else (visible,))
+    return Region(
+        active, batch, frozenset(sources), full, frozenset(inside - entries), () if visible is None else (visible,)
+    )
 
 
 def row_links(node: fx.Node, axes: TokenAxes) -> list[tuple[int, fx.Node, int, int]]:
@@ -116,7 +113,9 @@ def key_products(sites: Sequence[AttentionSite]) -> dict[fx.Node, int]:
     return {site.product: site.product_query_dim for site in sites if site.product is not None}
 
 
-def rows_reaching(links: dict[fx.Node, list[tuple[int, fx.Node, int, int]]], targets: Iterable[fx.Node]) -> set[fx.Node]:
+def rows_reaching(
+    links: dict[fx.Node, list[tuple[int, fx.Node, int, int]]], targets: Iterable[fx.Node]
+) -> set[fx.Node]:
     """``targets`` and the nodes whose rows become theirs."""
     seen: set[fx.Node] = set()
     pending = list(targets)

@@ -147,9 +147,7 @@ class Splitter:
 
     def is_after(self, node: fx.Node) -> bool:
         """Whether ``node`` is computed from the region but not in it."""
-        return (
-            not self.region.is_before(node) and node not in self.region.active_dim and node not in self.region.full
-        )
+        return not self.region.is_before(node) and node not in self.region.active_dim and node not in self.region.full
 
     def declare_inputs(self, nodes: Iterable[fx.Node]) -> None:
         """A placeholder for every value from outside that the region reads."""
@@ -161,7 +159,9 @@ class Splitter:
                 self.inputs[node].meta = dict(node.meta)
 
     def drop_unused_inputs(self) -> None:
-        self.graph.eliminate_dead_code(is_impure_node=lambda node: node.target is ops.update_cache or node.op != "call_function")
+        self.graph.eliminate_dead_code(
+            is_impure_node=lambda node: node.target is ops.update_cache or node.op != "call_function"
+        )
         for node, placeholder in list(self.inputs.items()):
             if not placeholder.users:
                 self.graph.erase_node(placeholder)
@@ -294,7 +294,10 @@ class Splitter:
             # The layout of gathered rows is not the original's, so a view may need a copy.
             target = aten.reshape.default
         if on_rows and node.target in (*RESHAPES, aten.expand.default):
-            sizes = list(args[1])
+            # An inferred size would be a second -1.
+            inferred = node.target in RESHAPES
+            shape = shape_of(node)
+            sizes = [shape[dim] if given == -1 and inferred else given for dim, given in enumerate(args[1])]
             sizes[self.region.active_dim[node]] = -1
             args = (args[0], sizes, *args[2:])
         copied = self.graph.create_node("call_function", target, args, kwargs, name=node.name)

@@ -3,12 +3,20 @@
 import os
 
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 torch.set_num_threads(1)
 
-# Capturing a step takes a second, so examples are few; `HYPOTHESIS_PROFILE=search` looks longer and elsewhere.
+# Capturing a step takes a second, so examples are few and failing ones are not made smaller;
+# `HYPOTHESIS_PROFILE=search` looks longer and elsewhere.
 checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
-settings.register_profile("suite", deadline=None, max_examples=15, derandomize=True, suppress_health_check=checks)
+settings.register_profile(
+    "suite",
+    deadline=None,
+    max_examples=15,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=checks,
+)
 settings.register_profile("search", deadline=None, max_examples=300, suppress_health_check=checks)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))

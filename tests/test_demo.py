@@ -1,0 +1,35 @@
+"""The demo, small."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from marche_fx.demo import run_demo, timed
+from marche_fx.models import load_fashion_mar
+
+
+@pytest.mark.slow
+def test_the_demo_prints_its_tables_and_writes_a_picture(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), record=True, width=120)
+    out = tmp_path / "demo.png"
+    run_demo(out, mar=load_fashion_mar(num_sampling_steps=4), per_class=1, steps=8, console=console)
+    printed = console.export_text()
+    assert "transformer" in printed
+    assert "diffusion head" in printed
+    assert "images that show their label" in printed
+    assert str(out.resolve()) in printed.replace("\n", "")
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_timed_counts_the_calls_of_a_method_and_gives_it_back() -> None:
+    module = torch.nn.Linear(2, 2)
+    with timed(module, "forward") as seconds:
+        module(torch.ones(2))
+        module(torch.ones(2))
+    assert len(seconds) == 2
+    assert "forward" not in vars(module)

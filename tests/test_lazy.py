@@ -1,0 +1,144 @@
+"""Late-bound results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from marche_fx.lazy import LateTensor, resolved, rows_read
+
+VALUE = torch.randn(3, 6, 4)
+
+
+class Reader:
+    """Gives the value and notes which rows were asked for."""
+
+    def __init__(self, value: Tensor = VALUE) -> None:
+        self.value = value
+        self.asked: list[Tensor | None] = []
+
+    def __call__(self, rows: Tensor | None) -> Tensor:
+        self.asked.append(rows)
+        return self.value
+
+
+def late(reader: Reader, dims: tuple[int, int] | None = (0, 1), *, casts: bool = False) -> LateTensor:
+    return LateTensor(reader.value, dims, reader, casts=casts)
+
+
+def test_reading_rows_asks_for_exactly_those() -> None:
+    reader = Reader()
+    mask = torch.zeros(3, 6, dtype=torch.bool)
+    mask[0, 2] = mask[1, 5] = True
+    read = late(reader)[mask.nonzero(as_tuple=True)]
+    assert torch.equal(read, VALUE[mask])
+    (asked,) = reader.asked
+    assert asked is not None
+    assert torch.equal(asked, mask)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        1,
+        slice(1, 3),
+        (slice(None), 2),
+        (slice(None), slice(None, None, 2)),
+        (slice(None), torch.tensor([0, 5])),
+        (slice(None), torch.tensor([0, 5]), 1),
+        (..., 0),
+        (0, ..., slice(1, 2)),
+        (None, 2, 3),
+        (torch.tensor([[0], [2]]), torch.tensor([[1, 4]])),
+        torch.rand(3, 6) > 0.5,
+        torch.rand(3, 6, 4) > 0.8,
+        (torch.tensor([True, False, True]), 4),
+    ],
+    ids=str,
+)
+def test_any_index_asks_for_the_rows_it_reads_and_no_others(index: Any) -> None:
+    rows = rows_read(VALUE.shape, (0, 1), index)
+    poisoned = VALUE.clone()
+    poisoned[~rows] = float("nan")
+    assert torch.equal(poisoned[index], VALUE[index])
+    for sample, row in rows.nonzero().tolist():
+        poisoned = VALUE.clone()
+        poisoned[sample, row] = float("nan")
+        assert poisoned[index].isnan().any()
+
+
+@given(st.permutations([0, 1, 2]), st.integers(0, 5))
+def test_samples_and_rows_may_stand_in_any_dimensions(order: list[int], row: int) -> None:
+    value = VALUE.permute(order)
+    dims = (order.index(0), order.index(1))
+    rows = rows_read(value.shape, dims, tuple(row if dim == dims[1] else slice(None) for dim in range(3)))
+    assert rows.nonzero()[:, 1].unique().tolist() == [row]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda z: z + 1,
+        lambda z: 1 + z,
+        lambda z: torch.cat([z, z]),
+        lambda z: z.softmax(-1),
+        lambda z: torch.nn.functional.linear(z, torch.eye(4)),
+        lambda z: z.view(-1, 4),
+        lambda z: z.clone(),
+    ],
+)
+def test_any_other_use_asks_for_all_and_gives_what_the_tensor_would(use: Callable[[Tensor], Tensor]) -> None:
+    reader = Reader()
+    assert torch.equal(use(late(reader)), use(VALUE))
+    assert reader.asked
+    assert all(rows is None for rows in reader.asked)
+
+
+def test_shape_dtype_and_device_are_known_without_values() -> None:
+    reader = Reader()
+    z = late(reader)
+    assert isinstance(z, Tensor)
+    assert z.shape == (3, 6, 4)
+    assert (z.dtype, z.device, z.ndim, z.size(1), len(z), z.numel()) == (torch.float32, VALUE.device, 3, 6, 3, 72)
+    assert not reader.asked
+
+
+def test_the_dtype_is_not_known_where_autocast_may_change_it() -> None:
+    reader = Reader(VALUE.bfloat16())
+    z = LateTensor(VALUE, (0, 1), reader, casts=True)
+    assert z.dtype is torch.bfloat16
+
+
+def test_writing_into_a_late_tensor_reaches_the_value() -> None:
+    reader = Reader(VALUE.clone())
+    z = late(reader)
+    z[0, 0] = 0.0
+    z.mul_(2)
+    assert torch.equal(reader.value[1], VALUE[1] * 2)
+    assert not reader.value[0, 0].any()
+
+
+def test_without_rows_of_tokens_an_index_asks_for_all() -> None:
+    reader = Reader()
+    assert torch.equal(late(reader, None)[0], VALUE[0])
+    assert reader.asked == [None]
+
+
+def test_conversions_from_outside_of_torch_give_values() -> None:
+    reader = Reader()
+    assert torch.equal(torch.tensor(late(reader).tolist()), VALUE)
+    assert (late(reader).numpy() == VALUE.numpy()).all()
+    assert "LateTensor" not in repr(late(reader))
+    assert float(late(Reader(torch.tensor(2.5)), None)) == 2.5
+
+
+def test_resolved_replaces_late_tensors_in_nested_values() -> None:
+    found = resolved({"logits": [late(Reader()), 3]})
+    assert found["logits"][0] is VALUE
+    assert found["logits"][1] == 3
