@@ -12,7 +12,6 @@ from torch.utils import _pytree as pytree
 Read = Callable[[Tensor | None], Tensor]
 """Given the rows read, bool ``[B, R]`` over the output's samples and rows, or None for all, the output's value."""
 
-DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 DESCRIPTIONS = {
     getattr(Tensor, name).__get__
     for name in ("shape", "dtype", "device", "ndim", "layout", "requires_grad", "is_sparse")
@@ -29,17 +28,15 @@ class LateTensor(Tensor):
 
     read: Read
     dims: tuple[int, int] | None
-    casts: bool
 
     @staticmethod
-    def __new__(cls, like: Tensor, dims: tuple[int, int] | None, read: Read, *, casts: bool) -> LateTensor:
-        """A stand-in for a tensor of the shape and device of ``like``.
+    def __new__(cls, like: Tensor, dims: tuple[int, int] | None, read: Read) -> LateTensor:
+        """A stand-in for a tensor of the shape, dtype and device of ``like``.
 
-        ``dims`` are its samples and rows, None where rows cannot be told; ``casts`` says that autocast may have changed
-        its dtype.
+        ``dims`` are its samples and rows, None where rows cannot be told.
         """
         late = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype, device=like.device)
-        late.dims, late.read, late.casts = dims, read, casts
+        late.dims, late.read = dims, read
         return late
 
     @classmethod
@@ -48,7 +45,7 @@ class LateTensor(Tensor):
     ) -> Any:
         late = args[0] if args else None
         if isinstance(late, LateTensor):
-            if func in DESCRIPTIONS and not (late.casts and func == DTYPE):
+            if func in DESCRIPTIONS:
                 with torch._C.DisableTorchFunctionSubclass():
                     return func(*args, **(kwargs or {}))
             if func is Tensor.__getitem__ and late.dims is not None:

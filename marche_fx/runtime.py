@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from .caches import CacheAllocator
 from .changes import LastInputs
 from .choice import Active, choose_active
 from .passes.cost import step_cost
@@ -49,7 +48,6 @@ class Program:
         self.watched = find_watched(plain, plan.region, plan.axes, plan.inputs)
         self.cost = step_cost(plan.graph, plan.axes, plan.region, plan.samples)
         self.row_outputs = find_row_outputs(plan)
-        self.allocator = CacheAllocator(self.split)
         self.incremental = lower(self.split, compile=compile)
         self.weights = {node: owner(model, path) for node, path in plan.dense.weights.items()}
         self.weight_kinds = [(weight.dtype, weight.device) for weight in self.current_weights().values()]
@@ -98,6 +96,14 @@ class Program:
                 step_values[node] = value.clone()
         visible = {} if self.plan.visible is None else {self.plan.visible: computed[self.plan.visible]}
         return {**fixed, **step_values, **visible}
+
+    def allocate(self, device: torch.device) -> list[Tensor]:
+        """The caches of one session, in the order of `Split.caches`."""
+        # Not as inference tensors: a session may go on outside of inference mode.
+        with torch.inference_mode(False):
+            return [
+                torch.zeros(spec.shape, dtype=spec.value.meta["val"].dtype, device=device) for spec in self.split.caches
+            ]
 
     def finish(self, values: Values, caches: list[Tensor]) -> list[Any]:
         """Run the epilogue: the step's results, as leaves of what it returns."""
@@ -162,7 +168,7 @@ class StepState:
         program, positions = self.program, active.positions
         inputs = [values[node] for node in program.split.incremental.inputs]
         if self.is_new:
-            self.caches = program.allocator.allocate(inputs)
+            self.caches = program.allocate(inputs[0].device)
         samples = torch.arange(program.samples, device=positions.device)[:, None]
         try:
             signals = program.incremental(samples, positions, queried.gather(1, positions), *inputs, *self.caches)

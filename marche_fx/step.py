@@ -156,7 +156,6 @@ class PendingStep:
         self.device = values[state.program.split.incremental.inputs[0]].device
         self.history = session.history(state.program, self.device)
         self.history.enter(step.order)
-        self.autocast = ambient_autocast(self.device)
         self.leaves: list[Any] | None = None
         self.computed = torch.zeros(state.program.shape, dtype=torch.bool, device=self.device)
         """``[B, N]``, the tokens computed by this call."""
@@ -177,7 +176,8 @@ class PendingStep:
     def run(self, queried: Tensor | None, *, again: bool = False) -> None:
         """Compute the changed tokens, the queried ones and, the first time, the refresh set."""
         policy = self.step.settings.policy
-        with torch.no_grad(), torch.autocast(self.device.type, **self.autocast):
+        # A late step may be read outside of the autocast that it was called in.
+        with torch.no_grad(), self.program.plan.dense.autocast.restored():
             changed = self.state.changed(self.values, policy.tolerance)
             # Where nobody says which tokens are read, the changed ones speak for them.
             asked = changed if queried is None else queried
@@ -208,27 +208,18 @@ class PendingStep:
             return leaf
         row_output = self.program.row_outputs[number]
         if row_output is None:
-            return LateTensor(like, None, lambda _: self.read(None)[number], casts=self.autocast["enabled"])
+            return LateTensor(like, None, lambda _: self.read(None)[number])
 
         def read(rows: Tensor | None) -> Tensor:
             return self.read(None if rows is None else self.as_tokens(rows, row_output.offset))[number]
 
-        return LateTensor(like, row_output.dims, read, casts=self.autocast["enabled"])
+        return LateTensor(like, row_output.dims, read)
 
     def as_tokens(self, rows: Tensor, offset: int) -> Tensor:
         """Rows of a result, bool ``[B, R]``, as positions on the token axis, bool ``[B, N]``."""
         tokens = torch.zeros_like(self.computed)
         tokens[:, offset : offset + rows.shape[1]] = rows
         return tokens
-
-
-def ambient_autocast(device: torch.device) -> dict[str, Any]:
-    """Arguments for `torch.autocast` that restore what is on now: a late step may be read outside of it."""
-    return {
-        "enabled": torch.is_autocast_enabled(device.type),
-        "dtype": torch.get_autocast_dtype(device.type),
-        "cache_enabled": torch.is_autocast_cache_enabled(),
-    }
 
 
 def strict_message(plan: Plan) -> str:

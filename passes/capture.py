@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +34,10 @@ COMPOSITES = (
 """Operators that stay whole: passes recognise them and their kernels are faster than their parts."""
 
 
+CASTS_WEIGHTS = (aten.linear.default, aten.addmm.default, aten.mm.default, aten.matmul.default)
+"""Products that autocast runs in its own dtype."""
+
+
 @dataclass(frozen=True)
 class Input:
     """A leaf of the step's arguments: a tensor that enters the graph as ``node``, or a value baked into it."""
@@ -56,6 +60,24 @@ class Input:
 
 
 @dataclass(frozen=True)
+class Autocast:
+    """The state of `torch.autocast` on the device of a step's tensors."""
+
+    device_type: str
+    enabled: bool
+    dtype: torch.dtype
+
+    @classmethod
+    def current(cls, leaves: list[Any]) -> Autocast:
+        device_type = next((leaf.device.type for leaf in leaves if isinstance(leaf, Tensor)), "cpu")
+        return cls(device_type, torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type))
+
+    def restored(self) -> torch.autocast:
+        """A context in which this is the state again."""
+        return torch.autocast(self.device_type, self.dtype, self.enabled)
+
+
+@dataclass(frozen=True)
 class Capture:
     """A step as a graph.
 
@@ -71,10 +93,14 @@ class Capture:
     inputs: tuple[Input, ...]
     in_spec: pytree.TreeSpec
     out_spec: pytree.TreeSpec
+    autocast: Autocast
+    """The graph holds its casts and must run under it."""
 
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         leaves, spec = pytree.tree_flatten((args, kwargs))
-        return spec == self.in_spec and all(own.accepts(leaf) for own, leaf in zip(self.inputs, leaves))
+        if spec != self.in_spec or Autocast.current(leaves) != self.autocast:
+            return False
+        return all(own.accepts(leaf) for own, leaf in zip(self.inputs, leaves))
 
 
 class Step(nn.Module):
@@ -134,19 +160,18 @@ def capture(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str
     dropped = dropped_token_dimensions(exported)
     if any(dropped):
         exported = export(wrapped, leaves, dropped)
-    with plain_mode(tensors_of(leaves)):
+    with plain_mode():
         functional = exported.run_decompositions(decompositions())
-    return as_capture(functional, step, spec)
+    return as_capture(functional, step, spec, Autocast.current(leaves))
 
 
 def export(
     step: Step, leaves: list[Any], dynamic: list[dict[int, Any] | None] | None = None
 ) -> torch.export.ExportedProgram:
-    tensors = tensors_of(leaves)
-    samples = next((len(tensor) for tensor in tensors if tensor.ndim), 1)
+    samples = next((len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim), 1)
     shapes = None if dynamic is None else {"leaves": dynamic}
     try:
-        with plain_mode(tensors), KeepsTwoTokens(samples):
+        with plain_mode(), KeepsTwoTokens(samples):
             return torch.export.export(step, (leaves,), dynamic_shapes=shapes, strict=False)
     except Exception as error:
         raise CaptureError(
@@ -156,25 +181,16 @@ def export(
         ) from error
 
 
-def tensors_of(leaves: list[Any]) -> list[Tensor]:
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-
-
 @contextmanager
-def plain_mode(tensors: list[Tensor]) -> Iterator[None]:
-    """Neither gradients, inference mode nor autocast: all three would be recorded in the graph."""
-    device_types = {tensor.device.type for tensor in tensors} | {"cpu"}
+def plain_mode() -> Iterator[None]:
+    """Neither gradients nor inference mode, which would be recorded in the graph.
+
+    Autocast stays on if it is: its casts become operators, and code that asks for a dtype gets the one it would get.
+    """
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         # torch.export copies its own tree specifications in a way that it deprecates itself.
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
-        casts = [torch.autocast(device_type, enabled=False) for device_type in sorted(device_types)]
-        for cast in casts:
-            cast.__enter__()
-        try:
-            yield
-        finally:
-            for cast in reversed(casts):
-                cast.__exit__(None, None, None)
+        yield
 
 
 def decompositions() -> dict[Any, Callable]:
@@ -227,7 +243,9 @@ def ancestors(node: fx.Node) -> set[fx.Node]:
     return seen
 
 
-def as_capture(exported: torch.export.ExportedProgram, step: str, in_spec: pytree.TreeSpec) -> Capture:
+def as_capture(
+    exported: torch.export.ExportedProgram, step: str, in_spec: pytree.TreeSpec, autocast: Autocast
+) -> Capture:
     signature = exported.graph_signature
     written = [spec.target for spec in signature.output_specs if spec.kind == OutputKind.BUFFER_MUTATION]
     if written:
@@ -250,12 +268,24 @@ def as_capture(exported: torch.export.ExportedProgram, step: str, in_spec: pytre
             constants[by_name[spec.arg.name]] = exported.constants[spec.target]
         else:
             weights[by_name[spec.arg.name]] = strip_wrapper(str(spec.target))
+    if autocast.enabled:
+        remove_weight_casts(graph_module.graph, weights)
     remove_checks(graph_module.graph)
     remove_copies(graph_module.graph)
     graph_module.recompile()
     out_spec = exported.call_spec.out_spec
     assert out_spec is not None
-    return Capture(step, graph_module, weights, constants, tuple(inputs), in_spec, out_spec)
+    return Capture(step, graph_module, weights, constants, tuple(inputs), in_spec, out_spec, autocast)
+
+
+def remove_weight_casts(graph: fx.Graph, weights: Iterable[fx.Node]) -> None:
+    """Under autocast, let matrix products cast their weights themselves when they run: PyTorch does so once, not at
+    every call."""
+    for weight in weights:
+        for cast in [user for user in weight.users if user.target is aten._to_copy.default]:
+            if all(user.target in CASTS_WEIGHTS for user in cast.users):
+                cast.replace_all_uses_with(weight)
+                graph.erase_node(cast)
 
 
 def remove_checks(graph: fx.Graph) -> None:

@@ -64,17 +64,27 @@ def find_region(
     order = list(graph.nodes)
     links = {node: row_links(node, axes) for node in order}
     dynamic = descendants(inputs)
-    towards_attention = rows_reaching(links, [operand for site in sites for operand in (site.q, site.k, site.v)])
+    mixed = [operand for site in sites for operand in (site.q, site.k, site.v)]
+    towards_attention = rows_reaching(links, [(node, dim) for node in mixed for dim in axes.dims.get(node, ())])
     key_side = key_products(sites)
 
     active: dict[fx.Node, int] = {}
+    queries: dict[fx.Node, int] = {}
+    """Scores of written-out attention and what is computed from them, with the dimension of queries."""
     sources: set[fx.Node] = set()
     for node in order:
         found = {out for index, operand, dim, out in links[node] if active.get(operand) == dim and operand in active}
         if len(found) > 1 and node in key_side:
             found = {key_side[node]}
+        elif len(found) > 1:
+            # A mask made of the same tokens meets the scores of queries: its rows are keys.
+            found = {out for _, operand, dim, out in links[node] if queries.get(operand) == dim}
         if len(found) == 1:
             active[node] = found.pop()
+            if key_side.get(node) == active[node] or any(
+                queries.get(operand) == dim for _, operand, dim, _ in links[node]
+            ):
+                queries[node] = active[node]
         elif not found and not links[node] and node in dynamic and node in towards_attention:
             dims = axes.dims[node]
             if len(dims) > 1:
@@ -114,17 +124,18 @@ def key_products(sites: Sequence[AttentionSite]) -> dict[fx.Node, int]:
 
 
 def rows_reaching(
-    links: dict[fx.Node, list[tuple[int, fx.Node, int, int]]], targets: Iterable[fx.Node]
+    links: dict[fx.Node, list[tuple[int, fx.Node, int, int]]], targets: Iterable[Dimension]
 ) -> set[fx.Node]:
-    """``targets`` and the nodes whose rows become theirs."""
-    seen: set[fx.Node] = set()
+    """Nodes whose rows become those of ``targets``, these included."""
+    seen: set[Dimension] = set()
     pending = list(targets)
     while pending:
-        node = pending.pop()
-        if node not in seen:
-            seen.add(node)
-            pending.extend(operand for _, operand, _, _ in links[node])
-    return seen
+        place = pending.pop()
+        if place not in seen:
+            seen.add(place)
+            node, dim = place
+            pending.extend((operand, own) for _, operand, own, out in links[node] if out == dim)
+    return {node for node, _ in seen}
 
 
 def descendants(nodes: Iterable[fx.Node]) -> set[fx.Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -288,12 +289,15 @@ def test_a_query_says_which_tokens_are_read() -> None:
 def test_reading_other_rows_of_the_same_step_computes_them_too() -> None:
     torch.manual_seed(0)
     model = Transformer(30, 16, 2).eval()
+    for parameter in model.parameters():
+        # Attention must matter for a row to feel another token's new key.
+        parameter.mul_(2)
     optimized = marche_fx.transform(model, refresh=SelectiveRefresh(0.0, warmup=0), compile=False)
     x = torch.randn(1, 30, 16)
     with marche_fx.decoding(optimized):
         optimized(x)[:, 0]
         moved = x.clone()
-        moved[:, 20] += 1
+        moved[:, 20] = torch.randn(16) * 3
         result = optimized(moved)
         first, again, second = result[:, :2], result[:, 1], result[:, 10:13]
     assert [record.active for record in records(optimized)] == [30, 8, 8]
@@ -443,11 +447,10 @@ class Forgetful(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inner = Transformer(6, 8, 2, depth=1)
-        self.calls = 0
+        self.calls = itertools.count(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        return self.inner(x) * self.calls
+        return self.inner(x) * next(self.calls)
 
 
 def test_verification_catches_a_step_that_the_graph_does_not_repeat() -> None:

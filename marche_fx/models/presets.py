@@ -29,7 +29,7 @@ def mar_fashion(**options: Any) -> MAR:
     """
     sizes = transformer(width=128, depth=4, heads=4) | {"diffloss_d": 3, "diffloss_w": 256}
     image = {"img_size": 28, "vae_stride": 1, "patch_size": 2, "vae_embed_dim": 1, "class_num": 10, "buffer_size": 16}
-    training = {"attn_dropout": 0.0, "proj_dropout": 0.0, "diffusion_batch_mul": 2, "diffusion_token_share": 0.35}
+    training = {"attn_dropout": 0.0, "proj_dropout": 0.0, "diffusion_batch_mul": 2, "diffusion_token_share": 0.7}
     return MAR(**{**sizes, **image, **training, "num_sampling_steps": 50, "token_limit": 1.0, **options})
 
 
