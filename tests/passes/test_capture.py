@@ -17,6 +17,8 @@ from marche_fx.passes.source import describe, module_path, source_line
 from tests.graphs import Function, capture_function, graph_text, named
 from tests.networks import small_mar
 
+aten = torch.ops.aten
+
 
 class Scaled(nn.Module):
     """Writes in place and drops out, as models do."""
@@ -142,13 +144,31 @@ def test_checks_on_sizes_are_gone(encoder: Capture, decoder: Capture) -> None:
         assert "assert" not in graph_text(captured.graph_module.graph)
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_the_mode_of_the_caller_is_not_recorded(mode: Any) -> None:
     model = Scaled().eval()
     x = torch.randn(2, 5, 4)
     expected = graph_text(capture(model, "forward", (x,)).graph_module.graph)
     with mode():
         assert graph_text(capture(model, "forward", (x,)).graph_module.graph) == expected
+
+
+def test_autocast_is_recorded_but_for_the_casts_of_weights() -> None:
+    x = torch.randn(2, 5, 4)
+    linear = nn.Linear(4, 4).eval()
+    model = Function(lambda x: linear(x) + torch.ones(4).to(linear(x).dtype))
+    model.linear = linear
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        captured = capture(model, "forward", (x,))
+        assert captured.accepts((x,), {})
+        assert torch.equal(run(captured, model, x)[0], model(x))
+    assert not captured.accepts((x,), {})
+    linears = [node for node in captured.graph_module.graph.nodes if node.target is aten.linear.default]
+    assert linears
+    for node in linears:
+        x_cast, weight, bias = node.all_input_nodes
+        assert x_cast.target is aten._to_copy.default
+        assert (weight.op, bias.op) == ("placeholder", "placeholder")
 
 
 def test_a_forward_under_no_grad_is_inlined() -> None:
