@@ -7,10 +7,21 @@ from typing import Annotated
 
 import typer
 
+from .errors import MarcheError
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
 Data = Annotated[Path, typer.Option("--data", help="folder of Fashion-MNIST's four IDX files")]
 Bf16 = Annotated[bool, typer.Option(help="bfloat16 autocast, twice as fast where the processor has avx512_bf16")]
+
+
+def run() -> None:
+    """Run the command line; an error that a user can mend is a line, not a traceback."""
+    try:
+        app()
+    except MarcheError as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise SystemExit(1) from error
 
 
 @app.callback()
@@ -49,11 +60,13 @@ def train(
 
     from .models import load_fashion, mar_fashion, save_weights
     from .models.train import WEIGHTS_FILE, Recipe
-    from .models.train import train as run
+    from .models.train import train as train_model
 
     recipe = Recipe(epochs=epochs)
     torch.manual_seed(recipe.seed)
-    save_weights(run(mar_fashion(), load_fashion(data), out, recipe, bf16=bf16, compile=compile), out / WEIGHTS_FILE)
+    save_weights(
+        train_model(mar_fashion(), load_fashion(data), out, recipe, bf16=bf16, compile=compile), out / WEIGHTS_FILE
+    )
     print(f"averaged weights: {out / WEIGHTS_FILE}")
 
 
@@ -67,10 +80,10 @@ def train_judge(
     from .models import load_fashion, save_weights
     from .models.fashion import to_pixels
     from .models.judge import JUDGE_FILE
-    from .models.judge import train_judge as run
+    from .models.judge import train_judge as train_model
 
     test = load_fashion(data, "t10k")
-    judge = run(load_fashion(data), test, out, bf16=bf16)
+    judge = train_model(load_fashion(data), test, out, bf16=bf16)
     save_weights(judge, out / JUDGE_FILE)
     print(f"test accuracy {judge.accuracy(to_pixels(test.images), test.labels):.4f}, weights: {out / JUDGE_FILE}")
 
@@ -82,14 +95,22 @@ def evaluate(
     steps: Annotated[int, typer.Option(help="decoding steps")] = 32,
     cfg: Annotated[float, typer.Option(help="guidance scale")] = 2.0,
     seed: Annotated[int, typer.Option(help="seed of every random draw")] = 0,
+    fraction: Annotated[
+        float | None,
+        typer.Option(help="share of the tokens to refresh in each step, 0..1; the exact model when omitted"),
+    ] = None,
 ) -> None:
-    """Judge garments that the bundled MAR generates: label accuracy and Frechet distance."""
+    """Judge garments that the bundled MAR generates, exactly or cached: label accuracy and Frechet distance."""
     import torch
     from torch import Tensor
 
     from .models import load_checkpoint, load_fashion_mar, load_judge, mar_fashion, measure_quality
+    from .refresh import SelectiveRefresh
+    from .transform import transform
 
     model = load_checkpoint(mar_fashion(), weights).eval() if weights else load_fashion_mar()
+    if fraction is not None:
+        model = transform(model, refresh=SelectiveRefresh(fraction), compile=False)
 
     def sample(labels: Tensor, generator: torch.Generator) -> Tensor:
         return model.sample_tokens(len(labels), steps, cfg, labels=labels, generator=generator)

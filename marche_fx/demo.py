@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from .errors import ArgumentError
 from .models import CLASSES, MAR, Judge, load_fashion_mar, load_judge
 from .models.drift import teacher_forced_drift
 from .refresh import FullRefresh, RefreshPolicy, SelectiveRefresh
@@ -73,7 +74,15 @@ def run_demo(
     compile: bool = False,
     console: Console | None = None,
 ) -> None:
-    """Generate with ``mar``, the bundled one when omitted; compare, print tables and write the picture to ``out``."""
+    """Generate with ``mar``, the bundled one when omitted; compare, print tables and write the picture to ``out``.
+
+    Raises:
+        ArgumentError: there is nothing to generate, or no folder to write the picture to.
+    """
+    if per_class < 1:
+        raise ArgumentError(f"at least one image of each class is needed, got {per_class}")
+    if not out.resolve().parent.is_dir():
+        raise ArgumentError(f"there is no folder {out.resolve().parent} to write the picture to")
     console = console or Console()
     mar, judge = mar or load_fashion_mar(), load_judge()
     draws = draw(mar, per_class, seed)

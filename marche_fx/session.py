@@ -112,12 +112,8 @@ class Session:
             self.histories[key] = TokenHistory(*key, device)
         return self.histories[key]
 
-    def replace_pending(self, pending: PendingStep) -> None:
-        """A step is called again: compute the call before, if its results were not read yet but still may be."""
-        self.read_pending(pending.program)
-        self.pending[pending.program] = weakref.ref(pending)
-
     def read_pending(self, program: Program) -> None:
+        """Compute the last call of a step if nobody has read its results but somebody still may."""
         before = self.pending[program]() if program in self.pending else None
         if before is not None:
             before.read(None)

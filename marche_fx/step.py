@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -79,8 +80,9 @@ class OptimizedStep:
         values = program.begin(args, kwargs)
         verify = self.settings.verify and state.is_new and not program.verified
         expected = getattr(self.model, self.name)(*args, **kwargs) if verify else None
+        session.read_pending(program)
         pending = PendingStep(self, session, state, values, expected)
-        session.replace_pending(pending)
+        session.pending[program] = weakref.ref(pending)
         queried = self.queried(program, args, kwargs)
         if queried is None and program.is_late:
             return pending.late_results()
@@ -119,7 +121,8 @@ class OptimizedStep:
 
     def refuse_gradients(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         kind = type(self.model).__name__
-        if self.model.training:
+        # The children are shared with the transformed model, whose train() reaches them but not the original itself.
+        if self.model.training or any(child.training for child in self.model.children()):
             raise UnsupportedModelError(f"{kind} is in training mode; call model.eval() before {self.name}")
         if not torch.is_grad_enabled():
             return
@@ -188,6 +191,11 @@ class PendingStep:
         self.history.leave(self.step.order, active, attention)
         self.computed = self.computed.scatter(1, active.positions, True)
         self.session.records.append(StepRecord(self.step.name, self.program, active.count, active.visible))
+        if queried is None and self.program.is_late and not active.complete:
+            self.step.warn_once(
+                f"a result of {self.step.name} was read as a whole, and only {active.count} of its {active.visible} "
+                "tokens were recomputed. Read the rows you need, as in logits[rows], or pass query= to transform."
+            )
         if self.expected is not None:
             check_equal(self.step.name, self.tree(), self.expected)
             self.expected = None

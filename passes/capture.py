@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from ..errors import CaptureError, UnsupportedModelError
+from .reach import ancestors
 from .source import CAPTURED, strip_wrapper
 
 aten = torch.ops.aten
@@ -223,24 +224,12 @@ def dropped_token_dimensions(exported: torch.export.ExportedProgram) -> list[dic
         # Rows that the step itself dropped and now puts back are counted by a symbol already.
         if isinstance(rows, torch.SymInt) or not any(isinstance(count, torch.SymInt) for count in counts):
             continue
-        for source in ancestors(values):
+        for source in ancestors([values]):
             shape: tuple[Any, ...] = getattr(source.meta.get("val"), "shape", ())
             if source.op == "placeholder" and len(shape) > 1 and shape[0] == samples and shape[0] * shape[1] == rows:
                 found.add(source.name)
     names = [argument.name for argument in user_inputs(exported)]
     return [{1: torch.export.Dim.AUTO} if name in found else None for name in names]
-
-
-def ancestors(node: fx.Node) -> set[fx.Node]:
-    """``node`` and everything it is computed from."""
-    seen: set[fx.Node] = set()
-    pending = [node]
-    while pending:
-        current = pending.pop()
-        if current not in seen:
-            seen.add(current)
-            pending.extend(current.all_input_nodes)
-    return seen
 
 
 def as_capture(

@@ -11,6 +11,7 @@ from torch import fx
 from ..errors import GraphError, UnsupportedModelError
 from .attention import AttentionSite
 from .axes import Dimension, TokenAxes
+from .reach import ancestors, descendants
 from .rules import argument, dim_map, operands, shape_of
 from .source import describe
 
@@ -95,7 +96,7 @@ def find_region(
     entries = {node for node in sources if not any(operand in inside for operand in node.all_input_nodes)}
     computed_in_full = {node for node in inside if node not in active or (node in sources and node not in entries)}
     rows = [node for node in active if node not in entries]
-    needed = ancestors(rows)
+    needed = ancestors(operand for node in rows for operand in node.all_input_nodes)
     full = frozenset(node for node in computed_in_full if node in needed and node.op == "call_function")
     batch = batch_dims(active, axes, entries, visible)
     return Region(
@@ -136,30 +137,6 @@ def rows_reaching(
             node, dim = place
             pending.extend((operand, own) for _, operand, own, out in links[node] if out == dim)
     return {node for node, _ in seen}
-
-
-def descendants(nodes: Iterable[fx.Node]) -> set[fx.Node]:
-    """``nodes`` and everything computed from them."""
-    seen: set[fx.Node] = set()
-    pending = list(nodes)
-    while pending:
-        node = pending.pop()
-        if node not in seen:
-            seen.add(node)
-            pending.extend(node.users)
-    return seen
-
-
-def ancestors(nodes: Iterable[fx.Node]) -> set[fx.Node]:
-    """Everything that ``nodes`` are computed from, themselves only where one is computed from another."""
-    seen: set[fx.Node] = set()
-    pending = [operand for node in nodes for operand in node.all_input_nodes]
-    while pending:
-        node = pending.pop()
-        if node not in seen:
-            seen.add(node)
-            pending.extend(node.all_input_nodes)
-    return seen
 
 
 def batch_dims(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import fx
 
 from .axes import TokenAxes
-from .region import Region, descendants
+from .reach import descendants
+from .region import Region
 from .rules import shape_of
 from .split import Split
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from marche_fx import ArgumentError
 from marche_fx.demo import run_demo, timed
 from marche_fx.models import load_fashion_mar
 
@@ -24,6 +25,12 @@ def test_the_demo_prints_its_tables_and_writes_a_picture(tmp_path: Path) -> None
     assert "images that show their label" in printed
     assert str(out.resolve()) in printed.replace("\n", "")
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("out", "per_class"), [("missing/demo.png", 1), ("demo.png", 0)])
+def test_the_demo_refuses_before_it_generates(tmp_path: Path, out: str, per_class: int) -> None:
+    with pytest.raises(ArgumentError, match=r"folder|at least one"):
+        run_demo(tmp_path / out, per_class=per_class)
 
 
 def test_timed_counts_the_calls_of_a_method_and_gives_it_back() -> None:

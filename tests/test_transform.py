@@ -169,17 +169,17 @@ def test_autocast_around_the_call_is_honoured_even_when_results_are_read_later()
 @pytest.mark.slow
 @torch.no_grad()
 def test_a_generation_after_the_first_compiles_nothing_and_partial_steps_share_a_graph() -> None:
-    mar = random_mar(depth=1)
+    mar = random_mar(depth=1, side=9)
     optimized = marche_fx.transform(mar, refresh=SelectiveRefresh(0.1), compile=True)
     eager = marche_fx.transform(mar, refresh=SelectiveRefresh(0.1), compile=False)
     torch._dynamo.reset()
     counters.clear()
-    optimized.sample_tokens(**draws(mar, 1, steps=64 // 2))
+    optimized.sample_tokens(**draws(mar, 1, steps=64))
     assert len({record.active for record in records(optimized)}) > 4
     assert counters["stats"]["unique_graphs"] == 2, "one for each step method, whatever the number of active tokens"
     assert not counters["graph_break"]
     counters.clear()
-    arguments = draws(mar, 1, steps=64 // 2, seed=1)
+    arguments = draws(mar, 1, steps=64, seed=1)
     found = optimized.sample_tokens(**arguments)
     assert counters["stats"]["unique_graphs"] == 0
     expected = eager.sample_tokens(**arguments)
@@ -309,6 +309,17 @@ def test_reading_other_rows_of_the_same_step_computes_them_too() -> None:
 
 
 @torch.no_grad()
+def test_reading_a_partial_result_as_a_whole_warns_once() -> None:
+    model = Transformer(30, 16, 2, depth=1).eval()
+    optimized = marche_fx.transform(model, refresh=SelectiveRefresh(0.0, warmup=0), compile=False)
+    with warnings.catch_warnings(record=True) as caught, marche_fx.decoding(optimized):
+        warnings.simplefilter("always")
+        for _ in range(4):
+            optimized(torch.ones(1, 30, 16)).argmax(-1)
+    assert len([warning for warning in caught if "read as a whole" in str(warning.message)]) == 1
+
+
+@torch.no_grad()
 def test_arguments_overwritten_before_the_result_is_read_do_not_matter() -> None:
     torch.manual_seed(0)
     model = Transformer(30, 16, 2).eval()
@@ -396,6 +407,13 @@ def test_a_model_without_attention_is_refused_and_the_mixer_named() -> None:
 
 def test_training_mode_is_refused() -> None:
     optimized = marche_fx.transform(Transformer(6, 8, 2).train())
+    with torch.no_grad(), pytest.raises(UnsupportedModelError, match="training mode"):
+        optimized(torch.ones(1, 6, 8))
+
+
+def test_training_mode_set_through_the_transformed_model_is_refused() -> None:
+    optimized = marche_fx.transform(Transformer(6, 8, 2).eval())
+    optimized.train()
     with torch.no_grad(), pytest.raises(UnsupportedModelError, match="training mode"):
         optimized(torch.ones(1, 6, 8))
 

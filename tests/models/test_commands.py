@@ -35,6 +35,10 @@ def test_train_judge_writes_a_judge_and_prints_its_accuracy(tmp_path: Path) -> N
 
 
 def test_evaluate_prints_what_the_judge_says() -> None:
-    output = run("evaluate", "--images", 2, "--steps", 2, "--cfg", 1)
-    assert "label accuracy" in output
-    assert "Frechet distance" in output
+    exact = run("evaluate", "--images", 2, "--steps", 2, "--cfg", 1)
+    assert "label accuracy" in exact
+    assert "Frechet distance" in exact
+    assert (
+        run("evaluate", "--images", 2, "--steps", 2, "--cfg", 1, "--fraction", 1).splitlines()[-1]
+        == exact.splitlines()[-1]
+    )

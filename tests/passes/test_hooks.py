@@ -1,0 +1,132 @@
+"""Signals for refresh policies."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from marche_fx import ops
+from marche_fx.passes.hooks import emit_attention, observable_sites
+from tests.graphs import graph_text
+from tests.networks import (
+    BiasedAttention,
+    CausalAttention,
+    EinsumAttention,
+    FoldedAttention,
+    FusedAttention,
+    Transformer,
+)
+from tests.program import Program
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+        return x + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def test_the_attention_that_keys_received_becomes_an_output() -> None:
+    program = Program(SelfAttention(4).eval(), "forward", [torch.zeros(2, 5, 4)])
+    before = graph_text(program.split.incremental.module.graph)
+    hooked = emit_attention(program.split, program.plan.sites)
+    after = graph_text(hooked.incremental.module.graph)
+    assert before.endswith("\nreturn ")
+    signal = f"attention_received(squeeze, update_cache, queried, {1 / math.sqrt(2)}, None)"
+    assert after == before.removesuffix("return ") + (
+        f"""\
+attention_received = {signal}
+div_scalar = aten.div(attention_received, 1)
+return div_scalar"""
+    )
+
+
+def received(model: nn.Module, args: list[Tensor], active: Tensor, queried: Tensor, sites: int) -> Tensor:
+    """The signal that a rewritten model emits after a step in full and one of ``active`` tokens."""
+    program = Program(model, "forward", args)
+    chosen = observable_sites(program.split, program.plan.sites)[:sites]
+    assert len(chosen) == sites
+    program.split = emit_attention(program.split, chosen)
+    state = dict(model.named_parameters()) | dict(model.named_buffers())
+    values = {node: state[path] for node, path in program.plan.dense.weights.items()}
+    values |= program.plan.dense.constants | dict(zip(program.plan.inputs, args, strict=True))
+    module, inputs = program.split.prologue.module, program.split.prologue.inputs
+    values |= dict(zip(program.split.prologue.outputs, module(*(values[node] for node in inputs)), strict=True))
+    samples = torch.arange(len(active))[:, None]
+    reads = [values[node] for node in program.split.incremental.inputs]
+    everything = torch.arange(args[0].shape[1]).expand(len(active), -1)
+    program.split.incremental.module(samples, everything, torch.ones_like(everything).bool(), *reads, *program.caches)
+    (signal,) = program.split.incremental.module(samples, active, queried, *reads, *program.caches)
+    return signal
+
+
+def by_hand(model: Transformer, x: Tensor, active: Tensor, queried: Tensor, *, causal: bool = False) -> Tensor:
+    """The same from the first block's own projections, one query at a time."""
+    block: Any = model.blocks[0]
+    attention = block.attention
+    rows = block.norm1(x + model.position)
+    found = torch.zeros(x.shape[:2])
+    for sample in range(len(x)):
+        q, k = (t.view(x.shape[1], 2, -1) for t in attention.qkv(rows[sample]).chunk(3, -1)[:2])
+        weights = []
+        for position in active[sample][queried[sample]].tolist():
+            for head in range(2):
+                scores = k[:, head] @ q[position, head] / math.sqrt(q.shape[-1])
+                if causal:
+                    scores[position + 1 :] = float("-inf")
+                weights.append(scores.softmax(-1))
+        found[sample] = torch.stack(weights).mean(0)
+    return found
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@torch.no_grad()
+def test_the_signal_is_the_mean_attention_of_the_queried_tokens(causal: bool) -> None:
+    torch.manual_seed(0)
+    model = Transformer(7, 8, 2, attention=CausalAttention if causal else FusedAttention).eval()
+    x = torch.randn(3, 7, 8)
+    active = torch.tensor([[0, 2, 5], [1, 3, 6], [2, 4, 5]])
+    queried = torch.tensor([[True, False, True], [False, True, False], [True, True, True]])
+    signal = received(model, [x], active, queried, sites=1)
+    assert torch.allclose(signal, by_hand(model, x, active, queried, causal=causal), atol=1e-6)
+    assert torch.allclose(signal.sum(1), torch.ones(3))
+
+
+@torch.no_grad()
+def test_written_out_attention_gives_its_own_weights() -> None:
+    torch.manual_seed(0)
+    model = Transformer(7, 8, 2, attention=BiasedAttention).eval()
+    mask = torch.ones(2, 7, dtype=torch.bool)
+    mask[:, 4] = False
+    active, queried = torch.tensor([[0, 2], [1, 3]]), torch.ones(2, 2, dtype=torch.bool)
+    signal = received(model, [torch.randn(2, 7, 8), mask], active, queried, sites=2)
+    assert torch.allclose(signal.sum(1), torch.ones(2))
+    assert not signal[:, 4].any(), "nobody attends to what is masked"
+
+
+def test_sites_without_a_dimension_of_heads_are_not_observed() -> None:
+    model = Transformer(7, 8, 2, attention=FoldedAttention).eval()
+    program = Program(model, "forward", [torch.randn(2, 7, 8)])
+    assert observable_sites(program.split, program.plan.sites) == []
+    assert emit_attention(program.split, []) is program.split
+
+
+def test_where_nobody_is_queried_all_active_tokens_count() -> None:
+    attention = torch.rand(2, 3, 4, 6).softmax(-1)
+    none = torch.zeros(2, 4, dtype=torch.bool)
+    assert torch.allclose(ops.mean_over_queried(attention, none), attention.mean((1, 2)))
+
+
+def test_einsum_attention_is_not_mistaken() -> None:
+    program = Program(Transformer(7, 8, 2, attention=EinsumAttention).eval(), "forward", [torch.randn(2, 7, 8)])
+    for site in observable_sites(program.split, program.plan.sites):
+        assert site.scores is not None
+        assert site.scores.meta["val"].shape == (2, 2, 7, 7)
