@@ -35,7 +35,10 @@ def demo(
     images: Annotated[int, typer.Option(help="images of each class")] = 4,
     steps: Annotated[int, typer.Option(help="decoding steps")] = 32,
     fraction: Annotated[float, typer.Option(help="share of the tokens to refresh in each step, 0..1")] = 0.1,
-    cfg: Annotated[float, typer.Option(help="guidance scale")] = 2.0,
+    cfg: Annotated[float, typer.Option(help="guidance scale")] = 3.0,
+    temperature: Annotated[
+        float, typer.Option(help="noise of the diffusion head; less is cleaner and less varied")
+    ] = 0.8,
     seed: Annotated[int, typer.Option(help="seed of every random draw")] = 0,
     compile: Annotated[bool, typer.Option(help="torch.compile the rewritten steps")] = False,
 ) -> None:
@@ -44,7 +47,16 @@ def demo(
     from .refresh import SelectiveRefresh
 
     refresh = SelectiveRefresh(fraction)
-    run_demo(out, per_class=images, steps=steps, cfg=cfg, seed=seed, refresh=refresh, compile=compile)
+    run_demo(
+        out,
+        per_class=images,
+        steps=steps,
+        cfg=cfg,
+        temperature=temperature,
+        seed=seed,
+        refresh=refresh,
+        compile=compile,
+    )
 
 
 @app.command()
@@ -93,7 +105,10 @@ def evaluate(
     weights: Annotated[Path | None, typer.Option(help="weights of mar_fashion; the bundled ones when omitted")] = None,
     images: Annotated[int, typer.Option(help="how many images to generate")] = 1000,
     steps: Annotated[int, typer.Option(help="decoding steps")] = 32,
-    cfg: Annotated[float, typer.Option(help="guidance scale")] = 2.0,
+    cfg: Annotated[float, typer.Option(help="guidance scale")] = 3.0,
+    temperature: Annotated[
+        float, typer.Option(help="noise of the diffusion head; less is cleaner and less varied")
+    ] = 0.8,
     seed: Annotated[int, typer.Option(help="seed of every random draw")] = 0,
     fraction: Annotated[
         float | None,
@@ -113,7 +128,7 @@ def evaluate(
         model = transform(model, refresh=SelectiveRefresh(fraction), compile=False)
 
     def sample(labels: Tensor, generator: torch.Generator) -> Tensor:
-        return model.sample_tokens(len(labels), steps, cfg, labels=labels, generator=generator)
+        return model.sample_tokens(len(labels), steps, cfg, labels=labels, temperature=temperature, generator=generator)
 
     quality = measure_quality(sample, load_judge(), images, seed=seed, progress=True)
     print(f"label accuracy {quality.accuracy:.3f}, Frechet distance {quality.frechet_distance:.2f}, {images} images")

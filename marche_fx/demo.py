@@ -53,6 +53,15 @@ class Draws:
         return Draws(self.labels[:count], self.orders[:count], self.noise[:count])
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How `MAR.sample_tokens` decodes: its number of steps, guidance scale and temperature."""
+
+    steps: int
+    cfg: float
+    temperature: float
+
+
 def draw(mar: MAR, per_class: int, seed: int) -> Draws:
     """Draws for so many images of each class, the classes in turn."""
     labels = torch.arange(len(CLASSES)).repeat(per_class)
@@ -68,7 +77,8 @@ def run_demo(
     mar: MAR | None = None,
     per_class: int = 4,
     steps: int = 32,
-    cfg: float = 2.0,
+    cfg: float = 3.0,
+    temperature: float = 0.8,
     seed: int = 0,
     refresh: RefreshPolicy | None = None,
     compile: bool = False,
@@ -88,21 +98,22 @@ def run_demo(
     draws = draw(mar, per_class, seed)
     policy = SelectiveRefresh() if refresh is None else refresh
     optimized = transform(mar, refresh=policy, compile=compile)
+    sampling = Sampling(steps, cfg, temperature)
+    setting = f"{len(draws.labels)} images, {steps} steps, guidance {cfg:g}, temperature {temperature:g}"
 
     console.print("Full refresh against the original, 10 images, 4 steps ...")
     few = draws.first(len(CLASSES))
     full = transform(mar, refresh=FullRefresh(), compile=compile)
-    original, same = (generate(model, few, num_iter=4, cfg=cfg, progress=False) for model in (mar, full))
+    original, same = (generate(model, few, Sampling(4, cfg, temperature), progress=False) for model in (mar, full))
     difference = float((original.images - same.images).abs().max())
     console.print(f"  largest difference of a pixel (-1..1): {difference:.1e}")
 
     with console.status("Capturing both steps and checking them against the original once ..."):
-        generate(optimized, draws, num_iter=2, cfg=cfg, progress=False)
-    count = len(draws.labels)
-    console.print(f"{count} images, {steps} steps, guidance {cfg:g}: exact ...")
-    exact = generate(mar, draws, num_iter=steps, cfg=cfg)
-    console.print(f"{count} images, {steps} steps, guidance {cfg:g}: cached ...")
-    cached = generate(optimized, draws, num_iter=steps, cfg=cfg)
+        generate(optimized, draws, Sampling(2, cfg, temperature), progress=False)
+    console.print(f"{setting}: exact ...")
+    exact = generate(mar, draws, sampling)
+    console.print(f"{setting}: cached ...")
+    cached = generate(optimized, draws, sampling)
     console.print("Drift: exact and cached steps on the same tokens ...")
     drifts = teacher_forced_drift(mar, optimized, exact.images[: len(few.labels)], few.orders, few.labels, steps, cfg)
 
@@ -116,15 +127,16 @@ def run_demo(
     console.print(f"Picture: {out.resolve()}")
 
 
-def generate(model: MAR, draws: Draws, *, num_iter: int, cfg: float, progress: bool = True) -> Generation:
+def generate(model: MAR, draws: Draws, sampling: Sampling, *, progress: bool = True) -> Generation:
     """Run the model's own loop, and time its head apart."""
     with torch.inference_mode(), timed(model.diffloss, "sample") as head:
         started = time.perf_counter()
         images = model.sample_tokens(
             len(draws.labels),
-            num_iter,
-            cfg,
+            sampling.steps,
+            sampling.cfg,
             labels=draws.labels,
+            temperature=sampling.temperature,
             orders=draws.orders,
             noise=draws.noise,
             progress=progress,
