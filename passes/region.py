@@ -98,7 +98,7 @@ def find_region(
     rows = [node for node in active if node not in entries]
     needed = ancestors(operand for node in rows for operand in node.all_input_nodes)
     full = frozenset(node for node in computed_in_full if node in needed and node.op == "call_function")
-    batch = batch_dims(active, axes, entries, visible)
+    batch = batch_dims(active, axes, entries)
     return Region(
         active, batch, frozenset(sources), full, frozenset(inside - entries), () if visible is None else (visible,)
     )
@@ -139,9 +139,7 @@ def rows_reaching(
     return {node for node, _ in seen}
 
 
-def batch_dims(
-    active: dict[fx.Node, int], axes: TokenAxes, entries: Iterable[fx.Node], visible: fx.Node | None
-) -> dict[fx.Node, int]:
+def batch_dims(active: dict[fx.Node, int], axes: TokenAxes, entries: Iterable[fx.Node]) -> dict[fx.Node, int]:
     """The dimension of samples of each value in the region: the axis that is first where tokens enter.
 
     Raises:

@@ -13,7 +13,6 @@ dimension that is not in the output is mixed without saying so. An operator with
 from __future__ import annotations
 
 import itertools
-import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -414,8 +413,3 @@ def dim_map(node: fx.Node) -> DimMap:
 def has_rule(node: fx.Node) -> bool:
     """Whether the operator's effect on dimensions is known, rather than assumed to be mixing everything."""
     return node.target in RULES or torch.Tag.pointwise in getattr(node.target, "tags", ())
-
-
-def elements(node: fx.Node) -> int:
-    """How many numbers a node's value holds, at static sizes."""
-    return math.prod(shape_of(node))
