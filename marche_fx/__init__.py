@@ -8,10 +8,13 @@ from .errors import (
     EquivalenceError,
     GraphError,
     MarcheError,
+    RuleError,
     SessionError,
     TrainingError,
     UnsupportedModelError,
 )
+from .passes.perturb import check_rule
+from .passes.rule_register import register_rule
 from .refresh import FullRefresh, History, Refresh, RefreshPolicy, SelectiveRefresh
 from .report import Report, explain, report
 from .transform import decoding, transform
@@ -31,12 +34,15 @@ __all__ = [
     "Refresh",
     "RefreshPolicy",
     "Report",
+    "RuleError",
     "SelectiveRefresh",
     "SessionError",
     "TrainingError",
     "UnsupportedModelError",
+    "check_rule",
     "decoding",
     "explain",
+    "register_rule",
     "report",
     "transform",
 ]

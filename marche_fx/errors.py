@@ -19,6 +19,10 @@ class GraphError(MarcheError):
     """A pass met a graph that contradicts its assumptions; the message names the node."""
 
 
+class RuleError(MarcheError):
+    """An operator's rule is malformed, or is not what the operator does; the message quotes it."""
+
+
 class EquivalenceError(MarcheError):
     """The rewritten step and the original differ beyond the tolerance of their dtype."""
 

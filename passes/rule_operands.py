@@ -1,0 +1,86 @@
+"""What a rule reads of a node: its operands, its other arguments, and sizes that may be symbolic."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch import fx
+
+Place = tuple[int, int]
+"""(operand, dimension)"""
+
+
+def operands(node: fx.Node) -> list[fx.Node | None]:
+    """The tensors among the operator's arguments in the order of its schema, None where one is missing."""
+    found: list[fx.Node | None] = []
+    map_operands(node, lambda _, operand: found.append(operand))
+    return found
+
+
+def map_operands(node: fx.Node, change: Callable[[int, fx.Node | None], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of ``node`` with ``change(number, operand)`` in place of each operand; sizes stay as they are."""
+    if not hasattr(node.target, "_schema"):
+        if node.target is operator.getitem:
+            return (change(0, node.args[0]), *node.args[1:]), {}  # type: ignore[arg-type]
+        return node.args, dict(node.kwargs)
+    numbers = itertools.count()
+    args: list[Any] = list(node.args)
+    kwargs: dict[str, Any] = dict(node.kwargs)
+    for place, argument in enumerate(node.target._schema.arguments):
+        given = place < len(args) or argument.name in kwargs
+        value = args[place] if place < len(args) else kwargs.get(argument.name, argument.default_value)
+        kind = str(argument.type)
+        if "List[" in kind and "Tensor" in kind:
+            value = [change(next(numbers), item) for item in value or ()]
+        elif kind in ("Tensor", "Optional[Tensor]") or (isinstance(value, fx.Node) and is_tensor(value)):
+            # A number in place of a tensor, ``add(x, 1)``, is no operand but has an operand's place.
+            changed = change(next(numbers), value if isinstance(value, fx.Node) else None)
+            value = changed if isinstance(value, fx.Node) else value
+        if place < len(args):
+            args[place] = value
+        elif given:
+            kwargs[argument.name] = value
+    return tuple(args), kwargs
+
+
+def schema_arguments(node: fx.Node) -> list[tuple[Any, Any]]:
+    schema = node.target._schema  # type: ignore[union-attr]
+    return [
+        (argument, node.args[i] if i < len(node.args) else node.kwargs.get(argument.name, argument.default_value))
+        for i, argument in enumerate(schema.arguments)
+    ]
+
+
+def argument(node: fx.Node, name: str) -> Any:
+    """The value of the operator's argument ``name``, its default included."""
+    return next(value for own, value in schema_arguments(node) if own.name == name)
+
+
+def is_tensor(node: fx.Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def shape_of(node: fx.Node | None) -> tuple[Any, ...]:
+    """Shape of a node's value, of the first for an operator with several."""
+    value = None if node is None else node.meta.get("val")
+    if isinstance(value, (tuple, list)):
+        value = next((item for item in value if isinstance(item, torch.Tensor)), None)
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
+
+
+def same_size(a: Any, b: Any) -> bool:
+    """Whether two sizes are equal as expressions; asks nothing of symbolic ones."""
+    return bool(expression(a) == expression(b))
+
+
+def same_sizes(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    return len(a) == len(b) and all(same_size(one, other) for one, other in zip(a, b))
+
+
+def expression(size: Any) -> sympy.Expr:
+    return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)
