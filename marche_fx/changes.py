@@ -32,9 +32,13 @@ class LastInputs:
         if self.computed is None:
             return torch.ones(self.shape, dtype=torch.bool, device=now[0].device)
         changed = ~self.computed
-        for before, after in zip(self.last, self.in_rows(now), strict=True):
+        for own, before, after in zip(self.watched, self.last, self.in_rows(now), strict=True):
             moved = has_moved(before, after, tolerance)
-            changed = changed | (moved if after.ndim == 3 else moved[:, None])
+            if after.ndim == 2:
+                changed = changed | moved[:, None]
+            else:
+                tokens = self.tokens_of(own, after)
+                changed[:, tokens] = changed[:, tokens] | moved
         return changed
 
     def remember(self, now: Sequence[Tensor], samples: Tensor, active: Tensor, *, complete: bool) -> None:
@@ -46,16 +50,26 @@ class LastInputs:
             elif complete:
                 self.computed.zero_()
             self.computed[samples, active] = True
-            for before, after in zip(self.last, self.in_rows(now), strict=True):
-                if after.ndim == 3:
+            for own, before, after in zip(self.watched, self.last, self.in_rows(now), strict=True):
+                if after.ndim == 2:
+                    if complete:
+                        before.copy_(after)
+                elif after.shape[1] == self.shape[1]:
                     before[samples, active] = after[samples, active]
-                elif complete:
-                    before.copy_(after)
+                else:
+                    tokens = self.tokens_of(own, after)
+                    is_active = torch.zeros_like(self.computed).scatter(1, active, True)[:, tokens]
+                    before.copy_(torch.where(is_active[..., None], after, before))
+
+    def tokens_of(self, watched: Watched, rows: Tensor) -> slice:
+        """Where the tokens of a value ``[B, N, F]`` are among those of all streams."""
+        return slice(watched.start, watched.start + rows.shape[1])
 
     def in_rows(self, values: Sequence[Tensor]) -> Iterator[Tensor]:
         """``[B, N, F]`` or ``[B, F]`` each; values that all samples share are repeated without a copy."""
         for own, value in zip(self.watched, values, strict=True):
             leading = [dim for dim in (own.batch_dim, own.token_dim) if dim is not None]
+            value = value if own.shape is None else value.reshape(own.shape)
             rows = value.movedim(leading, list(range(len(leading))))
             rows = rows.reshape(*rows.shape[: len(leading)], -1)
             yield rows if own.batch_dim is not None else rows.expand(self.shape[0], *rows.shape)

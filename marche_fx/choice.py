@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +20,7 @@ MOST = 0.8
 
 @dataclass(frozen=True)
 class Active:
-    """The tokens of one step.
+    """The tokens of one stream in one step.
 
     Attributes:
         positions: ``[B, A]`` int64, ascending in each sample.
@@ -33,6 +35,50 @@ class Active:
     @property
     def count(self) -> int:
         return int(self.positions.shape[1])
+
+
+@dataclass(frozen=True)
+class ActiveStreams:
+    """The tokens of one step, stream by stream. Positions among those of all streams are in the order of the streams.
+
+    Attributes:
+        positions: ``[B, A]`` int64, among the tokens of all streams.
+    """
+
+    streams: tuple[Active, ...]
+    positions: Tensor
+
+    @property
+    def complete(self) -> bool:
+        return all(own.complete for own in self.streams)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        return tuple(own.count for own in self.streams)
+
+    @property
+    def visible(self) -> int:
+        return sum(own.visible for own in self.streams)
+
+
+def choose_streams(must: Tensor, visible: Tensor | None, refresh: Refresh, lengths: Sequence[int]) -> ActiveStreams:
+    """`choose_active` for each stream; each gets its share of the refresh set.
+
+    Args:
+        must: bool ``[B, N]``, over the tokens of all streams. lengths: how many tokens each stream has.
+    """
+    if len(lengths) == 1:
+        active = choose_active(must, visible, refresh)
+        return ActiveStreams((active,), active.positions)
+    streams, positions = [], []
+    total = sum(lengths)
+    for start, length in zip(itertools.accumulate(lengths, initial=0), lengths):
+        own = slice(start, start + length)
+        priority = None if refresh.priority is None else refresh.priority[:, own]
+        share = Refresh(round(refresh.count * length / total), priority)
+        streams.append(choose_active(must[:, own], None if visible is None else visible[:, own], share))
+        positions.append(streams[-1].positions + start)
+    return ActiveStreams(tuple(streams), torch.cat(positions, 1))
 
 
 def choose_active(must: Tensor, visible: Tensor | None, refresh: Refresh) -> Active:

@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -28,6 +31,18 @@ def update_cache(
     view = cache.movedim((batch_dim, token_dim), (0, 1))
     view.index_put_((samples, active), rows.movedim((batch_dim, token_dim), (0, 1)))
     return cache
+
+
+def join_positions(active: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
+    """The active positions of streams ``[B, A_i]`` on the axis of all of them, one after another: ``[B, A]``."""
+    starts = itertools.accumulate(lengths, initial=0)
+    return torch.cat([positions + start for positions, start in zip(active, starts)], 1)
+
+
+def take_rows(rows: Tensor, dim: int, skipped: Sequence[Tensor], taken: Sequence[Tensor]) -> Tensor:
+    """Of the rows of several streams those of ``taken``, which follow those of ``skipped``; active positions each."""
+    start = sum(active.shape[1] for active in skipped)
+    return rows.narrow(dim, start, sum(active.shape[1] for active in taken))
 
 
 def causal_mask(k: Tensor, active: Tensor, rank: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from .changes import LastInputs
-from .choice import Active, choose_active
+from .choice import ActiveStreams, choose_streams
 from .passes.cost import step_cost
 from .passes.hooks import emit_attention, observable_sites
 from .passes.lower import lower
@@ -42,15 +42,15 @@ class Program:
 
     def __init__(self, plan: Plan, model: nn.Module, *, sites: int, compile: bool) -> None:
         self.plan = plan
-        plain = split(plan.dense.graph_module, plan.region, plan.sites)
-        self.observed = observable_sites(plain, plan.sites)[:sites]
-        self.split = emit_attention(plain, self.observed)
+        plain = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites)
+        self.observed = observable_sites(plain, plan.sites, plan.axes, plan.region)[:sites]
+        self.split = emit_attention(plain, self.observed, plan.axes, plan.region)
         self.watched = find_watched(plain, plan.region, plan.axes, plan.inputs)
-        self.cost = step_cost(plan.graph, plan.axes, plan.region, plan.samples)
+        self.cost = step_cost(plan.graph, plan.axes, plan.region)
         self.row_outputs = find_row_outputs(plan)
         self.incremental = lower(self.split, compile=compile)
         self.weights = {node: owner(model, path) for node, path in plan.dense.weights.items()}
-        self.weight_kinds = [(weight.dtype, weight.device) for weight in self.current_weights().values()]
+        self.weight_kinds = self.current_weight_kinds()
         self.verified = False
 
     @property
@@ -67,6 +67,23 @@ class Program:
         return self.samples, self.tokens
 
     @property
+    def read_stream(self) -> int:
+        """The stream of tokens that the results' rows are of, the first where there are several."""
+        offset = next((own.offset for own in self.row_outputs if own is not None), 0)
+        lengths = self.plan.axes.lengths
+        return next(number for number in range(len(lengths)) if offset < sum(lengths[: number + 1]))
+
+    @property
+    def read_shape(self) -> tuple[int, int]:
+        """Samples, and tokens of the stream whose rows are read."""
+        return self.samples, self.plan.axes.lengths[self.read_stream]
+
+    def among_all_tokens(self, read: Tensor) -> Tensor:
+        """A mask of the stream whose rows are read as one of the tokens of all streams."""
+        start = sum(self.plan.axes.lengths[: self.read_stream])
+        return nn.functional.pad(read, (start, self.tokens - start - read.shape[1]))
+
+    @property
     def is_late(self) -> bool:
         """Whether results can wait until it is known which of their rows are read."""
         fakes = [leaf.meta["val"] for leaf in self.plan.results if isinstance(leaf, fx.Node)]
@@ -75,8 +92,11 @@ class Program:
 
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the program was made for arguments, and weights, of these kinds."""
-        kinds = [(weight.dtype, weight.device) for weight in self.current_weights().values()]
-        return kinds == self.weight_kinds and self.plan.dense.accepts(args, kwargs)
+        return self.current_weight_kinds() == self.weight_kinds and self.plan.dense.accepts(args, kwargs)
+
+    def current_weight_kinds(self) -> list[Any]:
+        weights = self.current_weights().values()
+        return [None if weight is None else (weight.shape, weight.dtype, weight.device) for weight in weights]
 
     def current_weights(self) -> Values:
         return {node: table[name] for node, (table, name) in self.weights.items()}
@@ -101,9 +121,7 @@ class Program:
         """The caches of one session, in the order of `Split.caches`."""
         # Not as inference tensors: a session may go on outside of inference mode.
         with torch.inference_mode(False):
-            return [
-                torch.zeros(spec.shape, dtype=spec.value.meta["val"].dtype, device=device) for spec in self.split.caches
-            ]
+            return [torch.zeros(spec.shape, dtype=spec.dtype, device=device) for spec in self.split.caches]
 
     def finish(self, values: Values, caches: list[Tensor]) -> list[Any]:
         """Run the epilogue: the step's results, as leaves of what it returns."""
@@ -132,13 +150,14 @@ def run_part(part: Part, values: Values) -> Values:
 def find_row_outputs(plan: Plan) -> list[RowOutput | None]:
     """For each result, which of its dimensions are samples and tokens; None where its rows are no tokens."""
     found: list[RowOutput | None] = []
-    samples = {plan.axes.class_of[entry, 0] for entry in plan.region.entries}
+    axes, region = plan.axes, plan.region
     for leaf in plan.results:
         output = None
         for dim in range(len(shape_of(leaf)) if isinstance(leaf, fx.Node) else 0):
-            offset = row_offset(leaf, dim, plan.region)
-            if offset is not None and dim > 0 and plan.axes.class_of[leaf, 0] in samples:
-                output = RowOutput((0, dim), offset)
+            offset = row_offset(leaf, dim, region, axes)
+            batch = [own for own in range(len(shape_of(leaf))) if axes.axes.of(leaf, own) == region.samples_axis]
+            if offset is not None and batch:
+                output = RowOutput((batch[0], dim), offset)
                 break
         found.append(output)
     return found
@@ -160,7 +179,7 @@ class StepState:
         """Tokens whose inputs moved since they were last computed: bool ``[B, N]``."""
         return self.inputs.changed([values[watched.node] for watched in self.program.watched], tolerance)
 
-    def compute(self, values: Values, active: Active, queried: Tensor) -> Tensor | None:
+    def compute(self, values: Values, active: ActiveStreams, queried: Tensor) -> Tensor | None:
         """Recompute the active tokens; return the attention that keys received ``[B, N]``, if it is observed.
 
         ``queried`` is bool ``[B, N]``.
@@ -170,8 +189,10 @@ class StepState:
         if self.is_new:
             self.caches = program.allocate(inputs[0].device)
         samples = torch.arange(program.samples, device=positions.device)[:, None]
+        ragged = [own.positions for own in active.streams]
+        asked = queried.gather(1, positions).split(active.counts, 1)
         try:
-            signals = program.incremental(samples, positions, queried.gather(1, positions), *inputs, *self.caches)
+            signals = program.incremental(samples, *ragged, *asked, *inputs, *self.caches)
         except BaseException:
             # Some caches may hold rows of this step and others not.
             self.release()
@@ -180,10 +201,11 @@ class StepState:
         self.inputs.remember(now, samples, positions, complete=active.complete)
         return signals[0] if signals else None
 
-    def choose(self, values: Values, must: Tensor, refresh: Refresh) -> Active:
+    def choose(self, values: Values, must: Tensor, refresh: Refresh) -> ActiveStreams:
         """The tokens to compute in this step; all of them in a state's first step."""
         visible = None if self.program.plan.visible is None else values[self.program.plan.visible]
-        return choose_active(must, visible, Refresh(self.program.tokens) if self.is_new else refresh)
+        everything = Refresh(self.program.tokens)
+        return choose_streams(must, visible, everything if self.is_new else refresh, self.program.plan.axes.lengths)
 
     def results(self, values: Values) -> list[Any]:
         return self.program.finish(values, self.caches)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .choice import Active
+from .choice import ActiveStreams
 from .refresh import History, Refresh, RefreshPolicy
 from .runtime import Program, StepState
 
@@ -25,13 +25,18 @@ class StepRecord:
     """What one call of a step computed.
 
     Attributes:
-        active: tokens A computed in each of the samples B; visible: those that the original computes.
+        counts: tokens computed in each sample, of each stream; visible: those that the original computes, of all.
     """
 
     name: str
     program: Program = field(repr=False)
-    active: int
+    counts: tuple[int, ...]
     visible: int
+
+    @property
+    def active(self) -> int:
+        """Tokens A computed in each of the samples B."""
+        return sum(self.counts)
 
     @property
     def rows(self) -> int:
@@ -43,7 +48,7 @@ class StepRecord:
 
     @property
     def flops(self) -> float:
-        return self.program.cost.incremental(self.active)
+        return self.program.cost.incremental(self.counts)
 
     @property
     def original_flops(self) -> float:
@@ -78,7 +83,7 @@ class TokenHistory:
             self.choice = policy.choose(self.history)
         return self.choice
 
-    def leave(self, method: int, active: Active, attention: Tensor | None) -> None:
+    def leave(self, method: int, active: ActiveStreams, attention: Tensor | None) -> None:
         """The step method recomputed ``active`` and observed ``attention``."""
         if attention is not None:
             self.history.observe(attention)

@@ -1,102 +1,131 @@
-"""Which dimension of which value is the token axis: proven by the rules, never guessed from sizes."""
+"""Which axis is the token axis: proven by the rules, never guessed from sizes."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import networkx
+import torch
 from torch import fx
 
-from ..errors import GraphError, UnsupportedModelError
+from ..errors import UnsupportedModelError
 from .attention import AttentionSite
-from .rules import dim_map, operands, same_size, shape_of
+from .dimensions import Axes, Axis
+from .flops import node_flops
+from .reach import descendants
+from .rules import argument, dim_map, operands, shape_of
 from .source import describe
 
-Dimension = tuple[fx.Node, int]
-"""A dimension of a node's value."""
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
 class TokenAxes:
-    """The token axis of a graph.
+    """The token axis of a graph, which may be several streams of tokens joined in attention.
 
     Attributes:
-        length: its size N.
-        dims: for every value that has the token axis its dimensions of it, two where tokens meet tokens ``[.., N, N]``.
-        class_of: representative of the axis that a dimension belongs to; equal for one axis.
+        streams: the axis of each stream of tokens; most models have one. joint: the axis of all of them together, in
+            the order of ``streams``; the stream itself where there is one.
+        lengths: tokens of each stream.
+        dims: for every value that has a token axis its dimensions of it, two where tokens meet tokens ``[.., N, N]``.
+        axes: which dimensions of all values are one axis.
     """
 
-    length: int
+    streams: tuple[Axis, ...]
+    joint: Axis
+    lengths: tuple[int, ...]
     dims: dict[fx.Node, tuple[int, ...]]
-    class_of: dict[Dimension, Dimension]
+    axes: Axes
+
+    @property
+    def length(self) -> int:
+        """All tokens N."""
+        return sum(self.lengths)
+
+    @property
+    def token_axes(self) -> tuple[Axis, ...]:
+        return tuple({*self.streams, self.joint})
 
 
-def find_token_axes(graph: fx.Graph, sites: Sequence[AttentionSite]) -> TokenAxes:
-    """Union-find over (node, dimension): the token axis is the one that most sites' queries lie on.
+def find_token_axes(graph: fx.Graph, sites: Sequence[AttentionSite], inputs: Iterable[fx.Node]) -> TokenAxes:
+    """The axis of queries around which most is computed.
+
+    An axis whose attention only feeds that of another, as a text encoder's does, is left to the prologue. Where
+    attention reads several streams of tokens joined by `cat`, each is a token axis.
+
+    Args:
+        inputs: the tensors that a step is called with.
 
     Raises:
         UnsupportedModelError: there is no attention.
         GraphError: a rule takes dimensions of different sizes for one.
     """
+    axes = Axes(graph)
     if not sites:
-        raise UnsupportedModelError(no_attention_message(graph))
-    class_of = link_dimensions(graph)
-    votes = Counter(class_of[site.q, site.query_dim] for site in sites)
-    token_class, _ = votes.most_common(1)[0]
-    dims: dict[fx.Node, list[int]] = {}
-    for (node, dim), found in class_of.items():
-        if found == token_class:
-            dims.setdefault(node, []).append(dim)
-    site = next(site for site in sites if class_of[site.q, site.query_dim] == token_class)
-    length = shape_of(site.q)[site.query_dim]
-    if not isinstance(length, int):
+        raise UnsupportedModelError(no_attention_message(graph, axes))
+    joint = busiest_axis(graph, sites, axes)
+    site = next(site for site in sites if axes.of(site.q, site.query_dim) == joint)
+    if not isinstance(shape_of(site.q)[site.query_dim], int):
         raise UnsupportedModelError(
             f"the token axis at {describe(site.q)} has a length that depends on values, and no operator that drops "
             "tokens by a mask was recognised before it. marche_fx recognises x[mask.nonzero(as_tuple=True)]."
         )
-    return TokenAxes(length, {node: tuple(sorted(own)) for node, own in dims.items()}, class_of)
+    streams = find_streams(graph, sites, axes, joint, inputs)
+    token_axes = {*streams, joint}
+    dims = {node: found for node in graph.nodes if (found := axes.dims_with(node, token_axes))}
+    return TokenAxes(streams, joint, tuple(axes.size(stream) for stream in streams), dims, axes)
 
 
-def link_dimensions(graph: fx.Graph) -> dict[Dimension, Dimension]:
-    """Which dimensions are one axis, as a representative of each."""
-    classes = networkx.utils.UnionFind()
-    for node in graph.nodes:
-        for dim in range(len(shape_of(node))):
-            classes[node, dim]
-        if node.op != "call_function":
-            continue
-        own, tensors = dim_map(node), operands(node)
-        for (index, dim), out in own.output.items():
-            operand = tensors[index]
-            if operand is not None:
-                check_sizes(node, (operand, dim), (node, out))
-                classes.union((operand, dim), (node, out))
-        for group in own.aligned:
-            members = [(tensors[index], dim) for index, dim in group if not same_size(size(tensors[index], dim), 1)]
-            for operand, dim in members[1:]:
-                check_sizes(node, members[0], (operand, dim))
-                classes.union(members[0], (operand, dim))
-    return {place: classes[place] for place in list(classes)}
+def busiest_axis(graph: fx.Graph, sites: Sequence[AttentionSite], axes: Axes) -> Axis:
+    """The axis of queries whose values take most FLOPs, among those that do not merely feed another."""
+    nodes_of: dict[Axis, list[fx.Node]] = {}
+    for site in sites:
+        nodes_of.setdefault(axes.of(site.q, site.query_dim), []).append(site.node)
+    after = {axis: descendants(nodes) for axis, nodes in nodes_of.items()}
 
+    def feeds(axis: Axis, other: Axis) -> bool:
+        return any(node in after[axis] for node in nodes_of[other])
 
-def check_sizes(node: fx.Node, one: tuple[fx.Node | None, int], other: tuple[fx.Node | None, int]) -> None:
-    if not same_size(size(*one), size(*other)):
-        (first, first_dim), (second, second_dim) = one, other
-        raise GraphError(
-            f"{describe(node)}: its rule in marche_fx/passes/rules.py takes dimension {first_dim} of {first} (size "
-            f"{size(*one)}) and dimension {second_dim} of {second} (size {size(*other)}) for one axis."
+    results = next(node for node in graph.nodes if node.op == "output").all_input_nodes
+    final = [
+        axis
+        for axis in nodes_of
+        if not any(
+            feeds(axis, other) and not feeds(other, axis) and any(axes.dims_with(leaf, {other}) for leaf in results)
+            for other in nodes_of
         )
+    ]
+    flops = dict.fromkeys(final or nodes_of, 0.0)
+    for node in graph.nodes:
+        for axis in flops:
+            if axes.dims_with(node, {axis}):
+                flops[axis] += node_flops(node)
+    return max(flops, key=lambda axis: flops[axis])
 
 
-def size(node: fx.Node | None, dim: int) -> object:
-    assert node is not None
-    return shape_of(node)[dim]
+def find_streams(
+    graph: fx.Graph, sites: Sequence[AttentionSite], axes: Axes, joint: Axis, inputs: Iterable[fx.Node]
+) -> tuple[Axis, ...]:
+    """The axes that `cat` joins again and again to the one that attention runs on: ``cat([x [B, N, D], y [B, M, D]])``.
+
+    A `cat` before the first attention only makes the tokens; those that follow attention join streams.
+    """
+    attended = descendants(site.node for site in sites if axes.of(site.q, site.query_dim) == joint)
+    dynamic = descendants(inputs)
+    found: set[tuple[Axis, ...]] = set()
+    for node in graph.find_nodes(op="call_function", target=aten.cat.default):
+        dim = argument(node, "dim") % len(shape_of(node))
+        parts = [operand for operand in operands(node) if operand is not None]
+        if axes.of(node, dim) == joint and node in attended:
+            if not all(part in dynamic for part in parts):
+                return (joint,)
+            found.add(tuple(axes.of(part, dim) for part in parts))
+    streams = found.pop() if len(found) == 1 else (joint,)
+    return streams if len(set(streams)) == len(streams) else (joint,)
 
 
-def no_attention_message(graph: fx.Graph) -> str:
-    mixer = first_mixer(graph)
+def no_attention_message(graph: fx.Graph, axes: Axes) -> str:
+    mixer = first_mixer(graph, axes)
     because = f" The tokens of its input are mixed first by {describe(mixer)}." if mixer else ""
     return (
         f"found no attention over a token axis, so there is nothing to cache.{because} "
@@ -104,18 +133,17 @@ def no_attention_message(graph: fx.Graph) -> str:
     )
 
 
-def first_mixer(graph: fx.Graph) -> fx.Node | None:
+def first_mixer(graph: fx.Graph, axes: Axes) -> fx.Node | None:
     """The first operator that mixes the second dimension of an input; an input has the samples of a result."""
-    class_of = link_dimensions(graph)
     output = next(node for node in graph.nodes if node.op == "output")
-    samples = {class_of[leaf, 0] for leaf in output.all_input_nodes if shape_of(leaf)}
+    samples = {axes.of(leaf, 0) for leaf in output.all_input_nodes if shape_of(leaf)}
     tokens = {
-        class_of[node, 1]
+        axes.of(node, 1)
         for node in graph.find_nodes(op="placeholder")
-        if len(shape_of(node)) > 1 and class_of[node, 0] in samples
+        if len(shape_of(node)) > 1 and axes.of(node, 0) in samples
     }
     for node in graph.nodes:
         mixed = [(operands(node)[index], dim) for index, dim in dim_map(node).mixed]
-        if any(class_of[operand, dim] in tokens for operand, dim in mixed if operand is not None):
+        if any(axes.of(operand, dim) in tokens for operand, dim in mixed if operand is not None):
             return node
     return None

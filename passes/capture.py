@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
+from torch.export.graph_signature import InputKind, OutputKind
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from ..errors import CaptureError, UnsupportedModelError
+from ..errors import CaptureError, MarcheError, UnsupportedModelError
+from .arguments import check_arguments, check_results, closed, named_leaves, opened
 from .reach import ancestors
-from .source import CAPTURED, strip_wrapper
+from .rules import argument
+from .source import CAPTURED, LIBRARY_FRAMES, describe, strip_wrapper
+from .structure import assignment_line, attributes, changed_attributes
 
 aten = torch.ops.aten
 
@@ -50,11 +55,13 @@ class Input:
     def accepts(self, argument: Any) -> bool:
         """Whether the graph holds for ``argument``: same type, dtype, device and static sizes, or the same value."""
         if self.node is None:
-            return type(argument) is type(self.value) and not isinstance(argument, Tensor) and argument == self.value
+            same = argument is self.value or (not isinstance(argument, Tensor) and argument == self.value)
+            return type(argument) is type(self.value) and same
         return (
             isinstance(argument, Tensor)
             and argument.dtype == self.value.dtype
             and argument.device == self.value.device
+            and argument.layout == self.value.layout
             and argument.ndim == self.value.ndim
             and all(not isinstance(own, int) or own == new for own, new in zip(self.value.shape, argument.shape))
         )
@@ -105,18 +112,52 @@ class Capture:
 
 
 class Step(nn.Module):
-    """A method of ``model`` on flat arguments as a module, which is what `torch.export` takes."""
+    """A method of ``model`` on the tensors among its arguments as a module, which is what `torch.export` takes."""
 
-    def __init__(self, model: nn.Module, step: str, spec: pytree.TreeSpec) -> None:
+    def __init__(self, model: nn.Module, step: str, leaves: list[Any], spec: pytree.TreeSpec) -> None:
         super().__init__()
         setattr(self, CAPTURED, model)
         self.step = step
+        self.plain = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self.is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
         self.spec = spec
         self.training = model.training
 
-    def forward(self, leaves: list[Any]) -> Any:
-        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
-        return getattr(getattr(self, CAPTURED), self.step)(*args, **kwargs)
+    @property
+    def name(self) -> str:
+        return f"{type(getattr(self, CAPTURED)).__name__}.{self.step}"
+
+    def call(self, leaves: list[Tensor]) -> Any:
+        model, tensors = getattr(self, CAPTURED), iter(leaves)
+        merged = [next(tensors) if is_tensor else plain for plain, is_tensor in zip(self.plain, self.is_tensor)]
+        args, kwargs = closed(pytree.tree_unflatten(merged, self.spec))
+        return opened(getattr(model, self.step)(*args, **kwargs))
+
+    def forward(self, leaves: list[Tensor]) -> Any:
+        model = getattr(self, CAPTURED)
+        before = attributes(model)
+        with weights_restored(model):
+            results = self.call(leaves)
+            refuse_assignments(self.name, model, changed_attributes(before, attributes(model)))
+        check_results(self.name, results)
+        return results
+
+
+@contextmanager
+def weights_restored(model: nn.Module) -> Iterator[None]:
+    """Put back what the step makes of its parameters and buffers; `torch.export` does so for other attributes."""
+    tables: list[Any] = [table for module in model.modules() for table in (module._parameters, module._buffers)]
+    before = [dict(table) for table in tables]
+    try:
+        yield
+    finally:
+        for table, own in zip(tables, before):
+            table.clear()
+            table.update(own)
+
+
+class AssignmentError(UnsupportedModelError):
+    """The step assigns an attribute of the model."""
 
 
 class KeepsTwoTokens(TorchFunctionMode):
@@ -150,36 +191,144 @@ def capture(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str
     functional, checks on symbolic sizes and copies without effect are gone.
 
     Raises:
+        ArgumentError: an argument is neither a tensor nor a plain value, nor made of them.
         CaptureError: `torch.export` cannot trace the step.
-        UnsupportedModelError: the step writes a buffer, which no cached step could repeat.
+        UnsupportedModelError: the step writes a buffer, an attribute or an argument, or draws random numbers, which no
+            cached step could repeat; or its weights have no values.
     """
-    leaves, spec = pytree.tree_flatten((args, kwargs or {}))
+    call = opened((args, kwargs or {}))
+    check_arguments(step, call)
+    refuse_weights(model)
+    leaves, spec = pytree.tree_flatten(call)
+    wrapped = Step(model, step, leaves, spec)
     # torch.export takes arguments that are one tensor, or a weight, for one; later calls may pass different ones.
-    leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-    wrapped = Step(model, step, spec)
-    exported = export(wrapped, leaves)
+    tensors = [leaf.detach() for leaf in leaves if isinstance(leaf, Tensor)]
+    try:
+        exported = export(wrapped, tensors)
+    except AssignmentError:
+        # A table that the model makes at its first call and keeps is not made in the second.
+        with plain_mode():
+            wrapped.call(tensors)
+        exported = export(wrapped, tensors)
     dropped = dropped_token_dimensions(exported)
     if any(dropped):
-        exported = export(wrapped, leaves, dropped)
+        exported = export(wrapped, tensors, dropped)
     with plain_mode():
         functional = exported.run_decompositions(decompositions())
-    return as_capture(functional, step, spec, Autocast.current(leaves))
+    refuse_writes(functional, wrapped, call)
+    refuse_random(functional.graph, wrapped.name)
+    return as_capture(functional, step, leaves, spec, Autocast.current(leaves))
 
 
 def export(
-    step: Step, leaves: list[Any], dynamic: list[dict[int, Any] | None] | None = None
+    step: Step, tensors: list[Tensor], dynamic: list[dict[int, Any] | None] | None = None
 ) -> torch.export.ExportedProgram:
-    samples = next((len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim), 1)
+    samples = next((len(tensor) for tensor in tensors if tensor.ndim), 1)
     shapes = None if dynamic is None else {"leaves": dynamic}
     try:
         with plain_mode(), KeepsTwoTokens(samples):
-            return torch.export.export(step, (leaves,), dynamic_shapes=shapes, strict=False)
+            return torch.export.export(step, (tensors,), dynamic_shapes=shapes, strict=False)
+    except MarcheError:
+        raise
     except Exception as error:
+        reason = next(iter(str(error).splitlines()), "")
         raise CaptureError(
-            f"torch.export cannot capture {type(getattr(step, CAPTURED)).__name__}.{step.step}: {error}\n"
-            "A step must be a function of its tensors without Python branches on their values; "
-            f"torch.export.draft_export(...) on {step.step!r} lists what stands in the way."
+            f"torch.export cannot capture {step.name}{failing_line(step, error)}: {type(error).__name__}: {reason}\n"
+            + (BRANCHES if "data-dependent" in reason else TRACES)
         ) from error
+
+
+BRANCHES = (
+    "A graph has one path, and this line asks Python for the value of a tensor. Choose with torch.where instead of a "
+    "branch, or move the branch out of the step."
+)
+TRACES = (
+    "A step must be a function of its tensors that torch.export can trace; torch.export.draft_export(...) on the "
+    "original lists what stands in the way."
+)
+
+
+def failing_line(step: Step, error: Exception) -> str:
+    """`` at blocks.0 (model.py:41, `if x.sum() > 0:`)``: the last frame of ``error`` in the model's own code."""
+    library = (*LIBRARY_FRAMES, str(Path(torch.__file__).parent))
+    paths = {id(module): path for path, module in getattr(step, CAPTURED).named_modules()}
+    inside, found = False, ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        if frame.f_code is Step.forward.__code__:
+            inside = True
+        elif inside and not any(part in file for part in library):
+            path = paths.get(id(frame.f_locals.get("self")))
+            summary = traceback.FrameSummary(file, number, frame.f_code.co_name)
+            source = f", `{summary.line}`" if summary.line else ""
+            found = (f" at {path}" if path else "") + f" ({Path(file).name}:{number}{source})"
+    return found
+
+
+def refuse_weights(model: nn.Module) -> None:
+    """Raise if weights have no values, or none that a graph can read."""
+    for path, weight in [*model.named_parameters(), *model.named_buffers()]:
+        if weight.device.type == "meta":
+            raise UnsupportedModelError(
+                f"{path!r} of {type(model).__name__} is on the meta device and has no values; load the weights before "
+                "the first call, as in model.to_empty(device=...) and model.load_state_dict(...)"
+            )
+
+    for (path, name), values in attributes(model).items():
+        if any(isinstance(value, torch.ScriptObject) for value in values):
+            raise UnsupportedModelError(
+                f"{f'{path}.{name}'.removeprefix('.')!r} of {type(model).__name__} is a torch.ScriptObject, such as "
+                "the packed weights of torch.ao.quantization, which torch.export cannot read. Keep quantised weights "
+                "as tensors, or transform the model before it is quantised."
+            )
+
+
+def refuse_assignments(step: str, model: nn.Module, assigned: list[tuple[str, str]]) -> None:
+    """Raise if the step assigned attributes: a graph holds the values of one call."""
+    for path, name in assigned:
+        line = assignment_line(model.get_submodule(path), name)
+        raise AssignmentError(
+            f"{step} assigns the attribute {f'{path}.{name}'.removeprefix('.')!r}"
+            + (f" ({line})" if line else "")
+            + " in every call, and a step that is only partly recomputed cannot repeat that. Keep the value in a local "
+            "variable or return it."
+        )
+
+
+def refuse_writes(exported: torch.export.ExportedProgram, step: Step, call: Any) -> None:
+    """Raise if the step writes a weight or an argument in place."""
+    by_name = {node.name: node for node in exported.graph.nodes}
+    names = [name for name, leaf in named_leaves(call) if isinstance(leaf, Tensor)]
+    placeholders = [spec.name for spec in user_inputs(exported)]
+    for spec in exported.graph_signature.output_specs:
+        if spec.kind in (OutputKind.USER_OUTPUT, OutputKind.TOKEN):
+            continue
+        what = (
+            names[placeholders.index(str(spec.target))]
+            if spec.kind is OutputKind.USER_INPUT_MUTATION
+            else f"the {'buffer' if spec.kind is OutputKind.BUFFER_MUTATION else 'weight'} "
+            f"{strip_wrapper(str(spec.target))!r}"
+        )
+        raise UnsupportedModelError(
+            f"{step.name} writes {what} in {describe(by_name[spec.arg.name])}; a step that is only partly recomputed "
+            "cannot repeat that. Move the write out of the step, or write into a copy."
+        )
+
+
+def refuse_random(graph: fx.Graph, step: str) -> None:
+    for node in graph.nodes:
+        if draws_random_numbers(node):
+            raise UnsupportedModelError(
+                f"{step} draws random numbers in {describe(node)}, and a step that is only partly recomputed cannot "
+                "repeat the draw. Draw them outside and pass them as a tensor, or switch dropout off."
+            )
+
+
+def draws_random_numbers(node: fx.Node) -> bool:
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    # Attention carries the tag for a dropout that is mostly off.
+    return node.target is not aten.scaled_dot_product_attention.default or argument(node, "dropout_p") > 0
 
 
 @contextmanager
@@ -191,6 +340,7 @@ def plain_mode() -> Iterator[None]:
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         # torch.export copies its own tree specifications in a way that it deprecates itself.
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+        warnings.filterwarnings("ignore", ".*assigned during export", UserWarning)
         yield
 
 
@@ -220,6 +370,8 @@ def dropped_token_dimensions(exported: torch.export.ExportedProgram) -> list[dic
         arguments: tuple[Any, ...] = node.args
         _, indices, values = arguments[:3]
         counts = [index.meta["val"].shape[0] for index in indices if index is not None]
+        if not values.meta["val"].ndim:
+            continue
         rows, samples = values.meta["val"].shape[0], node.meta["val"].shape[0]
         # Rows that the step itself dropped and now puts back are counted by a symbol already.
         if isinstance(rows, torch.SymInt) or not any(isinstance(count, torch.SymInt) for count in counts):
@@ -233,25 +385,25 @@ def dropped_token_dimensions(exported: torch.export.ExportedProgram) -> list[dic
 
 
 def as_capture(
-    exported: torch.export.ExportedProgram, step: str, in_spec: pytree.TreeSpec, autocast: Autocast
+    exported: torch.export.ExportedProgram,
+    step: str,
+    leaves: list[Any],
+    in_spec: pytree.TreeSpec,
+    autocast: Autocast,
 ) -> Capture:
     signature = exported.graph_signature
-    written = [spec.target for spec in signature.output_specs if spec.kind == OutputKind.BUFFER_MUTATION]
-    if written:
-        raise UnsupportedModelError(
-            f"{step} writes the buffer {strip_wrapper(str(written[0]))!r}; a step that is only partly recomputed "
-            "cannot repeat that. Move the write out of the step."
-        )
     graph_module = exported.graph_module
     by_name = {node.name: node for node in graph_module.graph.nodes if node.op == "placeholder"}
     weights, constants = {}, {}
+    placeholders = iter(user_inputs(exported))
     inputs: list[Input] = []
+    for leaf in leaves:
+        node = by_name[next(placeholders).name] if isinstance(leaf, Tensor) else None
+        inputs.append(Input(node, leaf if node is None else node.meta["val"]))
     for spec in signature.input_specs:
         if spec.kind == InputKind.USER_INPUT:
-            constant = isinstance(spec.arg, ConstantArgument)
-            node = None if constant else by_name[spec.arg.name]
-            inputs.append(Input(node, spec.arg.value if node is None else node.meta["val"]))
-        elif not by_name[spec.arg.name].users:
+            continue
+        if not by_name[spec.arg.name].users:
             graph_module.graph.erase_node(by_name[spec.arg.name])
         elif spec.target in exported.constants:
             constants[by_name[spec.arg.name]] = exported.constants[spec.target]

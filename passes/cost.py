@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import fx
 
 from .axes import TokenAxes
+from .flops import node_flops
 from .region import Region
-from .rules import dim_map, operands, shape_of
+from .rules import dim_map, operands
 
-aten = torch.ops.aten
 
-CONTRACTIONS = (
-    aten.linear.default,
-    aten.addmm.default,
-    aten.mm.default,
-    aten.bmm.default,
-    aten.baddbmm.default,
-    aten.matmul.default,
-    aten.einsum.default,
-)
+@dataclass(frozen=True)
+class StreamCost:
+    """Floating-point operations for one token of one sample.
+
+    Attributes:
+        per_row: whatever the number of other tokens. per_pair: for each key that the token attends to.
+        tokens: of the stream. keys: that a token attends to, of all streams.
+    """
+
+    per_row: float
+    per_pair: float
+    tokens: int
+    keys: int
+
+    def of(self, rows: int, keys: int) -> float:
+        return rows * (self.per_row + keys * self.per_pair)
 
 
 @dataclass(frozen=True)
@@ -30,43 +36,51 @@ class Cost:
     """Floating-point operations of a step's contractions (linears and attention; the rest is small beside them).
 
     Attributes:
-        per_row: of the region, for one token of one sample, whatever the number of other tokens.
-        per_pair: of the region, for one query and one key of one sample: the two products of attention.
+        streams: of the region, for each stream of tokens.
         fixed: per step, what runs in full whatever is active: prologue, epilogue and mixing operators.
-        samples, tokens: B and N.
+        samples: B.
     """
 
-    per_row: float
-    per_pair: float
+    streams: tuple[StreamCost, ...]
     fixed: float
     samples: int
-    tokens: int
 
-    def incremental(self, active: int) -> float:
-        """With so many active tokens a sample: rows x weights + rows x tokens."""
-        return self.fixed + self.samples * active * (self.per_row + self.tokens * self.per_pair)
+    def incremental(self, active: Sequence[int]) -> float:
+        """With so many active tokens a sample in each stream: rows x weights + rows x tokens."""
+        rows = sum(own.of(count, own.keys) for own, count in zip(self.streams, active, strict=True))
+        return self.fixed + self.samples * rows
 
     def original(self, visible: int | None = None) -> float:
-        """Of the original step, which computes all N tokens, or those that it does not drop."""
-        count = self.tokens if visible is None else visible
-        return self.fixed + self.samples * count * (self.per_row + count * self.per_pair)
+        """Of the original step, which computes all tokens, or those that it does not drop."""
+        rows = 0.0
+        for own in self.streams:
+            dropped = 0 if visible is None else own.tokens - visible
+            rows += own.of(own.tokens - dropped, own.keys - dropped)
+        return self.fixed + self.samples * rows
 
 
-def step_cost(graph: fx.Graph, axes: TokenAxes, region: Region, samples: int) -> Cost:
+def step_cost(graph: fx.Graph, axes: TokenAxes, region: Region) -> Cost:
     """Count the contractions of ``graph``, apart for what runs on active rows."""
-    per_row = per_pair = fixed = 0.0
+    per_row = [0.0] * len(axes.streams)
+    per_pair = [0.0] * len(axes.streams)
+    fixed = 0.0
     for node in graph.nodes:
         flops = node_flops(node)
-        if node not in region.active_dim or node in region.sources:
+        if node not in region.rows or node in region.sources:
             fixed += flops
-        elif meets_all_tokens(node, axes, region):
-            per_pair += flops / (samples * axes.length**2)
-        else:
-            per_row += flops / (samples * axes.length)
-    return Cost(per_row, per_pair, fixed, samples, axes.length)
+            continue
+        streams = region.rows[node].streams
+        rows = region.samples * sum(axes.lengths[number] for number in streams)
+        for number in streams:
+            if meets_all_tokens(node, axes):
+                per_pair[number] += flops / (rows * axes.length)
+            else:
+                per_row[number] += flops / rows
+    costs = [StreamCost(row, pair, tokens, axes.length) for row, pair, tokens in zip(per_row, per_pair, axes.lengths)]
+    return Cost(tuple(costs), fixed, region.samples)
 
 
-def meets_all_tokens(node: fx.Node, axes: TokenAxes, region: Region) -> bool:
+def meets_all_tokens(node: fx.Node, axes: TokenAxes) -> bool:
     """Whether each row of ``node`` reads another token axis: attention, or one of its two products."""
     if len(axes.dims.get(node, ())) > 1:
         return True
@@ -77,25 +91,3 @@ def meets_all_tokens(node: fx.Node, axes: TokenAxes, region: Region) -> bool:
         if operand is not None
         for dim in axes.dims.get(operand, ())
     )
-
-
-def node_flops(node: fx.Node) -> float:
-    """Multiplications and additions of a contraction at its captured sizes; 0 for other operators."""
-    if node.target is aten.scaled_dot_product_attention.default:
-        q, k, v = (shape_of(operand) for operand in operands(node)[:3] if operand is not None)
-        pairs = math.prod(hint(size) for size in q[:-1]) * hint(k[-2])
-        return 2.0 * pairs * (hint(q[-1]) + hint(v[-1]))
-    if node.target not in CONTRACTIONS:
-        return 0.0
-    own, tensors = dim_map(node), operands(node)
-    summed = 1
-    for index, operand in enumerate(tensors):
-        if operand is not None:
-            sizes = [size for dim, size in enumerate(shape_of(operand)) if (index, dim) not in own.output]
-            summed = max(summed, math.prod(hint(size) for size in sizes))
-    return 2.0 * summed * math.prod(hint(size) for size in shape_of(node))
-
-
-def hint(size: int | torch.SymInt) -> int:
-    """A size as a number: a symbolic one, which counts kept tokens, at what it was when the step was captured."""
-    return size if isinstance(size, int) else int(size.node.hint or 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from .split import Split
 
 Incremental = Callable[..., tuple[Tensor, ...]]
-"""``(samples, active, queried, *inputs, *caches) -> signals``"""
+"""``(samples, *active, *queried, *inputs, *caches) -> signals``"""
 
 
 def lower(split: Split, *, compile: bool) -> Incremental:
@@ -20,11 +20,12 @@ def lower(split: Split, *, compile: bool) -> Incremental:
     if not compile:
         return module
     compiled = torch.compile(module, dynamic=False)
+    ragged = 2 * len(split.queried)
 
-    def run(samples: Tensor, active: Tensor, queried: Tensor, *tensors: Tensor) -> Any:
+    def run(samples: Tensor, *tensors: Tensor) -> Any:
         # Marked on every call: the tensors are new each time.
-        torch._dynamo.mark_dynamic(active, 1)
-        torch._dynamo.mark_dynamic(queried, 1)
-        return compiled(samples, active, queried, *tensors)
+        for positions in tensors[:ragged]:
+            torch._dynamo.mark_dynamic(positions, 1)
+        return compiled(samples, *tensors)
 
     return run

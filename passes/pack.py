@@ -12,12 +12,12 @@ from torch import fx
 from ..errors import UnsupportedModelError
 from .attention import CONTRACTIONS, FUSED, SOFTMAX
 from .capture import Capture
+from .reshapes import RESHAPES
 from .rules import argument, dim_map, expression, operands, same_size, shape_of
 from .source import describe
 
 aten = torch.ops.aten
 
-RESHAPES = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
 GIVEN_SIZES = (*RESHAPES, aten.expand.default)
 SCALES = (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar)
 """Pointwise operators that leave zero where it was."""

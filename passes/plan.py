@@ -10,7 +10,9 @@ from torch import fx, nn
 from .attention import AttentionSite, find_attention_sites
 from .axes import TokenAxes, find_token_axes
 from .capture import Capture, capture
+from .dimensions import Axis
 from .mlp import MlpSite, find_mlp_sites
+from .moves import MOVES_TOKENS
 from .pack import pack
 from .region import Region, find_region
 
@@ -48,8 +50,18 @@ class Plan:
 
     @property
     def samples(self) -> int:
-        entry = self.region.entries[0]
-        return int(entry.meta["val"].shape[self.region.batch_dim[entry]])
+        return self.region.samples
+
+    @property
+    def in_full(self) -> list[fx.Node]:
+        """Operators in the region that run on all tokens although active ones would do, but for mere moves of rows."""
+        return [
+            node
+            for node in self.graph.nodes
+            if node in self.region.full
+            and node.target not in MOVES_TOKENS
+            and any(operand in self.region.rows for operand in node.all_input_nodes)
+        ]
 
 
 def make_plan(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Plan:
@@ -63,8 +75,18 @@ def make_plan(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[s
     packed = pack(original)
     graph = packed.capture.graph_module.graph
     sites = find_attention_sites(graph)
-    axes = find_token_axes(graph, sites)
     inputs = [leaf.node for leaf in packed.capture.inputs if leaf.node is not None]
+    axes = find_token_axes(graph, sites, inputs)
     region = find_region(graph, axes, sites, inputs, packed.visible)
-    mlps = tuple(find_mlp_sites(graph))
+    attended = {axis for site in sites for axis in (query_axis(site, axes), key_axis(site, axes))}
+    token_axes = {*axes.token_axes, *attended}
+    mlps = tuple(mlp for mlp in find_mlp_sites(graph) if axes.axes.dims_with(mlp.down, token_axes))
     return Plan(original, packed.capture, packed.visible, tuple(sites), mlps, axes, region)
+
+
+def query_axis(site: AttentionSite, axes: TokenAxes) -> Axis:
+    return axes.axes.of(site.q, site.query_dim)
+
+
+def key_axis(site: AttentionSite, axes: TokenAxes) -> Axis:
+    return axes.axes.of(site.k, site.key_dim)

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from ..errors import GraphError, UnsupportedModelError
+from ..errors import UnsupportedModelError
 from .attention import AttentionSite
-from .axes import Dimension, TokenAxes
+from .axes import TokenAxes
+from .dimensions import Axis
+from .layout import Layout, find_layout
+from .moves import MOVES_TOKENS
 from .reach import ancestors, descendants
+from .rows import Links, Rows, RowTracker, row_links, rows_reaching
 from .rules import argument, dim_map, operands, shape_of
 from .source import describe
 
@@ -23,8 +27,10 @@ class Region:
     """Where each node of a step is computed.
 
     Attributes:
-        active_dim: for nodes computed on active rows, the dimension of the rows.
-        batch_dim: for values that have one, their dimension of samples.
+        rows: for nodes computed on active rows, the dimension of the rows and the streams that they are tokens of.
+        links: which dimensions of an operand its rows come from.
+        layouts: where samples and tokens stand in values that consist of rows, if they have samples.
+        samples_axis: the axis of samples. samples: its size B.
         sources: nodes whose rows do not come from other rows: the region's entries, and results of operators that ran
             in full inside it.
         full: nodes inside the region that mix tokens without being attention: they run on all rows.
@@ -32,8 +38,11 @@ class Region:
         always: values that the runtime reads although the region does not.
     """
 
-    active_dim: dict[fx.Node, int]
-    batch_dim: dict[fx.Node, int]
+    rows: dict[fx.Node, Rows]
+    links: dict[fx.Node, Links]
+    layouts: dict[fx.Node, Layout]
+    samples_axis: Axis
+    samples: int
     sources: frozenset[fx.Node]
     full: frozenset[fx.Node]
     inside: frozenset[fx.Node]
@@ -60,123 +69,157 @@ def find_region(
 
     A node is computed on rows if one of its operands is, and the operator is token-wise along it. A region starts at
     values with the token axis whose rows come from no other rows, which depend on an input of the step, and which
-    reach an operand of attention; masks do not reach one and stay outside.
-    """
-    order = list(graph.nodes)
-    links = {node: row_links(node, axes) for node in order}
-    dynamic = descendants(inputs)
-    mixed = [operand for site in sites for operand in (site.q, site.k, site.v)]
-    towards_attention = rows_reaching(links, [(node, dim) for node in mixed for dim in axes.dims.get(node, ())])
-    key_side = key_products(sites)
+    reach an operand of attention; masks do not reach one and stay outside. Operators that mix tokens before the first
+    attention stay outside with everything they read.
 
-    active: dict[fx.Node, int] = {}
-    queries: dict[fx.Node, int] = {}
-    """Scores of written-out attention and what is computed from them, with the dimension of queries."""
-    sources: set[fx.Node] = set()
-    for node in order:
-        found = {out for index, operand, dim, out in links[node] if active.get(operand) == dim and operand in active}
-        if len(found) > 1 and node in key_side:
-            found = {key_side[node]}
-        elif len(found) > 1:
-            # A mask made of the same tokens meets the scores of queries: its rows are keys.
-            found = {out for _, operand, dim, out in links[node] if queries.get(operand) == dim}
-        if len(found) == 1:
-            active[node] = found.pop()
-            if key_side.get(node) == active[node] or any(
-                queries.get(operand) == dim for _, operand, dim, _ in links[node]
-            ):
-                queries[node] = active[node]
-        elif not found and not links[node] and node in dynamic and node in towards_attention:
-            dims = axes.dims[node]
-            if len(dims) > 1:
-                raise GraphError(f"{describe(node)} has the token axis in dimensions {dims}; which are rows is unclear")
-            active[node] = dims[0]
-            sources.add(node)
-    inside = descendants(sources)
-    entries = {node for node in sources if not any(operand in inside for operand in node.all_input_nodes)}
-    computed_in_full = {node for node in inside if node not in active or (node in sources and node not in entries)}
-    rows = [node for node in active if node not in entries]
-    needed = ancestors(operand for node in rows for operand in node.all_input_nodes)
-    full = frozenset(node for node in computed_in_full if node in needed and node.op == "call_function")
-    batch = batch_dims(active, axes, entries)
+    Raises:
+        UnsupportedModelError: the token axis comes first where samples are expected.
+    """
+    finder = RegionFinder(graph, axes, sites, inputs)
+    rows, sources, prologue = finder.follow_rows()
+    inside, entries = interior(sources, prologue)
+    layouts = {
+        node: layout
+        for node, own in rows.items()
+        if (layout := find_layout(node, own.dim, axes, finder.samples, finder.count)) is not None
+    }
     return Region(
-        active, batch, frozenset(sources), full, frozenset(inside - entries), () if visible is None else (visible,)
+        rows=rows,
+        links=finder.links,
+        layouts=layouts,
+        samples_axis=finder.samples,
+        samples=finder.count,
+        sources=frozenset(sources),
+        full=frozenset(nodes_in_full(rows, sources, prologue)),
+        inside=frozenset(inside - entries),
+        always=() if visible is None else (visible,),
     )
 
 
-def row_links(node: fx.Node, axes: TokenAxes) -> list[tuple[int, fx.Node, int, int]]:
-    """``(operand number, operand, its dimension, output dimension)`` wherever token rows stay rows."""
-    if node.op != "call_function":
-        return []
-    own, tensors = dim_map(node), operands(node)
-    return [
-        (index, operand, dim, out)
-        for (index, dim), out in own.output.items()
-        if (operand := tensors[index]) is not None
-        and own.is_token_wise(index, dim)
-        and dim in axes.dims.get(operand, ())
-        and out in axes.dims.get(node, ())
-    ]
+class RegionFinder:
+    def __init__(
+        self, graph: fx.Graph, axes: TokenAxes, sites: Sequence[AttentionSite], inputs: Iterable[fx.Node]
+    ) -> None:
+        self.order = list(graph.nodes)
+        self.axes = axes
+        self.sites = sites
+        self.links = {node: row_links(node, axes) for node in self.order}
+        self.dynamic = descendants(inputs)
+        mixed = [operand for site in sites for operand in (site.q, site.k, site.v)]
+        self.towards_attention = rows_reaching(
+            self.links, [(node, dim) for node in mixed for dim in axes.dims.get(node, ())]
+        )
+        self.attended = descendants(site.product or site.node for site in sites if axes.dims.get(site.q, ()))
+        self.samples, self.count = self.find_samples()
 
+    def follow_rows(self) -> tuple[dict[fx.Node, Rows], set[fx.Node], set[fx.Node]]:
+        """Nodes that consist of rows, those of them whose rows come from no others, and what must be computed before.
 
-def key_products(sites: Sequence[AttentionSite]) -> dict[fx.Node, int]:
-    """For the score products of written-out attention, the dimension that indexes queries."""
-    return {site.product: site.product_query_dim for site in sites if site.product is not None}
+        What mixes tokens before the first attention is computed before, with everything that it reads.
+        """
+        prologue: set[fx.Node] = set()
+        while True:
+            rows, sources = self.follow_rows_after(prologue)
+            mixers = {
+                node
+                for node in nodes_in_full(rows, sources, prologue)
+                if node not in self.attended and node.target not in MOVES_TOKENS
+            }
+            if not mixers:
+                return rows, sources, prologue
+            prologue |= ancestors(mixers)
 
+    def follow_rows_after(self, prologue: set[fx.Node]) -> tuple[dict[fx.Node, Rows], set[fx.Node]]:
+        tracker = RowTracker(self.axes, self.sites, self.links, self.samples, self.count)
+        sources: set[fx.Node] = set()
+        for node in self.order:
+            follows = node not in prologue and tracker.follow(node)
+            is_read = node not in prologue or any(user not in prologue for user in node.users)
+            if not follows and is_read and self.may_start(node) and self.has_samples(node):
+                tracker.start(node, self.axes.dims[node][0])
+                sources.add(node)
+        return tracker.rows, sources
 
-def rows_reaching(
-    links: dict[fx.Node, list[tuple[int, fx.Node, int, int]]], targets: Iterable[Dimension]
-) -> set[fx.Node]:
-    """Nodes whose rows become those of ``targets``, these included."""
-    seen: set[Dimension] = set()
-    pending = list(targets)
-    while pending:
-        place = pending.pop()
-        if place not in seen:
-            seen.add(place)
-            node, dim = place
-            pending.extend((operand, own) for _, operand, own, out in links[node] if out == dim)
-    return {node for node, _ in seen}
+    def may_start(self, node: fx.Node) -> bool:
+        """Whether tokens may enter here. Values of tokens by tokens are masks or scores, not tokens."""
+        return node in self.dynamic and node in self.towards_attention and len(self.axes.dims.get(node, ())) == 1
 
+    def has_samples(self, node: fx.Node) -> bool:
+        return find_layout(node, self.axes.dims[node][0], self.axes, self.samples, self.count) is not None
 
-def batch_dims(active: dict[fx.Node, int], axes: TokenAxes, entries: Iterable[fx.Node]) -> dict[fx.Node, int]:
-    """The dimension of samples of each value in the region: the axis that is first where tokens enter.
-
-    Raises:
-        UnsupportedModelError: tokens enter in the first dimension.
-    """
-    classes: set[Dimension] = set()
-    for entry in entries:
-        if active[entry] == 0:
+    def find_samples(self) -> tuple[Axis, int]:
+        """The axis of samples, and how many there are: one that tokens enter with and that reaches q, k and v."""
+        starts = [node for node in self.order if self.may_start(node)]
+        if not starts:
+            site = next(site for site in self.sites if self.axes.dims.get(site.q, ()))
             raise UnsupportedModelError(
-                f"tokens are the first dimension of {describe(entry)} {tuple(shape_of(entry))}; marche_fx expects "
-                "samples first, [B, N, ...]."
+                f"the tokens that meet in {describe(site.node)} depend on no input of the step, so none changes them."
             )
-        classes.add(axes.class_of[entry, 0])
-    found = {}
-    for node in active:
-        for dim in range(len(shape_of(node))):
-            if axes.class_of[node, dim] in classes:
-                found[node] = dim
-                break
-    return found
+        axes = self.axes.axes
+        reached = [self.independent_axes(site) for site in self.sites if self.axes.dims.get(site.q, ())]
+        for start in starts:
+            for dim in range(len(shape_of(start))):
+                axis, count = axes.of(start, dim), int(shape_of(start)[dim])
+                # One sample is told from no other.
+                reaches = count == 1 or any({*axes.factors(axis)} <= held for held in reached)
+                if dim not in self.axes.dims[start] and reaches:
+                    return axis, count
+        for start in starts:
+            if self.axes.dims[start] != (0,):
+                return axes.of(start, 0), int(shape_of(start)[0])
+        raise UnsupportedModelError(
+            f"tokens are the first dimension of {describe(starts[0])} {tuple(shape_of(starts[0]))}, and no other "
+            "dimension of it reaches attention; marche_fx expects samples there, [B, N, ...] or [N, B, ...]."
+        )
+
+    def independent_axes(self, site: AttentionSite) -> set[Axis]:
+        """The axes along which an attention is many attentions: of samples and of heads."""
+
+        def factors(node: fx.Node, but: tuple[int, ...] = ()) -> set[Axis]:
+            dims = [dim for dim in range(len(shape_of(node))) if dim not in but]
+            return {factor for dim in dims for factor in self.axes.axes.factors(self.axes.axes.of(node, dim))}
+
+        scored = site.product or site.node
+        index = operands(scored).index(site.q)
+        kept = {dim for operand, dim in dim_map(scored).output if operand == index}
+        summed = factors(site.q, tuple(kept))
+        return (factors(site.q) & factors(site.k) & factors(site.v) & factors(site.node)) - summed
 
 
-def row_offset(node: fx.Node, dim: int, region: Region) -> int | None:
-    """Position on the token axis of the first row of ``node`` along ``dim``; None where its rows are not tokens."""
-    if node in region.active_dim:
-        return 0 if region.active_dim[node] == dim else None
+def interior(sources: set[fx.Node], prologue: set[fx.Node]) -> tuple[set[fx.Node], set[fx.Node]]:
+    """What depends on sources and is not computed before them, and those sources that depend on no other."""
+    inside = descendants(sources) - prologue
+    entries = {
+        node for node in sources if node in prologue or not any(operand in inside for operand in node.all_input_nodes)
+    }
+    return inside, entries
+
+
+def nodes_in_full(rows: dict[fx.Node, Rows], sources: set[fx.Node], prologue: set[fx.Node]) -> set[fx.Node]:
+    """Operators that depend on rows without consisting of rows, and that rows are computed from."""
+    inside, entries = interior(sources, prologue)
+    in_full = {node for node in inside if node not in rows or (node in sources and node not in entries)}
+    needed = ancestors(operand for node in rows if node not in entries for operand in node.all_input_nodes)
+    return {node for node in in_full if node in needed and node.op == "call_function"}
+
+
+def row_offset(node: fx.Node, dim: int, region: Region, axes: TokenAxes) -> int | None:
+    """Position, among the tokens of all streams, of the first row of ``node``; None where its rows are not tokens."""
+    if node in region.rows:
+        rows, layout = region.rows[node], region.layouts[node]
+        whole = rows.dim == dim and layout.is_plain
+        return sum(axes.lengths[: rows.streams[0]]) if whole else None
     if node.op != "call_function":
         return None
     own, offsets = dim_map(node), set()
     for index, operand in enumerate(operands(node)):
-        if operand is None or (region.is_before(operand) and operand not in region.active_dim):
+        if operand is None or (region.is_before(operand) and operand not in region.rows):
             continue
         sources = [d for d in range(len(shape_of(operand))) if own.output.get((index, d)) == dim]
         if sources and own.is_token_wise(index, sources[0]):
-            offsets.add(row_offset(operand, sources[0], region))
+            offsets.add(row_offset(operand, sources[0], region, axes))
         elif node.target is aten.slice.Tensor and argument(node, "dim") == dim and argument(node, "step") == 1:
-            offset = row_offset(operand, dim, region)
+            offset = row_offset(operand, dim, region, axes)
             start = argument(node, "start") or 0
             offsets.add(None if offset is None else offset + (start if start >= 0 else start + shape_of(operand)[dim]))
         else:

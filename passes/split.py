@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import fx
 
 from .. import ops
-from ..errors import GraphError, UnsupportedModelError
 from .attention import FUSED, AttentionSite
-from .pack import RESHAPES
+from .axes import TokenAxes
+from .cut import Part, cut_part
+from .layout import Layout, find_layout
+from .moves import MOVES, REPEATS
 from .region import Region
+from .reshapes import RESHAPES
+from .rows import CUTS, Rows
 from .rules import argument, dim_map, map_operands, operands, same_size, shape_of
-from .source import describe
 
 aten = torch.ops.aten
 
@@ -27,26 +32,21 @@ class CacheSpec:
     Attributes:
         role: ``"attention"`` for an operand that attention mixes, ``"operand"`` for one that another operator mixes,
             ``"result"`` for what the epilogue reads.
+        layout: its shape, in which samples and tokens have dimensions of their own.
     """
 
     name: str
     value: fx.Node
     role: str
-    batch_dim: int
-    token_dim: int
+    layout: Layout
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(shape_of(self.value))
+        return self.layout.shape
 
-
-@dataclass(frozen=True)
-class Part:
-    """A graph cut out of another; its inputs and outputs are named by the nodes of that other graph."""
-
-    module: fx.GraphModule
-    inputs: tuple[fx.Node, ...]
-    outputs: tuple[fx.Node, ...]
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.value.meta["val"].dtype
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,13 @@ class Split:
 
     Attributes:
         prologue: from the step's inputs to what the region reads; all tokens, every step.
-        incremental: called with ``(samples, active, queried, *inputs, *caches)``; writes the caches and returns the
-            values of its hooks.
+        incremental: called with ``(samples, *active, *queried, *inputs, *caches)``, where each stream of tokens has its
+            active positions; writes the caches and returns the values of its hooks.
         epilogue: from caches and prologue values to the step's results.
-        gathered: values of the prologue of which the region reads active rows; whole: those it reads entirely.
+        gathered: values of the prologue of which the region reads active rows.
         copies: node of the captured graph to its counterpart in the incremental graph.
-        queried: placeholder of the incremental graph, bool ``[B, A]``, which active tokens will be read.
+        queried: for each stream the placeholder of the incremental graph, bool ``[B, A]``, that says which active
+            tokens will be read.
     """
 
     prologue: Part
@@ -68,16 +69,11 @@ class Split:
     epilogue: Part
     caches: tuple[CacheSpec, ...]
     gathered: tuple[fx.Node, ...]
-    whole: tuple[fx.Node, ...]
     copies: dict[fx.Node, fx.Node] = field(repr=False)
-    queried: fx.Node
+    queried: tuple[fx.Node, ...]
 
 
-LEADING = ("samples", "active", "queried")
-"""The first inputs of every incremental graph."""
-
-
-def split(graph_module: fx.GraphModule, region: Region, sites: Sequence[AttentionSite]) -> Split:
+def split(graph_module: fx.GraphModule, axes: TokenAxes, region: Region, sites: Sequence[AttentionSite]) -> Split:
     """Recompute active tokens only; read the others from caches.
 
     Before:  k = linear(x, w_k);  v = linear(x, w_v);  y = sdpa(q, k, v)
@@ -88,25 +84,30 @@ def split(graph_module: fx.GraphModule, region: Region, sites: Sequence[Attentio
     Every edge of the region's graph is one of four: rows to rows as they are; rows to an operator that mixes tokens,
     through a cache; a full value to rows, gathered on the axis that meets them; a full value read as it is.
     """
-    return Splitter(graph_module, region, sites).run()
+    return Splitter(graph_module, axes, region, sites).run()
 
 
 class Splitter:
-    def __init__(self, graph_module: fx.GraphModule, region: Region, sites: Sequence[AttentionSite]) -> None:
+    def __init__(
+        self, graph_module: fx.GraphModule, axes: TokenAxes, region: Region, sites: Sequence[AttentionSite]
+    ) -> None:
         self.source = graph_module
+        self.axes = axes
         self.region = region
         self.attention_operands = {operand for site in sites for operand in (site.k, site.v)}
         self.graph = fx.Graph()
-        self.leading = tuple(self.graph.placeholder(name) for name in LEADING)
+        self.samples = self.graph.placeholder("samples")
+        numbers = [""] if len(axes.streams) == 1 else [f"_{i}" for i in range(len(axes.streams))]
+        self.active = tuple(self.graph.placeholder(f"active{number}") for number in numbers)
+        self.queried = tuple(self.graph.placeholder(f"queried{number}") for number in numbers)
         self.inputs: dict[fx.Node, fx.Node] = {}
         self.rows: dict[fx.Node, fx.Node] = {}
         self.values: dict[fx.Node, fx.Node] = {}
         """Full values computed inside the region."""
         self.caches: dict[fx.Node, CacheSpec] = {}
         self.updated: dict[fx.Node, fx.Node] = {}
-        self.gathers: dict[Any, fx.Node] = {}
+        self.memo: dict[Any, fx.Node] = {}
         self.gathered: dict[fx.Node, None] = {}
-        self.whole: dict[fx.Node, None] = {}
 
     def run(self) -> Split:
         region = self.region
@@ -114,44 +115,40 @@ class Splitter:
         self.declare_inputs(nodes)
         for node in nodes:
             if node in region.full:
-                self.values[node] = self.copy(node, self.full_operand(node))
+                self.values[node] = self.copy(node, self.full_operand)
             if node in region.sources:
-                self.rows[node] = self.gather(node, region.batch_dim[node], region.active_dim[node])
-            elif node in region.active_dim:
+                self.rows[node] = self.gather(node, self.value_of(node), region.layouts[node], region.rows[node])
+            elif node in region.rows:
                 self.rows[node] = self.copy_rows(node)
-        results = [node for node in nodes if node in region.active_dim and any(self.is_after(u) for u in node.users)]
+        results = [node for node in nodes if node in region.rows and any(self.is_after(user) for user in node.users)]
         for node in results:
             self.update(node, "result")
         self.graph.output(())
         self.drop_unused_inputs()
-        module = fx.GraphModule(self.source, self.graph)
-        incremental = Part(module, tuple(self.inputs), ())
-        before = [node for node in nodes if node.op != "output" and region.is_before(node)]
-        after = [node for node in nodes if node.op != "output" and self.is_after(node)]
+        return self.parts(nodes)
+
+    def parts(self, nodes: list[fx.Node]) -> Split:
+        incremental = Part(fx.GraphModule(self.source, self.graph), tuple(self.inputs), ())
         output = next(node for node in nodes if node.op == "output")
-        leaves = tuple(leaf for leaf in output.args[0] if isinstance(leaf, fx.Node))
-        epilogue = cut(self.source, after, leaves, results_of=output.args[0])
-        wanted = {*incremental.inputs, *epilogue.inputs, *region.always}
-        computed = tuple(node for node in before if node in wanted and node.op == "call_function")
-        prologue = cut(self.source, before, computed)
+        results: Any = output.args[0]
+        leaves = tuple(leaf for leaf in results if isinstance(leaf, fx.Node))
+        after = [node for node in nodes if self.is_after(node)]
+        layouts = {node: spec.layout for node, spec in self.caches.items()}
+        epilogue = cut_part(self.source, after, leaves, results_of=results, layouts=layouts)
+        wanted = {*incremental.inputs, *epilogue.inputs, *self.region.always}
+        before = [node for node in nodes if node.op == "call_function" and self.region.is_before(node)]
+        prologue = cut_part(self.source, before, [node for node in before if node in wanted])
         return Split(
-            prologue,
-            incremental,
-            epilogue,
-            tuple(self.caches.values()),
-            tuple(self.gathered),
-            tuple(self.whole),
-            self.rows,
-            self.leading[2],
+            prologue, incremental, epilogue, tuple(self.caches.values()), tuple(self.gathered), self.rows, self.queried
         )
 
     def is_after(self, node: fx.Node) -> bool:
         """Whether ``node`` is computed from the region but not in it."""
-        return not self.region.is_before(node) and node not in self.region.active_dim and node not in self.region.full
+        return not self.region.is_before(node) and node not in self.region.rows and node not in self.region.full
 
     def declare_inputs(self, nodes: Iterable[fx.Node]) -> None:
         """A placeholder for every value from outside that the region reads."""
-        inside = {*self.region.active_dim, *self.region.full} - (self.region.sources - self.region.full)
+        inside = {*self.region.rows, *self.region.full} - (self.region.sources - self.region.full)
         for node in nodes:
             reads = node in self.region.sources or any(user in inside for user in node.users)
             if self.region.is_before(node) and reads:
@@ -166,176 +163,205 @@ class Splitter:
             if not placeholder.users:
                 self.graph.erase_node(placeholder)
                 del self.inputs[node]
+                self.gathered.pop(node, None)
 
     # -------------------------------------------------------------------------------------------------- edges
 
     def copy_rows(self, node: fx.Node) -> fx.Node:
         """The operator on active rows."""
-        own, active = dim_map(node), self.region.active_dim[node]
+        own, rows = dim_map(node), self.region.rows[node]
 
         def operand_rows(index: int, operand: fx.Node | None) -> fx.Node | None:
             if operand is None:
                 return None
             if operand in self.rows:
-                dim = self.region.active_dim[operand]
-                if own.output.get((index, dim)) == active and own.is_token_wise(index, dim):
+                dim = self.region.rows[operand].dim
+                if self.region.links[node].get((index, dim)) == rows.dim:
                     return self.rows[operand]
-                return self.full(operand)
+            value = self.full(operand) if operand in self.rows else self.value_of(operand)
             for dim in range(len(shape_of(operand))):
-                if own.output.get((index, dim)) == active and own.is_token_wise(index, dim):
-                    return self.gather_for(node, index, operand, dim)
-            return self.read_whole(operand)
+                if own.output.get((index, dim)) == rows.dim and own.is_token_wise(index, dim):
+                    return self.gather_for(node, operand, value, dim)
+            return value
 
-        copied = self.copy(node, operand_rows)
+        if self.is_cut(node):
+            return self.take_streams(node)
+        copied = self.copy(node, operand_rows, rows=rows)
         if node.target in FUSED and argument(node, "is_causal"):
-            self.mask_causally(copied, shape_of(node))
+            self.mask_causally(copied, node)
         return copied
 
-    def mask_causally(self, attention: fx.Node, shape: tuple[Any, ...]) -> None:
+    def is_cut(self, node: fx.Node) -> bool:
+        """Whether ``node`` cuts the axis of tokens."""
+        return node.target in CUTS and (0, self.region.rows[node].dim) not in dim_map(node).output
+
+    def take_streams(self, node: fx.Node) -> fx.Node:
+        """The rows of some of the streams that an operand has rows of."""
+        (operand,) = operands(node)
+        assert operand is not None
+        rows, taken = self.region.rows[operand], self.region.rows[node].streams
+        if rows.streams == taken:
+            # A split, which is taken from when its parts are.
+            return self.rows[operand]
+        skipped = rows.streams[: rows.streams.index(taken[0])]
+        counted = [[self.active[number] for number in streams] for streams in (skipped, taken)]
+        return self.call(ops.take_rows, (self.rows[operand], rows.dim, *counted), name=node.name)
+
+    def mask_causally(self, attention: fx.Node, original: fx.Node) -> None:
         """Replace the causal flag, which counts rows, by a mask that knows the positions of the active rows."""
         q, k, v = attention.args[:3]
         assert isinstance(k, fx.Node)
+        active = self.active_of(self.region.rows[original].streams)
         with self.graph.inserting_before(attention):
-            mask = self.graph.call_function(ops.causal_mask, (k, self.leading[1], len(shape)))
+            mask = self.graph.call_function(ops.causal_mask, (k, active, len(shape_of(original))))
         options = {name: value for name, value in attention.kwargs.items() if name in ("scale", "enable_gqa")}
         attention.args, attention.kwargs = (q, k, v, mask), options
 
-    def full_operand(self, node: fx.Node) -> Callable[[int, fx.Node | None], fx.Node | None]:
-        """Operands of an operator that runs in full."""
+    def full_operand(self, _: int, operand: fx.Node | None) -> fx.Node | None:
+        """An operand of an operator that runs in full."""
+        if operand is None:
+            return None
+        return self.full(operand) if operand in self.rows else self.value_of(operand)
 
-        def operand_in_full(index: int, operand: fx.Node | None) -> fx.Node | None:
-            if operand is None:
-                return None
-            return self.full(operand) if operand in self.rows else self.read_whole(operand)
-
-        return operand_in_full
-
-    def read_whole(self, operand: fx.Node) -> fx.Node:
-        if operand in self.values:
-            return self.values[operand]
-        self.whole[operand] = None
-        return self.inputs[operand]
+    def value_of(self, node: fx.Node) -> fx.Node:
+        """All of a value that is not computed on rows, or is before it is gathered."""
+        return self.values[node] if node in self.values else self.inputs[node]
 
     def full(self, node: fx.Node) -> fx.Node:
         """All rows of a value of which the region computes the active ones."""
-        if node not in self.region.batch_dim or is_expansion(node):
-            # A fold of samples and heads, or a copy for every head: cached before it, repeated on the full value.
-            if node.target in (*RESHAPES, *EXPANSIONS, aten.permute.default, aten.transpose.int):
-                return self.copy(node, self.full_operand(node))
-            raise UnsupportedModelError(
-                f"{describe(node)} has no dimension of samples (shape {tuple(shape_of(node))}), so its rows cannot be "
-                "cached per sample. Keep samples in a dimension of their own where attention reads keys and values."
-            )
+        if repeats_rows(node, self.region):
+            # Cached before it is copied for every head, and repeated on the full value.
+            if ("full", node) not in self.memo:
+                self.memo["full", node] = self.copy(node, self.full_operand)
+            return self.memo["full", node]
         return self.update(node, "attention" if node in self.attention_operands else "operand")
 
     def update(self, node: fx.Node, role: str) -> fx.Node:
+        """The cache of a value with its active rows written, in the value's own shape."""
         if node not in self.updated:
-            region = self.region
-            if node not in region.batch_dim:
-                raise UnsupportedModelError(f"{describe(node)} is a result without a dimension of samples")
-            spec = CacheSpec(f"{node.name}_cache", node, role, region.batch_dim[node], region.active_dim[node])
+            layout = self.region.layouts[node]
+            self.caches[node] = CacheSpec(f"{node.name}_cache", node, role, layout)
             last = [*self.graph.find_nodes(op="placeholder")][-1]
             with self.graph.inserting_after(last):
-                cache = self.graph.placeholder(spec.name)
-                cache.meta = {"val": node.meta["val"]}
-            samples, active, _ = self.leading
-            args = (cache, self.rows[node], samples, active, spec.batch_dim, spec.token_dim)
-            self.caches[node] = spec
-            self.updated[node] = self.graph.call_function(ops.update_cache, args)
+                cache = self.graph.placeholder(f"{node.name}_cache")
+            cache.meta = {"val": node.meta["val"].new_empty(layout.shape)}
+            rows = self.cut_dims(self.rows[node], layout, on_rows=True)
+            active = self.active_of(self.region.rows[node].streams)
+            args = (cache, rows, self.samples, active, layout.batch_dim, layout.token_dim)
+            self.updated[node] = self.join_dims(self.call(ops.update_cache, args), layout, shape_of(node))
         return self.updated[node]
 
-    def gather(self, value: fx.Node, batch_dim: int, token_dim: int) -> fx.Node:
-        key = (value, batch_dim, token_dim)
-        if key not in self.gathers:
-            full = self.values.get(value)
-            if full is None:
-                full = self.inputs[value]
-                self.gathered[value] = None
-            samples, active, _ = self.leading
-            args = (full, samples, active, batch_dim, token_dim)
-            self.gathers[key] = self.graph.call_function(ops.gather_active, args)
-        return self.gathers[key]
+    # ------------------------------------------------------------------------------------------------- gathering
 
-    def gather_for(self, node: fx.Node, index: int, operand: fx.Node, dim: int) -> fx.Node:
-        """Rows of a full operand that broadcasts against rows: samples get a dimension where it has none."""
-        own, batch = dim_map(node), self.region.batch_dim.get(node)
-        found = [d for d in range(len(shape_of(operand))) if batch is not None and own.output.get((index, d)) == batch]
-        if found:
-            return self.gather(operand, found[0], dim)
-        missing = len(shape_of(node)) - len(shape_of(operand))
-        if batch is None or own.output[index, dim] != dim + missing:
-            raise GraphError(
-                f"{describe(node)} reads {describe(operand)}, which all samples share, in a way that cannot be "
-                "gathered for each sample"
-            )
-        value = operand
-        for _ in range(missing):
-            value = self.unsqueezed(value)
-        return self.gather(value, batch, dim + missing)
+    def gather(self, node: fx.Node, value: fx.Node, layout: Layout, rows: Rows) -> fx.Node:
+        """The active rows of ``value``, which is all of ``node``."""
+        key = ("gather", value, layout, rows)
+        if key not in self.memo:
+            self.note_gathered(node, value)
+            full = self.cut_dims(value, layout)
+            args = (full, self.samples, self.active_of(rows.streams), layout.batch_dim, layout.token_dim)
+            shape = [-1 if dim == rows.dim else size for dim, size in enumerate(shape_of(node))]
+            self.memo[key] = self.join_dims(self.call(ops.gather_active, args), layout, shape)
+        return self.memo[key]
 
-    def unsqueezed(self, operand: fx.Node) -> fx.Node:
-        """``operand[None]`` as a value of the region."""
-        key = ("unsqueeze", operand)
-        if key not in self.gathers:
-            if operand not in self.values:
-                self.gathered[operand] = None
-            full = self.values.get(operand) or self.inputs[operand]
-            node = self.graph.call_function(aten.unsqueeze.default, (full, 0))
-            self.gathers[key] = node
-            self.values[node] = node
-        return self.gathers[key]
+    def gather_for(self, node: fx.Node, operand: fx.Node, value: fx.Node, dim: int) -> fx.Node:
+        """Rows of a full operand that meets the rows of ``node`` along its dimension ``dim``."""
+        streams = self.region.rows[node].streams
+        layout = find_layout(operand, dim, self.axes, self.region.samples_axis, self.region.samples)
+        if layout is not None:
+            return self.gather(operand, value, layout, Rows(dim, streams))
+        return self.gather_shared(node, operand, value)
 
-    def copy(self, node: fx.Node, operand: Callable[[int, fx.Node | None], fx.Node | None]) -> fx.Node:
-        """``node`` on other operands; a baked size of the token axis becomes -1, what the rows have."""
+    def gather_shared(self, node: fx.Node, operand: fx.Node, value: fx.Node) -> fx.Node:
+        """Rows of a full operand that all samples share and that broadcasts against the rows of ``node``."""
+        layout, rows = self.region.layouts[node], self.region.rows[node]
+        key = ("shared", value, layout, rows)
+        if key not in self.memo:
+            self.note_gathered(operand, value)
+            own = shape_of(operand)
+            sizes = [*[1] * (len(layout.joined) - len(own)), *own]
+            cut = [part for size, count in zip(sizes, layout.joined) for part in (size, *[1] * (count - 1))]
+            full = value if cut == list(own) else self.call(aten.reshape.default, (value, cut))
+            args = (full, self.samples, self.active_of(rows.streams), layout.batch_dim, layout.token_dim)
+            gathered = self.call(ops.gather_active, args)
+            if not layout.is_plain:
+                # Joined dimensions do not broadcast one by one.
+                joined = [count > 1 for count in layout.joined for _ in range(count)]
+                whole = [size if part else -1 for size, part in zip(layout.shape, joined)]
+                whole[layout.token_dim] = -1
+                expanded = self.call(aten.expand.default, (gathered, whole))
+                shape = [
+                    math.prod(layout.shape[start : start + count]) if count > 1 else size
+                    for size, count, start in zip(sizes, layout.joined, accumulate(layout.joined, initial=0))
+                ]
+                shape[rows.dim] = -1
+                gathered = self.call(aten.reshape.default, (expanded, shape))
+            self.memo[key] = gathered
+        return self.memo[key]
+
+    def note_gathered(self, node: fx.Node, value: fx.Node) -> None:
+        if value is self.inputs.get(node):
+            self.gathered[node] = None
+
+    def cut_dims(self, value: fx.Node, layout: Layout, *, on_rows: bool = False) -> fx.Node:
+        """A value with samples and tokens in dimensions of their own."""
+        if layout.is_plain:
+            return value
+        shape = [-1 if on_rows and dim == layout.token_dim else size for dim, size in enumerate(layout.shape)]
+        return self.call(aten.reshape.default, (value, shape))
+
+    def join_dims(self, value: fx.Node, layout: Layout, shape: Sequence[int]) -> fx.Node:
+        """The opposite."""
+        return value if layout.is_plain else self.call(aten.reshape.default, (value, list(shape)))
+
+    def active_of(self, streams: tuple[int, ...]) -> fx.Node:
+        """The active positions on the axis of some streams together."""
+        if len(streams) == 1:
+            return self.active[streams[0]]
+        if streams not in self.memo:
+            lengths = [self.axes.lengths[number] for number in streams]
+            self.memo[streams] = self.call(ops.join_positions, ([self.active[number] for number in streams], lengths))
+        return self.memo[streams]
+
+    # --------------------------------------------------------------------------------------------------- copying
+
+    def call(self, target: Callable[..., Any], args: tuple[Any, ...], name: str | None = None) -> fx.Node:
+        return self.graph.create_node("call_function", target, args, {}, name=name)
+
+    def copy(
+        self, node: fx.Node, operand: Callable[[int, fx.Node | None], fx.Node | None], rows: Rows | None = None
+    ) -> fx.Node:
+        """``node`` on other operands; on rows, a baked size of the token axis becomes -1, what the rows have."""
         args, kwargs = map_operands(node, operand)
         target = node.target
-        on_rows = node in self.region.active_dim and node not in self.values
         if target in RESHAPES:
             # The layout of gathered rows is not the original's, so a view may need a copy.
             target = aten.reshape.default
-        if on_rows and node.target in (*RESHAPES, aten.expand.default):
+        if rows is not None and target in (aten.squeeze.dim, aten.squeeze.dims):
+            # A single active row is still a dimension.
+            own = operands(node)[0]
+            assert own is not None
+            given = [args[1]] if isinstance(args[1], int) else args[1]
+            dims = [dim % len(shape_of(own)) for dim in given]
+            target = aten.squeeze.dims
+            args = (args[0], [dim for dim in dims if same_size(shape_of(own)[dim], 1)])
+        if rows is not None and node.target in (*RESHAPES, aten.expand.default):
             # An inferred size would be a second -1.
             inferred = node.target in RESHAPES
             shape = shape_of(node)
             sizes = [shape[dim] if given == -1 and inferred else given for dim, given in enumerate(args[1])]
-            sizes[self.region.active_dim[node]] = -1
+            sizes[rows.dim] = -1
             args = (args[0], sizes, *args[2:])
         copied = self.graph.create_node("call_function", target, args, kwargs, name=node.name)
         copied.meta = {name: value for name, value in node.meta.items() if name != "val"}
         return copied
 
 
-EXPANSIONS = (aten.expand.default, aten.clone.default)
-
-
-def is_expansion(node: fx.Node) -> bool:
-    """Whether ``node`` repeats what it reads, so that a cache before it is smaller."""
-    if node.target is not aten.expand.default:
+def repeats_rows(node: fx.Node, region: Region) -> bool:
+    """Whether ``node`` only repeats rows that it reads, as for every head, so that a cache before it is smaller."""
+    (operand, *others) = operands(node) if node.op == "call_function" else [None]
+    if operand is None or others or operand not in region.rows or node in region.sources:
         return False
-    (operand,) = operands(node)
-    assert operand is not None
-    return not all(same_size(a, b) for a, b in zip(shape_of(operand)[::-1], shape_of(node)[::-1]))
-
-
-def cut(
-    source: fx.GraphModule, nodes: Sequence[fx.Node], outputs: Sequence[fx.Node], *, results_of: Any = None
-) -> Part:
-    """The graph of ``nodes`` as a module of its own; what they read from outside becomes its inputs."""
-    graph = fx.Graph()
-    inside = {node for node in nodes if node.op == "call_function"}
-    read = {operand for node in inside for operand in node.all_input_nodes} | set(outputs)
-    inputs = tuple(node for node in source.graph.nodes if node in read and node not in inside)
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in inputs:
-        copies[node] = graph.placeholder(node.name)
-        copies[node].meta = dict(node.meta)
-    for node in nodes:
-        if node in inside:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-            if node.target in RESHAPES:
-                # Caches keep the layout they were made with, which a view of the original's need not fit.
-                copies[node].target = aten.reshape.default
-    result = tuple(outputs) if results_of is None else results_of
-    graph.output(fx.map_arg(tuple(result), copies.__getitem__))
-    graph.eliminate_dead_code()
-    return Part(fx.GraphModule(source, graph), inputs, tuple(outputs))
+    if node.target in REPEATS:
+        return not all(same_size(a, b) for a, b in zip(shape_of(operand)[::-1], shape_of(node)[::-1]))
+    return node.target in MOVES and repeats_rows(operand, region)

@@ -10,6 +10,7 @@ from torch import fx
 from .axes import TokenAxes
 from .reach import descendants
 from .region import Region
+from .rows import streams_of
 from .rules import shape_of
 from .split import Split
 
@@ -21,11 +22,16 @@ class Watched:
     Attributes:
         batch_dim: its dimension of samples; None where all samples share it.
         token_dim: its token axis; None for a value that every token of a sample reads, such as a timestep.
+        shape: of the value with samples and tokens in dimensions of their own, which the dimensions above are in; None
+            where they are the value's.
+        start: position of its first token among those of all streams.
     """
 
     node: fx.Node
     batch_dim: int | None
     token_dim: int | None
+    shape: tuple[int, ...] | None = None
+    start: int = 0
 
 
 def find_watched(split: Split, region: Region, axes: TokenAxes, inputs: Iterable[fx.Node]) -> tuple[Watched, ...]:
@@ -35,12 +41,26 @@ def find_watched(split: Split, region: Region, axes: TokenAxes, inputs: Iterable
     row by itself. Everything else changes the rows that read it.
     """
     dynamic = descendants(inputs)
-    samples = {axes.class_of[entry, 0] for entry in region.entries}
     found = []
     for node in split.incremental.inputs:
         dims = axes.dims.get(node, ())
-        if node not in dynamic or len(dims) > 1 or (dims and node not in split.gathered):
-            continue
-        batch = next((dim for dim in range(len(shape_of(node))) if axes.class_of[node, dim] in samples), None)
-        found.append(Watched(node, batch, dims[0] if dims else None))
+        if node in dynamic and len(dims) <= 1 and not (dims and node not in split.gathered):
+            found.append(watched(node, dims[0] if dims else None, region, axes))
     return tuple(found)
+
+
+def watched(node: fx.Node, dim: int | None, region: Region, axes: TokenAxes) -> Watched:
+    """How rows of ``node``, which has tokens along ``dim``, are told apart."""
+    shape: list[int] = []
+    batch_dim = token_dim = None
+    wanted = (region.samples_axis, *axes.token_axes)
+    for own in range(len(shape_of(node))):
+        for axis, size in axes.axes.parts(node, own, wanted):
+            if axis == region.samples_axis and batch_dim is None:
+                batch_dim = len(shape)
+            elif own == dim and axis in axes.token_axes:
+                token_dim = len(shape)
+            shape.append(size)
+    start = 0 if dim is None else sum(axes.lengths[: streams_of(node, dim, axes)[0]])
+    is_cut = len(shape) > len(shape_of(node))
+    return Watched(node, batch_dim, token_dim, tuple(shape) if is_cut else None, start)

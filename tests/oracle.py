@@ -11,7 +11,7 @@ looks where the poison comes out. No rule about dimensions is involved.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,15 +31,27 @@ class Oracle:
 
     Args:
         captured: every token has a stable position, so a step that drops tokens comes from `pack`.
-        tokens: dimensions (of samples, of tokens) of the values, by node name, whose rows come from no other rows:
-            where tokens enter, and results of operators inside that mix tokens without being attention.
+        tokens: by node name, the values whose rows come from no other rows: where tokens enter, and results of
+            operators inside that mix tokens without being attention. Each with the number of the row,
+            ``sample * N + token``, at every element.
+        length: tokens N of a sample.
+        before: names of the nodes that every step computes anew for all tokens, before any row is cached.
     """
 
-    def __init__(self, captured: Capture, model: nn.Module, tokens: Mapping[str, tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        captured: Capture,
+        model: nn.Module,
+        tokens: Mapping[str, Tensor],
+        length: int,
+        before: Collection[str] = (),
+    ) -> None:
         self.graph = captured.graph_module.graph
         self.captured = captured
         self.model = model
         self.tokens = tokens
+        self.length = length
+        self.before = before
         self.stale: dict[fx.Node, Tensor] = {}
         self.rows: dict[fx.Node, Any] = {}
         """For each value that consists of rows a tensor of its shape: the row of an element, ``sample * N + token``."""
@@ -55,7 +67,7 @@ class Oracle:
             if node.op == "call_function":
                 values[node] = self.evaluate(node, values)
             if node.name in self.tokens:
-                self.rows[node] = numbered_rows(values[node].shape, *self.tokens[node.name])
+                self.rows[node] = self.tokens[node.name]
         output = next(node for node in self.graph.nodes if node.op == "output")
         return [self.merge(leaf, values[leaf]) if leaf in self.rows else values.get(leaf) for leaf in output.args[0]]
 
@@ -70,6 +82,8 @@ class Oracle:
     def evaluate(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         """The operator on all rows, stale ones where it reads rows of other tokens."""
         call = Call(node, values)
+        if node.name in self.before:
+            return call.run()
         if node not in self.merged:
             self.learn(call)
         for place in self.merged[node]:
@@ -79,6 +93,14 @@ class Oracle:
     def learn(self, call: Call) -> None:
         """Find out which rows the elements of the operator's value are, and of which operands it reads other rows."""
         known = {place: self.rows[leaf] for place, leaf in call.operands() if leaf in self.rows}
+        if call.node.name in self.tokens:
+            # It is told which rows these are; it reads them all.
+            self.merged[call.node] = set(known)
+            return
+        if call.node.target is aten.cat.default and (joined := call.rows_of_parts(known)) is not None:
+            self.rows[call.node] = joined
+            self.merged[call.node] = set()
+            return
         found = {place: call.rows_of_value(place, rows) for place, rows in known.items()}
         # Where tokens of two operands meet, queries and keys, the value's rows are those of the larger, else the first.
         ranked = sorted((place for place in found if found[place] is not None), key=lambda place: -size(known[place]))
@@ -97,8 +119,7 @@ class Oracle:
     def merge(self, node: fx.Node, fresh: Tensor) -> Tensor:
         """``where(active, fresh, stale)``, kept for the next step."""
         if node not in self.stale:
-            samples, length = self.active.shape[0], int(self.rows[node].max() + 1) // self.active.shape[0]
-            is_active = torch.zeros(samples, length, dtype=torch.bool).scatter(1, self.active, True)
+            is_active = torch.zeros(len(self.active), self.length, dtype=torch.bool).scatter(1, self.active, True)
             assert node in self.stale_before or is_active.all(), "the first step must compute every token"
             stale = self.stale_before.get(node, fresh)
             self.stale[node] = torch.where(is_active.flatten()[self.rows[node]], fresh, stale)
@@ -128,15 +149,15 @@ class Call:
         return target(*args, **kwargs)  # type: ignore[operator]
 
     def rows_of_value(self, place: int, rows: Any) -> Any:
-        """The rows of the value if each of its elements reads one row of the operand and every row is read."""
+        """The rows of the value if each of its elements reads one row of the operand."""
         if self.node.target is operator.getitem:
             return rows[self.leaves[1]]
         if self.is_pointwise:
             return rows.broadcast_to(self.run().shape)
-        count = int(rows.max()) + 1
+        numbers = rows.unique()
         read = [torch.zeros(value.shape, dtype=torch.long) for value in pytree.tree_leaves(self.run())]
         # Rows whose number has a bit are poisoned, then the others: an element that changes both times reads several.
-        for bit in range(max(count - 1, 1).bit_length()):
+        for bit in range(max(int(numbers.max()), 1).bit_length()):
             one = self.changed_by(place, (rows >> bit) % 2 == 1)
             other = self.changed_by(place, (rows >> bit) % 2 == 0)
             if any(((a == b) & a).any() for a, b in zip(one, other)):
@@ -145,9 +166,15 @@ class Call:
                 torch.where(known == UNOWNED, known, torch.where(a | b, known + (a.long() << bit), UNOWNED))
                 for known, a, b in zip(read, one, other)
             ]
-        if any(len(own.unique()) != count or own.min() == UNOWNED for own in read):
+        if any(not torch.isin(own, numbers).all() for own in read):
             return None
         return read if isinstance(self.run(), (tuple, list)) else read[0]
+
+    def rows_of_parts(self, known: Mapping[int, Tensor]) -> Tensor | None:
+        """The rows of several streams of tokens joined to one tensor, if each part consists of rows of its own."""
+        joins_streams = len(self.leaves) - 1 == len(known) and len({int(rows.min()) for rows in known.values()}) > 1
+        places = [place for place, leaf in enumerate(self.leaves) if isinstance(leaf, fx.Node)]
+        return torch.cat([known[place] for place in places], self.leaves[-1]) if joins_streams else None
 
     def changed_by(self, place: int, poisoned: Tensor) -> list[Tensor]:
         """Which elements of the value differ when the ``poisoned`` elements of an operand do."""
@@ -155,16 +182,8 @@ class Call:
         before = operand if operand.is_floating_point() else torch.zeros_like(operand)
         after = before.masked_fill(poisoned, float("nan") if operand.is_floating_point() else 1)
         runs = [pytree.tree_leaves(self.run(**{f"at{place}": value})) for value in (before, after)]
-        return [(a != b) & (a == a) for a, b in zip(*runs)]
-
-
-def numbered_rows(shape: torch.Size, sample_dim: int, token_dim: int) -> Tensor:
-    """``sample * N + token`` at every element."""
-    numbers = torch.arange(shape[sample_dim] * shape[token_dim]).view(shape[sample_dim], shape[token_dim])
-    order = [sample_dim, token_dim]
-    numbers = numbers if sample_dim < token_dim else numbers.T
-    view = [size if dim in order else 1 for dim, size in enumerate(shape)]
-    return numbers.reshape(view).expand(shape)
+        # Another memory layout may round differently, which is no change.
+        return [~torch.isclose(a, b, rtol=1e-5, atol=1e-9) & (a == a) for a, b in zip(*runs)]
 
 
 def size(rows: Any) -> int:

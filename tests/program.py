@@ -8,41 +8,65 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from marche_fx.passes.plan import make_plan
-from marche_fx.passes.split import Part, split
+from marche_fx.passes.cut import Part
+from marche_fx.passes.layout import Layout
+from marche_fx.passes.plan import Plan, make_plan
+from marche_fx.passes.split import split
+from tests.oracle import Oracle
 
 
 class Program:
     """A step of ``model`` rewritten for active tokens, with the caches of one session."""
 
-    def __init__(self, model: nn.Module, step: str, args: Sequence[Any]) -> None:
+    def __init__(self, model: nn.Module, step: str, args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> None:
         self.model = model
-        self.plan = make_plan(model, step, tuple(args))
-        self.split = split(self.plan.dense.graph_module, self.plan.region, self.plan.sites)
+        self.plan = make_plan(model, step, tuple(args), kwargs)
+        self.split = split(self.plan.dense.graph_module, self.plan.axes, self.plan.region, self.plan.sites)
         self.reset()
 
     def reset(self) -> None:
-        self.caches = [torch.zeros(spec.shape, dtype=spec.value.meta["val"].dtype) for spec in self.split.caches]
+        self.caches = [torch.zeros(spec.shape, dtype=spec.dtype) for spec in self.split.caches]
 
-    @property
-    def tokens(self) -> dict[str, tuple[int, int]]:
-        """What the oracle must be told: where rows start, and their dimensions of samples and tokens."""
-        region = self.plan.region
-        return {node.name: (region.batch_dim[node], region.active_dim[node]) for node in region.sources}
+    def oracle(self) -> Oracle:
+        """The interpreter that this must agree with, at the start of a session."""
+        before = {node.name for node in self.plan.graph.nodes if self.plan.region.is_before(node)}
+        return Oracle(self.plan.dense, self.model, entered_rows(self.plan), self.plan.axes.length, before)
 
-    def step(self, inputs: Sequence[Tensor], active: Tensor) -> list[Any]:
-        """The step's results when the tokens ``active [B, A]`` are recomputed."""
-        state = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
+    def step(self, inputs: Sequence[Tensor], *active: Tensor) -> list[Any]:
+        """The step's results when the tokens ``active [B, A]`` of each stream are recomputed."""
+        state: dict[str, Tensor] = dict(self.model.named_parameters(remove_duplicate=False))
+        state |= dict(self.model.named_buffers(remove_duplicate=False))
         values: dict[fx.Node, Any] = {node: state[path] for node, path in self.plan.dense.weights.items()}
         values |= self.plan.dense.constants
         values |= dict(zip(self.plan.inputs, inputs, strict=True))
         values |= dict(zip(self.split.prologue.outputs, call(self.split.prologue, values), strict=True))
-        samples = torch.arange(len(active))[:, None]
-        queried = torch.ones_like(active, dtype=torch.bool)
-        call(self.split.incremental, values, [samples, active, queried], self.caches)
+        samples = torch.arange(len(active[0]))[:, None]
+        queried = [torch.ones_like(positions, dtype=torch.bool) for positions in active]
+        call(self.split.incremental, values, [samples, *active, *queried], self.caches)
         values |= {spec.value: cache for spec, cache in zip(self.split.caches, self.caches)}
         # A result may be a cache itself, which the next step overwrites.
         return [value.clone() for value in call(self.split.epilogue, values)]
+
+
+def entered_rows(plan: Plan) -> dict[str, Tensor]:
+    """What the oracle must be told: where rows start, and which row, of all streams, each element there is."""
+    region, axes = plan.region, plan.axes
+    found = {}
+    for node in region.sources:
+        start = sum(axes.lengths[: region.rows[node].streams[0]])
+        rows = numbered(region.layouts[node], start, axes.length)
+        found[node.name] = rows.reshape(node.meta["val"].shape)
+    return found
+
+
+def numbered(layout: Layout, start: int, tokens: int) -> Tensor:
+    """``sample * tokens + token`` at every element of a value with samples and tokens in dimensions of their own."""
+    rank = len(layout.shape)
+    sample, token = (
+        torch.arange(layout.shape[dim]).view([-1 if own == dim else 1 for own in range(rank)])
+        for dim in (layout.batch_dim, layout.token_dim)
+    )
+    return (sample * tokens + start + token).expand(layout.shape)
 
 
 def call(part: Part, values: dict[fx.Node, Any], before: Iterable[Any] = (), after: Iterable[Any] = ()) -> Any:

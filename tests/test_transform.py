@@ -22,6 +22,7 @@ from marche_fx.session import StepRecord
 from marche_fx.transform import optimization_of
 from tests.networks import MaskedTextModel, Transformer, small_mar
 from tests.oracle import Oracle
+from tests.program import entered_rows
 
 FULL = FullRefresh()
 
@@ -231,9 +232,7 @@ def test_a_session_computes_what_the_oracle_says(data: st.DataObject) -> None:
             must = (ids != before) | asked | torch.tensor(number == 0)
             if oracle is None:
                 plan = step.programs[0].plan
-                region = plan.region
-                rows = {node.name: (region.batch_dim[node], region.active_dim[node]) for node in region.sources}
-                oracle = Oracle(plan.dense, model, rows)
+                oracle = Oracle(plan.dense, model, entered_rows(plan), plan.axes.length)
             (expected,) = oracle.step([ids, time], expected_active(must, priorities[number], count))
             assert (found - expected[asked]).abs().max() <= 1e-10 if asked.any() else not len(found)
             assert (result.clone() - expected).abs().max() <= 1e-10

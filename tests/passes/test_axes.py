@@ -22,7 +22,7 @@ aten = torch.ops.aten
 
 
 def axes_of(graph: fx.Graph) -> TokenAxes:
-    return find_token_axes(graph, find_attention_sites(graph))
+    return find_token_axes(graph, find_attention_sites(graph), graph.find_nodes(op="placeholder"))
 
 
 def marked(graph: fx.Graph) -> str:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from marche_fx.errors import CaptureError, UnsupportedModelError
 from marche_fx.models.mar import MAR
@@ -211,10 +212,37 @@ class Counts(nn.Module):
 
 
 def test_a_step_that_writes_a_buffer_is_refused() -> None:
-    with pytest.raises(UnsupportedModelError, match="forward writes the buffer 'calls'"):
+    line = Counts.forward.__code__.co_firstlineno + 1
+    match = rf"Counts\.forward writes the buffer 'calls' in aten\.add \(test_capture\.py:{line}\)"
+    with pytest.raises(UnsupportedModelError, match=match):
         capture(Counts().eval(), "forward", (torch.randn(3),))
 
 
-def test_a_branch_on_values_is_refused() -> None:
-    with pytest.raises(CaptureError, match=r"cannot capture Function\.forward.*(?s:.)*draft_export"):
+def test_a_branch_on_values_is_refused_by_its_line() -> None:
+    with pytest.raises(
+        CaptureError, match=r"cannot capture Function\.forward \(test_capture\.py:\d+, `.*(?s:.)*torch\.where"
+    ):
         capture_function(lambda x: x if x.sum() > 0 else -x, torch.randn(3))
+
+
+def test_an_operator_that_export_does_not_know_is_named_with_its_line() -> None:
+    with pytest.raises(CaptureError, match=r"\(test_capture\.py:\d+, `.*numpy.*(?s:.)*draft_export"):
+        capture_function(lambda x: x + float(x.numpy().sum()), torch.randn(3))
+
+
+def test_inactive_dropout_is_not_random() -> None:
+    def attend(x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(F.dropout(x, 0.5, training=False), x, x, dropout_p=0.0)
+
+    capture_function(attend, torch.randn(1, 3, 4))
+    with pytest.raises(UnsupportedModelError, match=r"draws random numbers in aten\.native_dropout"):
+        capture_function(lambda x: F.dropout(x, 0.5, training=True), torch.randn(3))
+
+
+def test_plain_values_of_any_type_are_baked_in() -> None:
+    model = Function(lambda x, dtype, device, text: x.to(device, dtype) + len(text)).eval()
+    x = torch.randn(3)
+    captured = capture(model, "forward", (x, torch.float64, torch.device("cpu"), "ab"))
+    assert torch.equal(run(captured, model, x, None, None, None)[0], x.double() + 2)
+    assert captured.accepts((x, torch.float64, torch.device("cpu"), "ab"), {})
+    assert not captured.accepts((x, torch.float32, torch.device("cpu"), "ab"), {})

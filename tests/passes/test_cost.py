@@ -14,7 +14,7 @@ from tests.program import Program
 
 def cost_of(program: Program) -> Cost:
     plan = program.plan
-    return step_cost(plan.graph, plan.axes, plan.region, plan.samples)
+    return step_cost(plan.graph, plan.axes, plan.region)
 
 
 @pytest.mark.parametrize("active", [2, 5, 9])
@@ -27,7 +27,7 @@ def test_the_count_is_what_pytorch_counts(active: int) -> None:
     # The fused kernel for CPUs is not known to PyTorch's counter, its parts are.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
         program.step([x], torch.arange(active).expand(3, active))
-    assert cost_of(program).incremental(active) == counted.get_total_flops()
+    assert cost_of(program).incremental([active]) == counted.get_total_flops()
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
         model(x)
     assert cost_of(program).original() == counted.get_total_flops()
@@ -36,6 +36,6 @@ def test_the_count_is_what_pytorch_counts(active: int) -> None:
 def test_what_runs_in_full_does_not_shrink() -> None:
     program = Program(WithConvolution(9, 8, 2).eval(), "forward", [torch.randn(3, 9, 8)])
     cost = cost_of(program)
-    rows = cost.incremental(4) - cost.incremental(2)
-    assert rows == pytest.approx(2 * 3 * (cost.per_row + 9 * cost.per_pair))
+    rows = cost.incremental([4]) - cost.incremental([2])
+    assert rows == pytest.approx(2 * 3 * (cost.streams[0].per_row + 9 * cost.streams[0].per_pair))
     assert cost.original(9) == cost.original()

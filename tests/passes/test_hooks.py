@@ -37,7 +37,7 @@ class SelfAttention(nn.Module):
 def test_the_attention_that_keys_received_becomes_an_output() -> None:
     program = Program(SelfAttention(4).eval(), "forward", [torch.zeros(2, 5, 4)])
     before = graph_text(program.split.incremental.module.graph)
-    hooked = emit_attention(program.split, program.plan.sites)
+    hooked = emit_attention(program.split, program.plan.sites, program.plan.axes, program.plan.region)
     after = graph_text(hooked.incremental.module.graph)
     assert before.endswith("\nreturn ")
     signal = f"attention_received(squeeze, update_cache, queried, {1 / math.sqrt(2)}, None)"
@@ -52,9 +52,9 @@ return div_scalar"""
 def received(model: nn.Module, args: list[Tensor], active: Tensor, queried: Tensor, sites: int) -> Tensor:
     """The signal that a rewritten model emits after a step in full and one of ``active`` tokens."""
     program = Program(model, "forward", args)
-    chosen = observable_sites(program.split, program.plan.sites)[:sites]
+    chosen = observable_sites(program.split, program.plan.sites, program.plan.axes, program.plan.region)[:sites]
     assert len(chosen) == sites
-    program.split = emit_attention(program.split, chosen)
+    program.split = emit_attention(program.split, chosen, program.plan.axes, program.plan.region)
     state = dict(model.named_parameters()) | dict(model.named_buffers())
     values = {node: state[path] for node, path in program.plan.dense.weights.items()}
     values |= program.plan.dense.constants | dict(zip(program.plan.inputs, args, strict=True))
@@ -115,8 +115,8 @@ def test_written_out_attention_gives_its_own_weights() -> None:
 def test_sites_without_a_dimension_of_heads_are_not_observed() -> None:
     model = Transformer(7, 8, 2, attention=FoldedAttention).eval()
     program = Program(model, "forward", [torch.randn(2, 7, 8)])
-    assert observable_sites(program.split, program.plan.sites) == []
-    assert emit_attention(program.split, []) is program.split
+    assert observable_sites(program.split, program.plan.sites, program.plan.axes, program.plan.region) == []
+    assert emit_attention(program.split, [], program.plan.axes, program.plan.region) is program.split
 
 
 def test_where_nobody_is_queried_all_active_tokens_count() -> None:
@@ -127,6 +127,6 @@ def test_where_nobody_is_queried_all_active_tokens_count() -> None:
 
 def test_einsum_attention_is_not_mistaken() -> None:
     program = Program(Transformer(7, 8, 2, attention=EinsumAttention).eval(), "forward", [torch.randn(2, 7, 8)])
-    for site in observable_sites(program.split, program.plan.sites):
+    for site in observable_sites(program.split, program.plan.sites, program.plan.axes, program.plan.region):
         assert site.scores is not None
         assert site.scores.meta["val"].shape == (2, 2, 7, 7)

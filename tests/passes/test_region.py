@@ -32,7 +32,7 @@ def marked(plan: Plan) -> str:
     lines = []
     for node in plan.graph.nodes:
         if node.op == "call_function":
-            place = "rows" if node in region.active_dim else "full" if node in region.full else None
+            place = "rows" if node in region.rows else "full" if node in region.full else None
             place = place or ("before" if region.is_before(node) else "after")
             lines.append(f"{place:6} {node.name}")
     return "\n".join(lines)
@@ -91,7 +91,7 @@ def test_a_timestep_is_no_entry() -> None:
 def test_attention_under_a_mask_of_the_ids_runs_on_rows() -> None:
     plan = plan_of(PaddedTextModel(7, 12, 2), torch.ones(3, 7, dtype=torch.long))
     assert names(plan.region.entries) == {"leaves_0"}
-    assert {"matmul", "softmax", "matmul_1"} <= names(plan.region.active_dim)
+    assert {"matmul", "softmax", "matmul_1"} <= names(plan.region.rows)
 
 
 def test_what_mixes_tokens_without_being_attention_runs_in_full() -> None:
@@ -99,10 +99,19 @@ def test_what_mixes_tokens_without_being_attention_runs_in_full() -> None:
     assert names(plan.region.full) == {"convolution"}
 
 
-def test_tokens_in_the_first_dimension_are_refused() -> None:
+def test_samples_are_found_behind_tokens() -> None:
     def tokens_first(x: Tensor) -> Tensor:
         y = x.transpose(0, 1)
         return F.scaled_dot_product_attention(y, y, y)
 
-    with pytest.raises(UnsupportedModelError, match=r"tokens are the first dimension.*samples first"):
-        plan_of(Function(tokens_first), torch.randn(5, 2, 4))
+    region = plan_of(Function(tokens_first), torch.randn(5, 2, 4)).region
+    assert region.samples == 2
+    assert {(layout.batch_dim, layout.token_dim) for layout in region.layouts.values()} == {(1, 0), (0, 1)}
+
+
+def test_tokens_without_samples_are_refused() -> None:
+    def unbatched(x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(x, x, x)
+
+    with pytest.raises(UnsupportedModelError, match=r"tokens are the first dimension.*expects samples"):
+        plan_of(Function(unbatched), torch.randn(5, 4))

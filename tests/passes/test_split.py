@@ -27,7 +27,6 @@ from tests.networks import (
     WithConvolution,
     small_mar,
 )
-from tests.oracle import Oracle
 from tests.program import Program
 
 aten = torch.ops.aten
@@ -222,7 +221,7 @@ def check_against_oracle(
     case: Case, model: nn.Module, program: Program, shape: Shape, steps: Sequence[Tensor], dtype: torch.dtype, seed: int
 ) -> None:
     program.reset()
-    oracle = Oracle(program.plan.dense, model, program.tokens)
+    oracle = program.oracle()
     generator = torch.Generator().manual_seed(seed)
     for active in steps:
         arguments = drawn(case, shape, generator, dtype)
