@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 import threading
 import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +18,10 @@ from torch.utils import _pytree as pytree
 
 from .errors import ArgumentError, UnsupportedModelError
 from .lazy import LateTensor, resolved
+from .passes.arguments import closed, opened
 from .passes.plan import Plan, make_plan
 from .passes.source import describe
+from .passes.structure import changed_attributes, structure
 from .refresh import Refresh, RefreshPolicy
 from .runtime import Program, StepState, Values
 from .session import Session, StepRecord, current_session, open_session
@@ -24,11 +29,17 @@ from .verify import check_equal
 
 Query = Callable[..., Tensor]
 
+OWN_CODE = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
+"""Folders whose frames a warning looks past."""
+
 SIGNATURES = 8
 """Captures of one step after which a warning says that its arguments keep changing."""
 
 LOST_SESSIONS = 3
 """Calls outside of a session after which a warning says that nothing is cached."""
+
+Form = tuple[int, tuple[str, ...]]
+"""How arguments are passed: how many by position, and the names of the others."""
 
 
 @dataclass
@@ -46,7 +57,7 @@ class OptimizedStep:
     """Callable in place of ``model.name``: captures at the first call, then computes active tokens only.
 
     Args:
-        model: the original, of which the step is captured and whose weights are read at every call.
+        model: a shallow copy of the original, of which the step is captured and whose weights are read at every call.
         order: number of this step method among the model's. is_last: whether it is the one whose results the decoding
             loop reads, so that queries and attention are about it.
     """
@@ -59,12 +70,18 @@ class OptimizedStep:
         self.settings = settings
         self.owner: Any = None
         self.programs: list[Program] = []
+        self.structure = structure(model)
+        self.forms: dict[tuple[str, ...], Form] = {}
+        """For each set of arguments by name, how they were first passed."""
         self.lock = threading.Lock()
         self.calls_outside = 0
         self.warned: set[str] = set()
 
+    # Its graphs are compiled one by one; a torch.compile around the model stops here.
+    @torch._disable_dynamo
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = resolved((args, kwargs))
+        args, kwargs = resolved(opened((args, kwargs)))
+        self.owner.update(self.model)
         self.refuse_gradients(args, kwargs)
         session = current_session(self.owner)
         with torch.no_grad():
@@ -74,20 +91,57 @@ class OptimizedStep:
             with open_session(self.owner) as throwaway:
                 return resolved(self.call(throwaway, args, kwargs))
 
-    def call(self, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(self, session: Session, given_args: tuple[Any, ...], given_kwargs: dict[str, Any]) -> Any:
+        args, kwargs = self.as_first_passed(given_args, given_kwargs)
+        if not any(program in session.states for program in self.programs):
+            with self.lock:
+                self.drop_outdated()
         program = self.program(args, kwargs)
+        self.warn_of_new_length(session, program)
         state = session.state(program)
         values = program.begin(args, kwargs)
         verify = self.settings.verify and state.is_new and not program.verified
-        expected = getattr(self.model, self.name)(*args, **kwargs) if verify else None
+        expected = self.original(given_args, given_kwargs) if verify else None
         session.read_pending(program)
         pending = PendingStep(self, session, state, values, expected)
         session.pending[program] = weakref.ref(pending)
-        queried = self.queried(program, args, kwargs)
-        if queried is None and program.is_late:
+        queried = self.queried(program, given_args, given_kwargs)
+        if queried is None and program.is_late and pending.can_wait:
             return pending.late_results()
         pending.run(queried)
         return pending.tree()
+
+    def original(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = closed((args, kwargs))
+        return getattr(self.model, self.name)(*args, **kwargs)
+
+    def as_first_passed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The same call with each argument passed as it first was, so that one capture serves both ways."""
+        form = (len(args), tuple(kwargs))
+        if form in self.forms.values():
+            return args, kwargs
+        try:
+            signature = inspect.signature(getattr(self.model, self.name))
+            arguments = signature.bind(*args, **kwargs).arguments
+        except (TypeError, ValueError):
+            return args, kwargs
+        kinds = {name: signature.parameters[name].kind for name in arguments}
+        if inspect.Parameter.VAR_POSITIONAL in kinds.values():
+            return args, kwargs
+        extra: dict[str, Any] = {}
+        for name in [name for name, kind in kinds.items() if kind is inspect.Parameter.VAR_KEYWORD]:
+            extra = arguments.pop(name)
+        by_name = {**arguments, **extra}
+        count, names = self.forms.setdefault((*arguments, *sorted(extra)), form)
+        positional = list(arguments)[:count]
+        return tuple(by_name[name] for name in positional), {name: by_name[name] for name in names}
+
+    def drop_outdated(self) -> None:
+        """Forget what was captured of a model that has other modules, hooks or attributes by now."""
+        now = structure(self.model)
+        if changed_attributes(self.structure, now):
+            self.structure = now
+            self.programs = []
 
     def program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         """The rewritten step for arguments of this kind, captured if it is the first time."""
@@ -96,7 +150,9 @@ class OptimizedStep:
                 if program.accepts(args, kwargs):
                     return program
             plan = make_plan(self.model, self.name, args, kwargs)
-            if self.settings.strict and plan.region.full:
+            # A capture may have the model make a table for a new length.
+            self.drop_outdated()
+            if self.settings.strict and plan.in_full:
                 raise UnsupportedModelError(strict_message(plan))
             sites = self.settings.policy.sites if self.is_last else 0
             program = Program(plan, self.model, sites=sites, compile=self.settings.compile)
@@ -104,7 +160,7 @@ class OptimizedStep:
             if len(self.programs) == SIGNATURES:
                 self.warn_once(
                     f"{self.name} was captured for {SIGNATURES} kinds of arguments (shapes, dtypes, devices, plain "
-                    "values). Each costs a capture; pad inputs to few shapes."
+                    "values). Each costs a capture; pad inputs to few shapes, and pass numbers that change as tensors."
                 )
             return program
 
@@ -112,12 +168,13 @@ class OptimizedStep:
         """What the user's query says of these arguments, bool ``[B, N]``."""
         if self.settings.query is None or not self.is_last:
             return None
+        args, kwargs = closed((args, kwargs))
         found = self.settings.query(*args, **kwargs)
-        shape = (program.samples, program.tokens)
+        shape = program.read_shape
         if not isinstance(found, Tensor) or found.dtype is not torch.bool or tuple(found.shape) != shape:
             got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise ArgumentError(f"query must return a bool tensor {shape} for {self.name}, got {got}")
-        return found
+        return program.among_all_tokens(found)
 
     def refuse_gradients(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         kind = type(self.model).__name__
@@ -133,6 +190,19 @@ class OptimizedStep:
                 "Decode under torch.no_grad() or torch.inference_mode()."
             )
 
+    def warn_of_new_length(self, session: Session, program: Program) -> None:
+        """Say once that a session computes every token anew because their number changed."""
+        if program in session.states:
+            return
+        before = [own.tokens for own in session.states if own in self.programs and own.samples == program.samples]
+        if before and program.tokens not in before:
+            self.warn_once(
+                f"{self.name} was called with {program.tokens} tokens after {before[-1]} in the same session. Cached "
+                "rows belong to one length, so every token is computed anew, and each new length costs a capture. Pad "
+                "to a fixed length to keep them.",
+                topic="length",
+            )
+
     def count_outside(self) -> None:
         self.calls_outside += 1
         if self.calls_outside == LOST_SESSIONS:
@@ -141,10 +211,14 @@ class OptimizedStep:
                 "Decode inside `with marche_fx.decoding(model):`."
             )
 
-    def warn_once(self, message: str) -> None:
-        if message not in self.warned:
-            self.warned.add(message)
-            warnings.warn(message, stacklevel=4)
+    def warn_once(self, message: str, topic: str = "") -> None:
+        """Warn where the user's code called, unless it was about the same topic before; the message when omitted."""
+        if (topic or message) not in self.warned:
+            self.warned.add(topic or message)
+            level, frame = 1, sys._getframe()
+            while frame.f_back is not None and frame.f_code.co_filename.startswith(OWN_CODE):
+                level, frame = level + 1, frame.f_back
+            warnings.warn(message, stacklevel=level)
 
 
 class PendingStep:
@@ -166,6 +240,12 @@ class PendingStep:
     @property
     def program(self) -> Program:
         return self.state.program
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether every result is a tensor, or known: a number has no stand-in."""
+        computed = [leaf.meta["val"] for leaf in self.program.plan.results if isinstance(leaf, fx.Node)]
+        return all(isinstance(value, Tensor) for value in computed)
 
     def read(self, queried: Tensor | None) -> list[Any]:
         """The results as leaves, with the ``queried`` rows ``[B, N]`` computed by this call, unless a later one ran."""
@@ -190,11 +270,12 @@ class PendingStep:
             self.leaves = self.state.results(self.values)
         self.history.leave(self.step.order, active, attention)
         self.computed = self.computed.scatter(1, active.positions, True)
-        self.session.records.append(StepRecord(self.step.name, self.program, active.count, active.visible))
+        self.session.records.append(StepRecord(self.step.name, self.program, active.counts, active.visible))
         if queried is None and self.program.is_late and not active.complete:
             self.step.warn_once(
-                f"a result of {self.step.name} was read as a whole, and only {active.count} of its {active.visible} "
-                "tokens were recomputed. Read the rows you need, as in logits[rows], or pass query= to transform."
+                f"a result of {self.step.name} was read as a whole, and only {sum(active.counts)} of its "
+                f"{active.visible} tokens were recomputed. Read the rows you need, as in logits[rows], or pass query= to transform.",
+                topic="read as a whole",
             )
         if self.expected is not None:
             check_equal(self.step.name, self.tree(), self.expected)
@@ -203,12 +284,12 @@ class PendingStep:
 
     def tree(self) -> Any:
         assert self.leaves is not None
-        return pytree.tree_unflatten(self.leaves, self.program.plan.dense.out_spec)
+        return closed(pytree.tree_unflatten(self.leaves, self.program.plan.dense.out_spec))
 
     def late_results(self) -> Any:
         """Stand-ins for the results, which compute them when they are read."""
         leaves = [self.late_result(number, leaf) for number, leaf in enumerate(self.program.plan.results)]
-        return pytree.tree_unflatten(leaves, self.program.plan.dense.out_spec)
+        return closed(pytree.tree_unflatten(leaves, self.program.plan.dense.out_spec))
 
     def late_result(self, number: int, leaf: Any) -> Any:
         like = leaf.meta["val"] if isinstance(leaf, fx.Node) else None
@@ -232,7 +313,7 @@ class PendingStep:
 
 def strict_message(plan: Plan) -> str:
     """Which operators keep a region from running on active tokens alone."""
-    found = "\n".join(f"- {describe(node)}" for node in plan.graph.nodes if node in plan.region.full)
+    found = "\n".join(f"- {describe(node)}" for node in plan.in_full)
     return (
         f"strict=True, and these operators of {plan.dense.step} would run on all tokens:\n{found}\n"
         "Without strict they run in full on cached rows, which is right but slower."

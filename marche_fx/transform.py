@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+import torch
 from torch import nn
 
-from .errors import ArgumentError
+from .errors import ArgumentError, UnsupportedModelError
 from .lazy import resolved
 from .refresh import RefreshPolicy, SelectiveRefresh
 from .session import Session, current_session, open_session
@@ -27,14 +29,37 @@ KNOWN_LOOPS = ("sample_tokens",)
 """Method names of MAR and its descendants; any other model's step is ``forward``."""
 
 
+WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
+"""Classes whose forward moves weights between devices before it computes."""
+
+
 class Optimization:
     """What was done to one model: its steps, and the last session that ended, for `report`."""
 
-    def __init__(self, model: nn.Module, steps: dict[str, OptimizedStep], settings: Settings) -> None:
+    def __init__(
+        self, model: nn.Module, steps: dict[str, OptimizedStep], loops: Sequence[str], settings: Settings
+    ) -> None:
         self.model = model
         self.steps = steps
+        self.replaced = (*steps, *loops)
         self.settings = settings
         self.last_session: Session | None = None
+        self.optimized: weakref.ref[nn.Module] | None = None
+
+    def update(self, view: nn.Module) -> None:
+        """Give a copy of the original the attributes that the transformed model has by now."""
+        optimized = None if self.optimized is None else self.optimized()
+        if optimized is not None:
+            attributes = {**vars(optimized)}
+            for name in (ATTRIBUTE, *self.replaced):
+                del attributes[name]
+            vars(view).update(attributes)
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise ArgumentError(
+            "a transformed model holds captured graphs, which cannot be copied or saved. Copy the original and "
+            "transform the copy; save the weights, as in torch.save(model.state_dict(), path)."
+        )
 
     @contextmanager
     def session(self, *, is_loop: bool = False) -> Iterator[Session]:
@@ -59,6 +84,12 @@ def transform(
     The result is of the same class and shares the model's parameters; its step and loop methods are replaced, the model
     itself is left alone. A step is captured at its first call.
 
+    Weights are read at every call: those changed in place, replaced, moved or cast later are used. Rows cached in the
+    same session stay as the old weights made them until they are recomputed, so change weights between sessions. Other
+    modules, hooks and attributes set on the result, also in its config, count from the next session on; the step is
+    then captured again. A hook inside the model becomes part of the graph: what it returns counts, what else it does
+    happens at the capture only.
+
     Args:
         refresh: which cached tokens to recompute beside those that changed and those that will be read;
             `SelectiveRefresh` when omitted.
@@ -74,6 +105,7 @@ def transform(
 
     Raises:
         ArgumentError: an argument has the wrong type, or the model has no such method.
+        UnsupportedModelError: the model is wrapped for several devices.
 
     At the first call of a step, `UnsupportedModelError`, `CaptureError` or `EquivalenceError` may be raised.
     """
@@ -81,6 +113,7 @@ def transform(
         raise ArgumentError(f"transform takes a torch.nn.Module, got {type(model).__name__}")
     if hasattr(model, ATTRIBUTE):
         raise ArgumentError("the model is already transformed; transform the original with other arguments instead")
+    refuse_wrappers(model)
     if query is not None and not callable(query):
         raise ArgumentError(f"query must be callable, got {type(query).__name__}")
     policy = SelectiveRefresh() if refresh is None else refresh
@@ -92,12 +125,15 @@ def transform(
 
     settings = Settings(policy, query, compile, verify, strict)
     last = len(steps) - 1
+    # Captured in place of the original, so that attributes set on the result count and the original stays as it is.
+    view = copy.copy(model)
     replaced = {
-        name: OptimizedStep(model, name, order, is_last=order == last, settings=settings)
+        name: OptimizedStep(view, name, order, is_last=order == last, settings=settings)
         for order, name in enumerate(steps)
     }
-    optimization = Optimization(model, replaced, settings)
+    optimization = Optimization(model, replaced, loops, settings)
     optimized = copy.copy(model)
+    optimization.optimized = weakref.ref(optimized)
     optimized.__dict__[ATTRIBUTE] = optimization
     for name, optimized_step in replaced.items():
         optimized_step.owner = optimization
@@ -105,6 +141,19 @@ def transform(
     for name in loops:
         optimized.__dict__[name] = in_session(optimized, name, optimization)
     return optimized
+
+
+def refuse_wrappers(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ArgumentError("transform takes the Python module that torch.jit compiled, not the ScriptModule")
+    for path, module in model.named_modules():
+        kinds = {kind.__name__ for kind in type(module).__mro__}
+        wrapper = next((name for name in WRAPPERS if name in kinds), None)
+        if wrapper is not None:
+            raise UnsupportedModelError(
+                f"{path or 'the model'} is wrapped in {wrapper}, which moves weights while it runs. Transform the "
+                "model inside, on one device: marche_fx.transform(model.module) where the wrapper has it."
+            )
 
 
 def method_names(

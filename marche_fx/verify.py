@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .errors import EquivalenceError
+from .passes.arguments import opened
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference that rounding explains, relative to the largest element of the result."""
@@ -20,9 +21,11 @@ def check_equal(step: str, ours: Any, original: Any) -> None:
     Raises:
         EquivalenceError: names the result and its worst element.
     """
-    left, right = pytree.tree_leaves(ours), pytree.tree_leaves(original)
+    (left, own_spec), (right, spec) = pytree.tree_flatten(opened(ours)), pytree.tree_flatten(opened(original))
     if len(left) != len(right):
         raise EquivalenceError(f"{step} returned {len(left)} values, the original {len(right)}")
+    if own_spec != spec:
+        raise EquivalenceError(f"{step} returned {own_spec}, the original {spec}")
     for number, (a, b) in enumerate(zip(left, right, strict=True)):
         if isinstance(b, Tensor):
             check_tensor(f"result {number} of {step}", a, b)
@@ -51,6 +54,7 @@ def check_tensor(name: str, ours: Tensor, original: Tensor) -> None:
         raise EquivalenceError(
             f"{name} differs from the original's by up to {float(difference.flatten()[worst]):.3g}, more than the "
             f"{bound:.3g} that {original.dtype} explains: at {place} it is {float(ours[place]):.6g} and should be "
-            f"{float(original[place]):.6g}. This is a bug in marche_fx: please report the model. transform(..., "
-            "verify=False) skips this check."
+            f"{float(original[place]):.6g}. If the original gives one result and then another for the same arguments "
+            "(numbers from random or numpy, a counter), it cannot be cached. If not, this is a bug in marche_fx: "
+            "please report the model. transform(..., verify=False) skips this check."
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -97,6 +100,38 @@ def test_any_other_use_asks_for_all_and_gives_what_the_tensor_would(use: Callabl
     assert torch.equal(use(late(reader)), use(VALUE))
     assert reader.asked
     assert all(rows is None for rows in reader.asked)
+
+
+def saved(z: Tensor) -> Tensor:
+    file = io.BytesIO()
+    torch.save({"z": z}, file)
+    file.seek(0)
+    return torch.load(file)["z"]
+
+
+@pytest.mark.parametrize("through", [copy.copy, copy.deepcopy, lambda z: pickle.loads(pickle.dumps(z)), saved])
+def test_a_copy_or_a_file_holds_the_value(through: Callable[[Tensor], Tensor]) -> None:
+    found = through(late(Reader()))
+    assert type(found) is Tensor
+    assert torch.equal(found, VALUE)
+
+
+def test_rows_may_be_iterated_and_unpacked() -> None:
+    reader = Reader()
+    assert torch.equal(torch.stack(list(late(reader))), VALUE)
+    first, *_ = late(reader)
+    assert torch.equal(first, VALUE[0])
+
+
+def test_a_mask_may_read_rows_that_come_last() -> None:
+    value = VALUE.transpose(1, 2)
+    reader = Reader(value)
+    mask = torch.zeros(3, 4, 6, dtype=torch.bool)
+    mask[0, :, 2] = mask[1, 0, 5] = True
+    assert torch.equal(late(reader, (0, 2))[mask], value[mask])
+    (asked,) = reader.asked
+    assert asked is not None
+    assert asked.nonzero().tolist() == [[0, 2], [1, 5]]
 
 
 def test_shape_dtype_and_device_are_known_without_values() -> None:
