@@ -12,13 +12,16 @@ from torch.utils import _pytree as pytree
 from .changes import LastInputs
 from .choice import ActiveStreams, choose_streams
 from .passes.cost import step_cost
+from .passes.flops import hint
 from .passes.hooks import emit_attention, observable_sites
 from .passes.lower import lower
 from .passes.plan import Plan
 from .passes.region import row_offset
 from .passes.rules import shape_of
-from .passes.split import Part, split
+from .passes.split import split
+from .passes.stages import cut_stages
 from .passes.watch import find_watched
+from .prologue import Prologue
 from .refresh import Refresh
 
 Values = dict[fx.Node, Any]
@@ -26,10 +29,11 @@ Values = dict[fx.Node, Any]
 
 @dataclass(frozen=True)
 class RowOutput:
-    """A result whose rows are tokens: row i along ``dims[1]`` is token ``i + offset`` of sample ``dims[0]``."""
+    """A result whose rows are tokens: row i of ``count`` along ``dims[1]`` is token ``i + offset`` of ``dims[0]``."""
 
     dims: tuple[int, int]
     offset: int
+    count: int
 
 
 class Program:
@@ -48,6 +52,8 @@ class Program:
         self.watched = find_watched(plain, plan.region, plan.axes, plan.inputs)
         self.cost = step_cost(plan.graph, plan.axes, plan.region)
         self.row_outputs = find_row_outputs(plan)
+        before = [node for node in plan.graph.nodes if node.op == "call_function" and plan.region.is_before(node)]
+        self.stages = cut_stages(plan.dense.graph_module, before, self.split.prologue.outputs, plan.inputs)
         self.incremental = lower(self.split, compile=compile)
         self.weights = {node: owner(model, path) for node, path in plan.dense.weights.items()}
         self.weight_kinds = self.current_weight_kinds()
@@ -67,20 +73,15 @@ class Program:
         return self.samples, self.tokens
 
     @property
-    def read_stream(self) -> int:
-        """The stream of tokens that the results' rows are of, the first where there are several."""
-        offset = next((own.offset for own in self.row_outputs if own is not None), 0)
-        lengths = self.plan.axes.lengths
-        return next(number for number in range(len(lengths)) if offset < sum(lengths[: number + 1]))
-
-    @property
-    def read_shape(self) -> tuple[int, int]:
-        """Samples, and tokens of the stream whose rows are read."""
-        return self.samples, self.plan.axes.lengths[self.read_stream]
+    def readable(self) -> dict[tuple[int, int], int]:
+        """Shapes of masks that say which tokens are read: those of a result's rows, or all; and the first token."""
+        rows = next((own for own in self.row_outputs if own is not None), None)
+        own = {} if rows is None else {(self.samples, rows.count): rows.offset}
+        return {**own, self.shape: 0}
 
     def among_all_tokens(self, read: Tensor) -> Tensor:
-        """A mask of the stream whose rows are read as one of the tokens of all streams."""
-        start = sum(self.plan.axes.lengths[: self.read_stream])
+        """A mask of a result's rows, or of all tokens, as one of all tokens."""
+        start = self.readable[len(read), read.shape[1]]
         return nn.functional.pad(read, (start, self.tokens - start - read.shape[1]))
 
     @property
@@ -101,21 +102,21 @@ class Program:
     def current_weights(self) -> Values:
         return {node: table[name] for node, (table, name) in self.weights.items()}
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Values:
-        """Run the prologue, everything before the region, on all tokens."""
+    def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Values:
+        """The tensors among the step's arguments."""
         leaves = pytree.tree_leaves((args, kwargs))
-        given = {own.node: leaf for own, leaf in zip(self.plan.dense.inputs, leaves) if own.node is not None}
-        fixed = {**self.current_weights(), **self.plan.dense.constants}
-        computed = run_part(self.split.prologue, {**fixed, **given})
+        return {own.node: leaf for own, leaf in zip(self.plan.dense.inputs, leaves) if own.node is not None}
+
+    def step_values(self, given: Values, computed: Values) -> Values:
+        """What the rest of the step reads of its arguments and of the prologue's values."""
         # The caller may overwrite its tensors before a late-bound step reads them.
         theirs = {leaf.untyped_storage().data_ptr() for leaf in given.values()}
         read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}
-        step_values = {node: value for node, value in {**given, **computed}.items() if node in read_later}
-        for node, value in step_values.items():
+        found = {node: value for node, value in {**given, **computed}.items() if node in read_later}
+        for node, value in found.items():
             if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in theirs:
-                step_values[node] = value.clone()
-        visible = {} if self.plan.visible is None else {self.plan.visible: computed[self.plan.visible]}
-        return {**fixed, **step_values, **visible}
+                found[node] = value.clone()
+        return found if self.plan.visible is None else {**found, self.plan.visible: computed[self.plan.visible]}
 
     def allocate(self, device: torch.device) -> list[Tensor]:
         """The caches of one session, in the order of `Split.caches`."""
@@ -143,10 +144,6 @@ def owner(model: nn.Module, path: str) -> tuple[dict[str, Any], str]:
     return (module._parameters if name in module._parameters else module._buffers), name
 
 
-def run_part(part: Part, values: Values) -> Values:
-    return dict(zip(part.outputs, part.module(*(values[node] for node in part.inputs)), strict=True))
-
-
 def find_row_outputs(plan: Plan) -> list[RowOutput | None]:
     """For each result, which of its dimensions are samples and tokens; None where its rows are no tokens."""
     found: list[RowOutput | None] = []
@@ -157,7 +154,7 @@ def find_row_outputs(plan: Plan) -> list[RowOutput | None]:
             offset = row_offset(leaf, dim, region, axes)
             batch = [own for own in range(len(shape_of(leaf))) if axes.axes.of(leaf, own) == region.samples_axis]
             if offset is not None and batch:
-                output = RowOutput((batch[0], dim), offset)
+                output = RowOutput((batch[0], dim), offset, hint(shape_of(leaf)[dim]))
                 break
         found.append(output)
     return found
@@ -169,11 +166,19 @@ class StepState:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.caches: list[Tensor] = []
+        self.prologue = Prologue(program.stages)
         self.inputs = LastInputs(program.watched, *program.shape)
 
     @property
     def is_new(self) -> bool:
         return not self.caches
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Values:
+        """Run the prologue, everything before the region, on all tokens, as far as what it reads changed."""
+        given = self.program.given(args, kwargs)
+        fixed = {**self.program.current_weights(), **self.program.plan.dense.constants}
+        computed = self.prologue.run({**fixed, **given})
+        return {**fixed, **self.program.step_values(given, computed)}
 
     def changed(self, values: Values, tolerance: float) -> Tensor:
         """Tokens whose inputs moved since they were last computed: bool ``[B, N]``."""
@@ -213,4 +218,5 @@ class StepState:
     def release(self) -> None:
         """Forget everything: the next step computes every token."""
         self.caches = []
+        self.prologue = Prologue(self.program.stages)
         self.inputs = LastInputs(self.program.watched, *self.program.shape)

@@ -99,7 +99,7 @@ class OptimizedStep:
         program = self.program(args, kwargs)
         self.warn_of_new_length(session, program)
         state = session.state(program)
-        values = program.begin(args, kwargs)
+        values = state.begin(args, kwargs)
         verify = self.settings.verify and state.is_new and not program.verified
         expected = self.original(given_args, given_kwargs) if verify else None
         session.read_pending(program)
@@ -170,10 +170,11 @@ class OptimizedStep:
             return None
         args, kwargs = closed((args, kwargs))
         found = self.settings.query(*args, **kwargs)
-        shape = program.read_shape
-        if not isinstance(found, Tensor) or found.dtype is not torch.bool or tuple(found.shape) != shape:
+        shapes = program.readable
+        if not isinstance(found, Tensor) or found.dtype is not torch.bool or tuple(found.shape) not in shapes:
             got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-            raise ArgumentError(f"query must return a bool tensor {shape} for {self.name}, got {got}")
+            expected = " or ".join(map(str, shapes))
+            raise ArgumentError(f"query must return a bool tensor {expected} for {self.name}, got {got}")
         return program.among_all_tokens(found)
 
     def refuse_gradients(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
