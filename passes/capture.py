@@ -161,7 +161,7 @@ class AssignmentError(UnsupportedModelError):
 
 
 class KeepsTwoTokens(TorchFunctionMode):
-    """Promise that every `nonzero` finds at least two positions a sample.
+    """Promise that every `nonzero`, and every mask ``[B, N]`` that indexes, finds at least two positions a sample.
 
     Dropping masked tokens has a data-dependent length, and export asks whether it is 0 or 1. With this promise the
     length stays symbolic; the graph checks it when it runs.
@@ -178,7 +178,13 @@ class KeepsTwoTokens(TorchFunctionMode):
         if func in (torch.Tensor.nonzero, torch.nonzero):
             for found in result if isinstance(result, tuple) else (result,):
                 torch._check(found.shape[0] >= 2 * self.samples)
+        elif func is torch.Tensor.__getitem__ and is_token_mask(args[1]):
+            torch._check(result.shape[0] >= 2 * self.samples)
         return result
+
+
+def is_token_mask(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dtype is torch.bool and index.ndim == 2
 
 
 def capture(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Capture:
@@ -369,12 +375,13 @@ def dropped_token_dimensions(exported: torch.export.ExportedProgram) -> list[dic
             continue
         arguments: tuple[Any, ...] = node.args
         _, indices, values = arguments[:3]
-        counts = [index.meta["val"].shape[0] for index in indices if index is not None]
+        masks = [index.meta["val"] for index in indices if index is not None]
         if not values.meta["val"].ndim:
             continue
         rows, samples = values.meta["val"].shape[0], node.meta["val"].shape[0]
         # Rows that the step itself dropped and now puts back are counted by a symbol already.
-        if isinstance(rows, torch.SymInt) or not any(isinstance(count, torch.SymInt) for count in counts):
+        counted = any(is_token_mask(mask) or isinstance(mask.shape[0], torch.SymInt) for mask in masks)
+        if isinstance(rows, torch.SymInt) or not counted:
             continue
         for source in ancestors([values]):
             shape: tuple[Any, ...] = getattr(source.meta.get("val"), "shape", ())

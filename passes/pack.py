@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.utils._pytree import tree_flatten
 
 from ..errors import UnsupportedModelError
 from .attention import CONTRACTIONS, FUSED, SOFTMAX
@@ -25,11 +26,11 @@ SCALES = (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar)
 
 @dataclass(frozen=True)
 class Kept:
-    """``kept = view(index(dense, [rows, columns]), [B, K, ...])`` with rows and columns from ``nonzero(mask)``."""
+    """``kept = view(index(dense, indices), [B, K, ...])``: indices are the columns of ``nonzero(mask)``, or the mask."""
 
     mask: fx.Node
     dense: fx.Node
-    indices: tuple[fx.Node, fx.Node]
+    indices: tuple[fx.Node, ...]
     kept: fx.Node
 
 
@@ -63,7 +64,7 @@ def pack(capture: Capture) -> Packed:
     found = [kept for node in capture.graph_module.graph.nodes if (kept := match_kept(node)) is not None]
     if not found:
         return Packed(capture, None)
-    other = next((kept for kept in found if kept.mask is not found[0].mask), None)
+    other = next((kept for kept in found if not same_value(kept.mask, found[0].mask)), None)
     if other is not None:
         raise UnsupportedModelError(
             f"{describe(other.kept)} keeps tokens by another mask than {describe(found[0].kept)}; marche_fx follows "
@@ -81,27 +82,47 @@ def match_kept(node: fx.Node) -> Kept | None:
         return None
     arguments: tuple[Any, ...] = index.args
     dense, indices = arguments[:2]
-    source = nonzero_of(indices)
-    if source is None or not isinstance(dense, fx.Node):
+    mask = mask_of(indices)
+    if mask is None or not isinstance(dense, fx.Node):
         return None
-    (mask,) = source.args
-    assert isinstance(mask, fx.Node)
     shape = shape_of(node)
     same = len(shape) == len(shape_of(dense)) and same_size(shape[0], shape_of(dense)[0])
     if not same or tuple(shape_of(dense)[:2]) != tuple(shape_of(mask)):
         return None
-    rows, columns = indices
-    return Kept(mask, dense, (rows, columns), node)
+    return Kept(mask, dense, tuple(indices), node)
 
 
-def nonzero_of(indices: Any) -> fx.Node | None:
-    """The `nonzero` of a matrix whose two columns are ``indices``."""
-    if not isinstance(indices, (list, tuple)) or len(indices) != 2 or any(index is None for index in indices):
+def mask_of(indices: Any) -> fx.Node | None:
+    """The mask ``[B, N]`` that ``indices`` are, or of whose `nonzero` they are the two columns."""
+    if not isinstance(indices, (list, tuple)) or any(index is None for index in indices):
+        return None
+    if len(indices) == 1:
+        value = indices[0].meta["val"]
+        return indices[0] if value.dtype is torch.bool and value.ndim == 2 else None
+    if len(indices) != 2:
         return None
     rows, columns = (column_of_nonzero(index) for index in indices)
     if rows is None or columns is None or rows[0] is not columns[0] or (rows[1], columns[1]) != (0, 1):
         return None
-    return rows[0]
+    (mask,) = rows[0].args
+    assert isinstance(mask, fx.Node)
+    return mask
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two nodes are the same computation on the same values, as a mask that is made twice."""
+    if not isinstance(one, fx.Node) or not isinstance(other, fx.Node):
+        return type(one) is type(other) and bool(one == other)
+    if one is other:
+        return True
+    if one.op != "call_function" or (one.op, one.target) != (other.op, other.target) or has_random_values(one):
+        return False
+    (left, spec), (right, other_spec) = (tree_flatten((node.args, node.kwargs)) for node in (one, other))
+    return spec == other_spec and all(same_value(a, b) for a, b in zip(left, right))
+
+
+def has_random_values(node: fx.Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def column_of_nonzero(node: fx.Node) -> tuple[fx.Node, int] | None:
@@ -277,11 +298,11 @@ class Densifier:
         if node.target is not aten.index_put.default:
             return False
         _, indices, values = node.args[:3]
-        source = nonzero_of(indices)
+        mask = mask_of(indices)
         rows = values
         while isinstance(rows, fx.Node) and rows.target in RESHAPES and rows not in self.packed:
             rows = rows.args[0]
-        return source is not None and source.args[0] is self.first.mask and rows in self.packed
+        return mask is not None and same_value(mask, self.first.mask) and rows in self.packed
 
     def put_back(self, node: fx.Node) -> fx.Node:
         """``where(visible, dense, padded)``."""

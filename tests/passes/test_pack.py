@@ -109,6 +109,21 @@ def put_back(x: Tensor, mask: Tensor) -> Tensor:
     return padded
 
 
+def by_boolean_index(x: Tensor, mask: Tensor) -> Tensor:
+    visible = mask == 0
+    y = x[visible].view(len(x), -1, x.shape[-1])
+    padded = torch.full_like(x, 7)
+    padded[visible] = F.scaled_dot_product_attention(y, y, y).reshape(-1, x.shape[-1])
+    return padded
+
+
+def with_the_mask_made_twice(x: Tensor, mask: Tensor) -> Tensor:
+    y = kept(x, mask)
+    padded = torch.full_like(x, 7)
+    padded[(1 - mask).nonzero(as_tuple=True)] = F.scaled_dot_product_attention(y, y, y).reshape(-1, x.shape[-1])
+    return padded
+
+
 def counted(x: Tensor, mask: Tensor) -> Tensor:
     y = kept(x, mask)
     return F.scaled_dot_product_attention(y, y, y) * y.shape[1]
@@ -125,6 +140,8 @@ def counted(x: Tensor, mask: Tensor) -> Tensor:
         with_boolean_mask,
         with_additive_mask,
         put_back,
+        by_boolean_index,
+        with_the_mask_made_twice,
         counted,
     ],
 )
