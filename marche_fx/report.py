@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from torch import fx, nn
 
 from .errors import ArgumentError
 from .passes.attention import AttentionSite
-from .passes.cost import Cost, node_flops, step_cost
+from .passes.cost import Cost, step_cost
+from .passes.flops import node_flops
 from .passes.mlp import MlpSite
 from .passes.plan import Plan, make_plan
 from .passes.rules import has_rule
@@ -48,14 +50,14 @@ class StepReport:
     """One captured step.
 
     Attributes:
-        samples, tokens: B and N. nodes: operators of the captured step. sites: every attention and MLP site.
+        samples: B. streams: tokens N, of each stream of tokens. nodes: operators of the captured step. sites: every attention and MLP site.
         full: operators that run on all tokens inside the region, with their share of the step's FLOPs.
         cache_bytes: what the caches of a session take, by role.
     """
 
     name: str
     samples: int
-    tokens: int
+    streams: tuple[int, ...]
     drops_tokens: bool
     nodes: int
     sites: tuple[SiteReport, ...]
@@ -63,13 +65,20 @@ class StepReport:
     cache_bytes: dict[str, int]
     cost: Cost
 
+    @property
+    def tokens(self) -> int:
+        return sum(self.streams)
+
     def saving(self, share: float) -> float:
         """FLOPs of the original over those with ``share`` of the tokens active."""
-        return self.cost.original() / self.cost.incremental(max(1, round(share * self.tokens)))
+        return self.cost.original() / self.cost.incremental([max(1, round(share * n)) for n in self.streams])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         drops = ", drops masked tokens" if self.drops_tokens else ""
-        yield Text(f"{self.name}: {self.samples} samples x {self.tokens} tokens{drops}, {self.nodes} operators", "bold")
+        yield Text(
+            f"{self.name}: {self.samples} samples x {' + '.join(map(str, self.streams))} tokens{drops}, {self.nodes} operators",
+            "bold",
+        )
         table = Table("site", "module", "source", "size", "status")
         for site in self.sites:
             table.add_row(site.kind, site.path, site.line, site.size, site.status)
@@ -179,7 +188,7 @@ def explain(model: nn.Module, *args: Any, step: str | None = None, **kwargs: Any
     """
     (name,) = method_names(model, step, default=("forward",), argument="step")
     plan = make_plan(model, name, args, kwargs)
-    rewritten = split(plan.dense.graph_module, plan.region, plan.sites)
+    rewritten = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites)
     return Report(type(model).__name__, (step_report(plan, rewritten),), graphs=((name, rewritten),))
 
 
@@ -187,8 +196,7 @@ def step_report(plan: Plan, rewritten: Split) -> StepReport:
     total = sum(node_flops(node) for node in plan.graph.nodes)
     full = tuple(
         (describe(node) + ("" if has_rule(node) else ", an operator without a rule"), node_flops(node) / max(total, 1))
-        for node in plan.graph.nodes
-        if node in plan.region.full
+        for node in plan.in_full
     )
     cache_bytes: dict[str, int] = {}
     for spec in rewritten.caches:
@@ -212,26 +220,25 @@ def step_report(plan: Plan, rewritten: Split) -> StepReport:
     return StepReport(
         plan.dense.step,
         plan.samples,
-        plan.axes.length,
+        plan.axes.lengths,
         plan.visible is not None,
         sum(node.op == "call_function" for node in plan.graph.nodes),
         (*attention, *mlps),
         full,
         cache_bytes,
-        step_cost(plan.graph, plan.axes, plan.region, plan.samples),
+        step_cost(plan.graph, plan.axes, plan.region),
     )
 
 
 def byte_count(spec: CacheSpec) -> int:
-    fake = spec.value.meta["val"]
-    return int(fake.numel() * fake.dtype.itemsize)
+    return math.prod(spec.shape) * spec.dtype.itemsize
 
 
 def status(site: AttentionSite, plan: Plan, rewritten: Split) -> str:
     """What an attention site reads, or why it is not computed for active tokens only."""
     if site.node in plan.region.full:
         return "runs on all tokens: its queries are not rows of the token axis"
-    if site.node not in plan.region.active_dim:
+    if site.node not in plan.region.rows:
         return outside(site.node, plan)
     cached = {spec.value for spec in rewritten.caches if spec.role == "attention"}
     if site.k in cached and site.v in cached:
@@ -244,7 +251,7 @@ def status(site: AttentionSite, plan: Plan, rewritten: Split) -> str:
 def mlp_status(site: MlpSite, plan: Plan) -> str:
     if site.down in plan.region.full:
         return "runs on all tokens: an operator before it mixes them"
-    return "active tokens only" if site.down in plan.region.active_dim else outside(site.down, plan)
+    return "active tokens only" if site.down in plan.region.rows else outside(site.down, plan)
 
 
 def outside(node: fx.Node, plan: Plan) -> str:

@@ -10,10 +10,11 @@ from torch import fx
 
 from ..errors import UnsupportedModelError
 from .attention import AttentionSite
+from .candidates import no_attention_message
 from .dimensions import Axes, Axis
 from .flops import node_flops
 from .reach import descendants
-from .rules import argument, dim_map, operands, shape_of
+from .rules import argument, operands, shape_of
 from .source import describe
 
 aten = torch.ops.aten
@@ -62,7 +63,7 @@ def find_token_axes(graph: fx.Graph, sites: Sequence[AttentionSite], inputs: Ite
     """
     axes = Axes(graph)
     if not sites:
-        raise UnsupportedModelError(no_attention_message(graph, axes))
+        raise UnsupportedModelError(no_attention_message(graph, axes, inputs))
     joint = busiest_axis(graph, sites, axes)
     site = next(site for site in sites if axes.of(site.q, site.query_dim) == joint)
     if not isinstance(shape_of(site.q)[site.query_dim], int):
@@ -122,28 +123,3 @@ def find_streams(
             found.add(tuple(axes.of(part, dim) for part in parts))
     streams = found.pop() if len(found) == 1 else (joint,)
     return streams if len(set(streams)) == len(streams) else (joint,)
-
-
-def no_attention_message(graph: fx.Graph, axes: Axes) -> str:
-    mixer = first_mixer(graph, axes)
-    because = f" The tokens of its input are mixed first by {describe(mixer)}." if mixer else ""
-    return (
-        f"found no attention over a token axis, so there is nothing to cache.{because} "
-        "marche_fx accelerates models whose tokens meet in attention."
-    )
-
-
-def first_mixer(graph: fx.Graph, axes: Axes) -> fx.Node | None:
-    """The first operator that mixes the second dimension of an input; an input has the samples of a result."""
-    output = next(node for node in graph.nodes if node.op == "output")
-    samples = {axes.of(leaf, 0) for leaf in output.all_input_nodes if shape_of(leaf)}
-    tokens = {
-        axes.of(node, 1)
-        for node in graph.find_nodes(op="placeholder")
-        if len(shape_of(node)) > 1 and axes.of(node, 0) in samples
-    }
-    for node in graph.nodes:
-        mixed = [(operands(node)[index], dim) for index, dim in dim_map(node).mixed]
-        if any(axes.of(operand, dim) in tokens for operand, dim in mixed if operand is not None):
-            return node
-    return None

@@ -26,7 +26,7 @@ SCALES = (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar)
 
 @dataclass(frozen=True)
 class Kept:
-    """``kept = view(index(dense, indices), [B, K, ...])``: indices are the columns of ``nonzero(mask)``, or the mask."""
+    """``kept = view(index(dense, indices), [B, K, ...])``; indices are the columns of ``nonzero(mask)`` or the mask."""
 
     mask: fx.Node
     dense: fx.Node
