@@ -94,7 +94,7 @@ class Splitter:
         self.source = graph_module
         self.axes = axes
         self.region = region
-        self.attention_operands = {operand for site in sites for operand in (site.k, site.v)}
+        self.attention_operands = {unrepeated(own, region) for site in sites for own in (site.k, site.v)}
         self.graph = fx.Graph()
         self.samples = self.graph.placeholder("samples")
         numbers = [""] if len(axes.streams) == 1 else [f"_{i}" for i in range(len(axes.streams))]
@@ -355,6 +355,15 @@ class Splitter:
         copied = self.graph.create_node("call_function", target, args, kwargs, name=node.name)
         copied.meta = {name: value for name, value in node.meta.items() if name != "val"}
         return copied
+
+
+def unrepeated(node: fx.Node, region: Region) -> fx.Node:
+    """What ``node`` repeats, as keys for every head of queries; itself if it repeats nothing."""
+    while repeats_rows(node, region):
+        operand = operands(node)[0]
+        assert operand is not None
+        node = operand
+    return node
 
 
 def repeats_rows(node: fx.Node, region: Region) -> bool:
