@@ -30,7 +30,7 @@ class AttentionSite:
     """One call of attention: ``q [..., H, N, d]``, ``k [..., H, M, d]``, ``v [..., H, M, d]``.
 
     Attributes:
-        node: the node whose value is the attention's output. scores: the softmax of a written-out site.
+        node: the node whose value is the attention's output. weights: what a written-out site multiplies v with.
         query: the node and the dimension of it that indexes queries; key likewise, along which the site mixes.
         product: the contraction of q and k of a written-out site, its dimension that indexes queries beside it.
         mask: additive or boolean mask of a fused site. scale: of a fused site, 1 / sqrt(d) unless it was given.
@@ -42,7 +42,7 @@ class AttentionSite:
     v: fx.Node
     query_dim: int
     key_dim: int
-    scores: fx.Node | None = None
+    weights: fx.Node | None = None
     product: fx.Node | None = None
     product_query_dim: int = -2
     mask: fx.Node | None = None
@@ -74,6 +74,7 @@ def find_attention_sites(graph: fx.Graph) -> list[AttentionSite]:
     Written out:  s = matmul(q, k_t);  w = softmax(add(mul(s, scale), bias), -1);  y = matmul(w, v)
 
     Between the contractions and the softmax may stand any chain that keeps the key axis: scale, bias, mask, soft-cap.
+    Sinks, columns of scores joined to those of keys, may be joined before the softmax and cut off after it.
     """
     sites = []
     for node in graph.nodes:
@@ -131,7 +132,7 @@ def written_out_site(softmax: fx.Node) -> AttentionSite | None:
                 v=v,
                 query_dim=query_dims[0],
                 key_dim=key_dims[0],
-                scores=softmax,
+                weights=weights,
                 product=product,
                 product_query_dim=own.output[q_index, query_dims[0]],
             )
@@ -146,14 +147,24 @@ def contracted_operands(node: fx.Node) -> list[tuple[int, fx.Node]]:
 
 def contractions_above(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, int]]:
     """Contractions that ``node`` is computed from without mixing its dimension ``dim``, and what it is there."""
+    for operand, operand_dim in sources_along(node, dim):
+        if operand.target in CONTRACTIONS:
+            yield operand, operand_dim
+        else:
+            yield from contractions_above(operand, operand_dim)
+
+
+def sources_along(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, int]]:
+    """Operands of ``node`` with the dimension that is its ``dim``, or that is joined to others there."""
+    if node.op != "call_function":
+        return
+    joins = node.target is aten.cat.default and argument(node, "dim") % len(shape_of(node)) == dim
     own = dim_map(node)
-    for (index, operand_dim), out in own.output.items():
-        operand = operands(node)[index]
-        if out == dim and operand is not None:
-            if operand.target in CONTRACTIONS:
-                yield operand, operand_dim
-            else:
-                yield from contractions_above(operand, operand_dim)
+    for index, operand in enumerate(operands(node)):
+        if operand is not None:
+            for operand_dim in range(len(shape_of(operand))):
+                if own.output.get((index, operand_dim)) == dim or (joins and operand_dim == dim):
+                    yield operand, operand_dim
 
 
 def contractions_below(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, fx.Node]]:
@@ -169,3 +180,5 @@ def contractions_below(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, fx.No
                 yield user, node
             elif (index, dim) in own.output and (index, dim) not in own.mixed:
                 yield from contractions_below(user, own.output[index, dim])
+            elif user.target is aten.slice.Tensor and argument(user, "dim") % len(shape_of(node)) == dim:
+                yield from contractions_below(user, dim)

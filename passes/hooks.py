@@ -47,8 +47,8 @@ def attention_at(graph: fx.Graph, site: AttentionSite, split: Split, axes: Token
     """The signal of one site, from its copy in the rewritten graph."""
     asked = [split.queried[number] for number in region.rows[site.node].streams]
     queried = asked[0] if len(asked) == 1 else graph.call_function(aten.cat.default, (asked, 1))
-    if site.scores is not None:
-        received = graph.call_function(ops.mean_over_queried, (split.copies[site.scores], queried))
+    if site.weights is not None:
+        received = graph.call_function(ops.mean_over_queried, (split.copies[site.weights], queried))
     else:
         q, k, _, *mask = operands(split.copies[site.node])
         args = (q, k, queried, site.scale, mask[0] if mask else None)
@@ -79,5 +79,5 @@ def observable_sites(
 
 
 def has_samples_and_heads(site: AttentionSite, region: Region, axes: TokenAxes) -> bool:
-    scored = site.scores or site.q
+    scored = site.weights or site.q
     return len(shape_of(scored)) == 4 and (region.samples == 1 or axes.axes.of(scored, 0) == region.samples_axis)

@@ -72,6 +72,21 @@ class EinsumAttention(FusedAttention):
         return self.proj(torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), v).reshape(batch, tokens, width))
 
 
+class SinkAttention(FusedAttention):
+    """Attention written out, some of which goes to no token: a column of learned scores beside those of keys."""
+
+    def __init__(self, width: int, heads: int, tokens: int) -> None:
+        super().__init__(width, heads, tokens)
+        self.sink = nn.Parameter(torch.randn(heads))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        q, k, v = (t.reshape(batch, tokens, self.heads, -1).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+        sink = self.sink.view(1, -1, 1, 1).expand(batch, -1, tokens, 1)
+        weights = torch.cat([q @ k.transpose(-1, -2), sink], -1).softmax(-1)[..., :-1]
+        return self.proj((weights @ v).transpose(1, 2).reshape(batch, tokens, width))
+
+
 class CausalAttention(FusedAttention):
     """A token reads the tokens before it."""
 

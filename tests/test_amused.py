@@ -146,4 +146,4 @@ def test_another_attention_processor_is_captured_again(pipeline: Any) -> None:
     with marche_fx.decoding(transformer):
         assert torch.equal(generate(pipeline), expected)
     (program,) = optimization_of(transformer).steps["forward"].programs
-    assert any(site.scores is not None for site in program.plan.sites), "attention is written out now"
+    assert any(site.weights is not None for site in program.plan.sites), "attention is written out now"

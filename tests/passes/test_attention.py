@@ -46,9 +46,9 @@ return matmul_1"""
     (site,) = find_attention_sites(graph)
     assert (site.q.name, site.k.name, site.v.name, site.node.name) == ("leaves_0", "permute", "leaves_2", "matmul_1")
     assert (site.query_dim, site.key_dim) == (1, 2)
-    assert site.scores is not None
+    assert site.weights is not None
     assert site.product is not None
-    assert (site.scores.name, site.product.name, site.product_query_dim) == ("softmax", "matmul", 1)
+    assert (site.weights.name, site.product.name, site.product_query_dim) == ("softmax", "matmul", 1)
 
 
 def test_fused_attention() -> None:

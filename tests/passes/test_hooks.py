@@ -128,5 +128,5 @@ def test_where_nobody_is_queried_all_active_tokens_count() -> None:
 def test_einsum_attention_is_not_mistaken() -> None:
     program = Program(Transformer(7, 8, 2, attention=EinsumAttention).eval(), "forward", [torch.randn(2, 7, 8)])
     for site in observable_sites(program.split, program.plan.sites, program.plan.axes, program.plan.region):
-        assert site.scores is not None
-        assert site.scores.meta["val"].shape == (2, 2, 7, 7)
+        assert site.weights is not None
+        assert site.weights.meta["val"].shape == (2, 2, 7, 7)

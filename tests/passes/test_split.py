@@ -23,6 +23,7 @@ from tests.networks import (
     FoldedAttention,
     MaskedTextModel,
     PaddedTextModel,
+    SinkAttention,
     Transformer,
     WithConvolution,
     small_mar,
@@ -155,6 +156,7 @@ CASES = {
     "written out, bias and mask": Case(build_transformer(attention=BiasedAttention), one(embedded, key_mask)),
     "heads folded into samples": Case(build_transformer(attention=FoldedAttention), one(embedded)),
     "einsum with a soft cap": Case(build_transformer(attention=EinsumAttention), one(embedded)),
+    "attention sinks": Case(build_transformer(attention=SinkAttention), one(embedded)),
     "causal": Case(build_transformer(attention=CausalAttention), one(embedded)),
     "text, rotary, grouped queries, timestep": Case(
         lambda shape: MaskedTextModel(shape.tokens, shape.width, shape.heads), text_arguments
