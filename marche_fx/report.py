@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
-import math
-from collections.abc import Iterator
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,37 +13,32 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
-from torch import fx, nn
+from torch import nn
 
+from .drawing import graph_table, graphviz
 from .errors import ArgumentError
-from .passes.attention import AttentionSite
 from .passes.cost import Cost, step_cost
 from .passes.flops import node_flops
-from .passes.mlp import MlpSite
 from .passes.plan import Plan, make_plan
-from .passes.rules import has_rule
-from .passes.source import describe, module_path, operator_name
-from .passes.split import CacheSpec, Split, split
+from .passes.split import Split, split
 from .session import Session
+from .site_report import (
+    FullOperator,
+    SiteReport,
+    attention_report,
+    behind,
+    byte_count,
+    full_report,
+    mlp_report,
+    without_rule,
+)
+from .tables import full_table, joined, memory, place, short, site_table
 from .transform import method_names, optimization_of
 
 WIDTH = 120
 
-
-@dataclass(frozen=True)
-class SiteReport:
-    """An attention or MLP site and what is done with it.
-
-    Attributes:
-        kind: ``"attention"`` or ``"MLP"``. size: heads and widths in words.
-        status: ``"cached"``, or the first condition that keeps the site from being recomputed for active tokens only.
-    """
-
-    kind: str
-    path: str
-    line: str
-    size: str
-    status: str
+SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
+"""Shares of active tokens at which a saving is predicted, beside the one that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,12 @@ class StepReport:
     """One captured step.
 
     Attributes:
-        samples: B. streams: tokens N, of each stream of tokens. nodes: operators of the captured step. sites: every attention and MLP site.
-        full: operators that run on all tokens inside the region, with their share of the step's FLOPs.
+        samples: B. streams: tokens N, of each stream of tokens. nodes: operators of the captured step.
+        fraction: the share of tokens that the report takes to be active. active: how many of each stream.
+        sites: every attention and MLP site. in_full: operators inside the region that read rows and run on all tokens.
+            behind: what runs on all tokens too and costs FLOPs or caches. without_rule: operators outside the region
+            that were taken to mix everything.
+        fixed_flops: of what runs on all tokens before, inside and after the region.
         cache_bytes: what the caches of a session take, by role.
     """
 
@@ -60,8 +60,13 @@ class StepReport:
     streams: tuple[int, ...]
     drops_tokens: bool
     nodes: int
+    fraction: float
+    active: tuple[int, ...]
     sites: tuple[SiteReport, ...]
-    full: tuple[tuple[str, float], ...]
+    in_full: tuple[FullOperator, ...]
+    behind: tuple[FullOperator, ...]
+    without_rule: tuple[FullOperator, ...]
+    fixed_flops: dict[str, float]
     cache_bytes: dict[str, int]
     cost: Cost
 
@@ -69,25 +74,62 @@ class StepReport:
     def tokens(self) -> int:
         return sum(self.streams)
 
+    @property
+    def full(self) -> tuple[tuple[str, float], ...]:
+        """Operators that run on all tokens, each with its share of the step's FLOPs."""
+        return tuple((place(own.operator, own.path, own.line), own.share) for own in self.in_full)
+
+    @property
+    def flops(self) -> float:
+        """Of the original step."""
+        return self.cost.original()
+
+    @property
+    def active_flops(self) -> float:
+        """Of the rewritten step where ``fraction`` of the tokens is active."""
+        return self.cost.incremental(self.active)
+
     def saving(self, share: float) -> float:
         """FLOPs of the original over those with ``share`` of the tokens active."""
-        return self.cost.original() / self.cost.incremental([max(1, round(share * n)) for n in self.streams])
+        return self.flops / max(self.cost.incremental(active_tokens(self.streams, share)), 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values."""
+        found = plain(self)
+        found |= {"tokens": self.tokens, "flops": self.flops, "active_flops": self.active_flops}
+        found["saving"] = {f"{share:g}": self.saving(share) for share in self.shares}
+        return dict(sorted(found.items()))
+
+    @property
+    def shares(self) -> list[float]:
+        return sorted({*SHARES, self.fraction})
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         drops = ", drops masked tokens" if self.drops_tokens else ""
         yield Text(
-            f"{self.name}: {self.samples} samples x {' + '.join(map(str, self.streams))} tokens{drops}, {self.nodes} operators",
+            f"{self.name}: {self.samples} samples x {joined(self.streams)} tokens{drops}, {self.nodes} operators, "
+            f"{short(self.flops)}FLOPs",
             "bold",
         )
-        table = Table("site", "module", "source", "size", "status")
-        for site in self.sites:
-            table.add_row(site.kind, site.path, site.line, site.size, site.status)
-        yield table
-        for operator, share in self.full:
-            yield Text(f"runs on all tokens: {operator}, {share:.0%} of the step's FLOPs", "yellow")
-        parts = ", ".join(f"{role} {size / 2**20:.1f}" for role, size in self.cache_bytes.items())
-        yield Text(f"caches, MiB a session: {parts}")
-        savings = ", ".join(f"{self.saving(share):.1f}x at {share:.0%}" for share in (0.05, 0.1, 0.25, 0.5, 1.0))
+        claimed = sum(site.claimed for site in self.sites)
+        yield Text(
+            f"{claimed} of {len(self.sites)} sites are recomputed for active tokens only; "
+            f"at {self.fraction:.0%} these are {joined(self.active)} a sample"
+        )
+        if len(self.streams) > 1:
+            for number, own in enumerate(self.cost.streams):
+                each = short(own.of(1, own.keys))
+                yield Text(f"stream {number}: {own.tokens} tokens, {each}FLOPs each, {own.keys} keys to attend to")
+        yield site_table(self.sites, self.fraction)
+        if self.in_full or self.behind:
+            yield full_table([*self.in_full, *self.behind], self.active_flops, self.fraction)
+        for bare in self.without_rule:
+            yield Text(f"outside the region: {place(bare.operator, bare.path, bare.line)} {bare.reason}", "yellow")
+        parts = ", ".join(f"{role} {memory(size)}" for role, size in self.cache_bytes.items())
+        yield Text(f"caches of a session: {parts}")
+        fixed = [f"{flops / max(self.flops, 1):.1%} {part}" for part, flops in self.fixed_flops.items()]
+        yield Text(f"FLOPs that no choice of tokens saves: {', '.join(fixed)} the region")
+        savings = ", ".join(f"{self.saving(share):.1f}x at {share:.0%}" for share in self.shares)
         yield Text(f"fewer FLOPs by the share of active tokens: {savings}")
 
 
@@ -106,6 +148,11 @@ class SessionReport:
     @property
     def rows_ratio(self) -> float:
         return sum(row[2] for row in self.rows) / sum(row[3] for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        names = ("step", "calls", "rows", "original_rows", "flops", "original_flops")
+        steps = [dict(sorted(zip(names, row))) for row in self.rows]
+        return {"flops_ratio": self.flops_ratio, "rows_ratio": self.rows_ratio, "steps": steps}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = Table("last session", "calls", "rows computed", "rows of the original", "FLOPs ratio")
@@ -140,139 +187,133 @@ class Report:
     def __str__(self) -> str:
         return as_text(self)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values, for `json`; keys are sorted."""
+        return {
+            "model": self.model,
+            "notes": list(self.notes),
+            "session": None if self.session is None else self.session.to_dict(),
+            "steps": [step.to_dict() for step in self.steps],
+        }
+
     def save(self, path: str | Path) -> None:
-        """Write the report and every rewritten graph, node by node, as ``.html`` or ``.txt``.
+        """Write the report to a file.
+
+        ``.html`` and ``.txt`` hold what is printed and every rewritten graph, operator by operator; ``.json`` holds
+        `to_dict`; ``.dot`` the graphs for Graphviz, coloured by part: ``dot -Tsvg step.dot > step.svg``.
 
         Raises:
             ArgumentError: the name has another ending.
         """
         path = Path(path)
-        console = Console(record=True, width=WIDTH, file=io.StringIO())
-        console.print(self)
-        for name, rewritten in self.graphs:
-            console.print(graph_table(name, rewritten))
-        if path.suffix == ".html":
-            path.write_text(console.export_html())
-        elif path.suffix == ".txt":
-            path.write_text(console.export_text())
+        if path.suffix == ".json":
+            path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        elif path.suffix == ".dot":
+            path.write_text("\n".join(graphviz(*graph) for graph in self.graphs), encoding="utf-8")
+        elif path.suffix in (".html", ".txt"):
+            console = Console(record=True, width=WIDTH, file=io.StringIO())
+            console.print(self)
+            for graph in self.graphs:
+                console.print(graph_table(*graph))
+            text = console.export_html() if path.suffix == ".html" else console.export_text()
+            path.write_text(text, encoding="utf-8")
         else:
-            raise ArgumentError(f"a report is saved as .html or .txt, got {path.name!r}")
+            raise ArgumentError(f"a report is saved as .html, .txt, .json or .dot, got {path.name!r}")
 
 
-def report(optimized: nn.Module) -> Report:
+def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
     """What `transform` made of a model, so far: steps are captured at their first call.
 
+    Args:
+        fraction: the share of tokens to take as active where rows and FLOPs of a partial step are told.
+
     Raises:
-        ArgumentError: the model was not made by `transform`.
+        ArgumentError: the model was not made by `transform`, or ``fraction`` is not between 0 and 1.
     """
+    check_fraction(fraction)
     optimization = optimization_of(optimized)
     programs = [program for step in optimization.steps.values() for program in step.programs]
     notes = () if programs else ("No step has been called yet; it is captured at its first call.",)
     session = optimization.last_session
     return Report(
         type(optimized).__name__,
-        tuple(step_report(program.plan, program.split) for program in programs),
+        tuple(step_report(program.plan, program.split, fraction) for program in programs),
         session_report(session) if session is not None and session.records else None,
         notes,
         tuple((program.plan.dense.step, program.split) for program in programs),
     )
 
 
-def explain(model: nn.Module, *args: Any, step: str | None = None, **kwargs: Any) -> Report:
+def explain(model: nn.Module, *args: Any, step: str | None = None, fraction: float = 0.1, **kwargs: Any) -> Report:
     """What `transform` would make of ``model.step(*args, **kwargs)``; runs nothing and changes nothing.
 
-    ``step`` is the method's name, ``"forward"`` when omitted.
+    Args:
+        step: the method's name, ``"forward"`` when omitted.
+        fraction: the share of tokens to take as active where rows and FLOPs of a partial step are told.
 
     Raises:
+        ArgumentError: ``fraction`` is not between 0 and 1, or the model has no such method.
         CaptureError, UnsupportedModelError: as a transformed model would at its first call.
     """
+    check_fraction(fraction)
     (name,) = method_names(model, step, default=("forward",), argument="step")
     plan = make_plan(model, name, args, kwargs)
     rewritten = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites)
-    return Report(type(model).__name__, (step_report(plan, rewritten),), graphs=((name, rewritten),))
+    return Report(type(model).__name__, (step_report(plan, rewritten, fraction),), graphs=((name, rewritten),))
 
 
-def step_report(plan: Plan, rewritten: Split) -> StepReport:
-    total = sum(node_flops(node) for node in plan.graph.nodes)
-    full = tuple(
-        (describe(node) + ("" if has_rule(node) else ", an operator without a rule"), node_flops(node) / max(total, 1))
-        for node in plan.in_full
-    )
+def check_fraction(fraction: float) -> None:
+    is_number = isinstance(fraction, (int, float)) and not isinstance(fraction, bool)
+    if not is_number or not 0 <= fraction <= 1:
+        raise ArgumentError(f"fraction must be a number from 0 to 1, the share of active tokens, got {fraction!r}")
+
+
+def active_tokens(streams: Sequence[int], fraction: float) -> tuple[int, ...]:
+    """Active tokens of each stream, one at least."""
+    return tuple(max(1, round(fraction * tokens)) for tokens in streams)
+
+
+def step_report(plan: Plan, rewritten: Split, fraction: float = 0.1) -> StepReport:
+    flops = {node: node_flops(node) for node in plan.graph.nodes}
+    active = active_tokens(plan.axes.lengths, fraction)
+    total = sum(flops.values())
+    fixed = {"before": 0.0, "inside": 0.0, "after": 0.0}
+    for node in flops:
+        if plan.region.is_before(node):
+            fixed["before"] += flops[node]
+        elif node in plan.region.full or node not in plan.region.rows:
+            fixed["inside" if node in plan.region.full else "after"] += flops[node]
     cache_bytes: dict[str, int] = {}
     for spec in rewritten.caches:
-        cache_bytes[spec.role] = cache_bytes.get(spec.role, 0) + byte_count(spec)
-    attention = [
-        SiteReport(
-            "attention", site.path, site.line, f"{site.heads} heads x {site.head_width}", status(site, plan, rewritten)
-        )
-        for site in plan.sites
-    ]
-    mlps = [
-        SiteReport(
-            "MLP",
-            site.path,
-            site.line,
-            f"{site.width} -> {site.hidden}, {site.activation_name}",
-            mlp_status(site, plan),
-        )
-        for site in plan.mlps
-    ]
+        cache_bytes[spec.role] = cache_bytes.get(spec.role, 0) + byte_count([spec])
     return StepReport(
-        plan.dense.step,
-        plan.samples,
-        plan.axes.lengths,
-        plan.visible is not None,
-        sum(node.op == "call_function" for node in plan.graph.nodes),
-        (*attention, *mlps),
-        full,
-        cache_bytes,
-        step_cost(plan.graph, plan.axes, plan.region),
+        name=plan.dense.step,
+        samples=plan.samples,
+        streams=plan.axes.lengths,
+        drops_tokens=plan.visible is not None,
+        nodes=sum(node.op == "call_function" for node in flops),
+        fraction=float(fraction),
+        active=active,
+        sites=(
+            *(attention_report(site, plan, rewritten, active) for site in plan.sites),
+            *(mlp_report(site, plan, active) for site in plan.mlps),
+        ),
+        in_full=tuple(full_report(node, plan, rewritten, total) for node in plan.in_full),
+        behind=tuple(full_report(node, plan, rewritten, total) for node in behind(plan, rewritten)),
+        without_rule=tuple(full_report(node, plan, rewritten, total) for node in without_rule(plan)),
+        fixed_flops=fixed,
+        cache_bytes=cache_bytes,
+        cost=step_cost(plan.graph, plan.axes, plan.region),
     )
-
-
-def byte_count(spec: CacheSpec) -> int:
-    return math.prod(spec.shape) * spec.dtype.itemsize
-
-
-def status(site: AttentionSite, plan: Plan, rewritten: Split) -> str:
-    """What an attention site reads, or why it is not computed for active tokens only."""
-    if site.node in plan.region.full:
-        return "runs on all tokens: its queries are not rows of the token axis"
-    if site.node not in plan.region.rows:
-        return outside(site.node, plan)
-    cached = {spec.value for spec in rewritten.caches if spec.role == "attention"}
-    if site.k in cached and site.v in cached:
-        return "keys and values cached"
-    if site.k in plan.region.inside:
-        return "keys and values cached before they are reshaped"
-    return "keys and values from outside the region, read whole"
-
-
-def mlp_status(site: MlpSite, plan: Plan) -> str:
-    if site.down in plan.region.full:
-        return "runs on all tokens: an operator before it mixes them"
-    return "active tokens only" if site.down in plan.region.rows else outside(site.down, plan)
-
-
-def outside(node: fx.Node, plan: Plan) -> str:
-    where = "before" if plan.region.is_before(node) else "after"
-    return f"{where} the region: its rows are not rows of the token axis"
 
 
 def session_report(session: Session) -> SessionReport:
     by_name: dict[str, list[Any]] = {}
     for record in session.records:
         row = by_name.setdefault(record.name, [record.name, 0, 0, 0, 0.0, 0.0])
-        for place, amount in enumerate((1, record.rows, record.original_rows, record.flops, record.original_flops), 1):
-            row[place] += amount
+        for column, amount in enumerate((1, record.rows, record.original_rows, record.flops, record.original_flops), 1):
+            row[column] += amount
     return SessionReport(tuple(tuple(row) for row in by_name.values()))
-
-
-def graph_rows(graph: fx.Graph) -> Iterator[tuple[str, str, str, str]]:
-    for node in graph.nodes:
-        if node.op == "call_function":
-            reads = ", ".join(operand.name for operand in node.all_input_nodes)
-            yield node.name, operator_name(node), reads, module_path(node)
 
 
 def as_text(renderable: RenderableType) -> str:
@@ -281,10 +322,12 @@ def as_text(renderable: RenderableType) -> str:
     return console.export_text()
 
 
-def graph_table(name: str, rewritten: Split) -> RenderableType:
-    """Every operator of a rewritten step: which part it is in and what it reads."""
-    table = Table("part", "value", "operator", "reads", "module", title=f"{name}, rewritten")
-    for part in ("prologue", "incremental", "epilogue"):
-        for row in graph_rows(getattr(rewritten, part).module.graph):
-            table.add_row(part, *row)
-    return table
+def plain(value: Any) -> Any:
+    """Dataclasses as dicts with sorted keys, tuples as lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {own.name: getattr(value, own.name) for own in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(name): plain(value[name]) for name in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value

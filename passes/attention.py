@@ -110,11 +110,18 @@ def fused_site(node: fx.Node) -> AttentionSite:
 def written_out_site(softmax: fx.Node) -> AttentionSite | None:
     """The site around a softmax, or None where it is not between two contractions over its dimension."""
     key_dim = argument(softmax, "dim") % len(shape_of(softmax))
-    scores = next(contractions_above(softmax, key_dim), None)
     output = next(contractions_below(softmax, key_dim), None)
-    if scores is None or output is None:
+    if output is None:
         return None
-    product, product_key_dim = scores
+    # A bias may be a product too, but not one of queries and keys.
+    found = (site_of(softmax, product, dim, *output) for product, dim in contractions_above(softmax, key_dim))
+    return next((site for site in found if site is not None), None)
+
+
+def site_of(
+    softmax: fx.Node, product: fx.Node, product_key_dim: int, result: fx.Node, weights: fx.Node
+) -> AttentionSite | None:
+    """The site with the scores ``product`` and the output ``result``, or None where it is no product of q and k."""
     own = dim_map(product)
     first, second = contracted_operands(product)
     # The operand that brings the key axis is k, the other q.
@@ -123,13 +130,11 @@ def written_out_site(softmax: fx.Node) -> AttentionSite | None:
         from_k = {out for (index, _), out in own.output.items() if index == k_index}
         query_dims = [dim for (index, dim), out in own.output.items() if index == q_index and out not in from_k]
         if key_dims and len(query_dims) == 1:
-            result, weights = output
-            v = next(operand for _, operand in contracted_operands(result) if operand is not weights)
             return AttentionSite(
                 node=result,
                 q=q,
                 k=k,
-                v=v,
+                v=next(operand for _, operand in contracted_operands(result) if operand is not weights),
                 query_dim=query_dims[0],
                 key_dim=key_dims[0],
                 weights=weights,

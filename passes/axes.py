@@ -14,6 +14,7 @@ from .candidates import no_attention_message
 from .dimensions import Axes, Axis
 from .flops import node_flops
 from .reach import descendants
+from .rule_operands import is_tensor
 from .rules import argument, operands, shape_of
 from .source import describe
 
@@ -78,10 +79,16 @@ def find_token_axes(graph: fx.Graph, sites: Sequence[AttentionSite], inputs: Ite
 
 
 def busiest_axis(graph: fx.Graph, sites: Sequence[AttentionSite], axes: Axes) -> Axis:
-    """The axis of queries whose values take most FLOPs, among those that do not merely feed another."""
+    """The axis of queries whose values take most FLOPs, among those that do not merely feed another.
+
+    Queries of one stream of tokens count for the axis of all of them.
+    """
+    queried = {axes.of(site.q, site.query_dim) for site in sites}
+    whole = {part: axis for axis in queried for part in axes.parts_of.get(axis, ())}
     nodes_of: dict[Axis, list[fx.Node]] = {}
     for site in sites:
-        nodes_of.setdefault(axes.of(site.q, site.query_dim), []).append(site.node)
+        axis = axes.of(site.q, site.query_dim)
+        nodes_of.setdefault(whole.get(axis, axis), []).append(site.node)
     after = {axis: descendants(nodes) for axis, nodes in nodes_of.items()}
 
     def feeds(axis: Axis, other: Axis) -> bool:
@@ -109,16 +116,21 @@ def find_streams(
 ) -> tuple[Axis, ...]:
     """The axes that `cat` joins again and again to the one that attention runs on: ``cat([x [B, N, D], y [B, M, D]])``.
 
-    A `cat` before the first attention only makes the tokens; those that follow attention join streams.
+    A `cat` before the first attention only makes the tokens; those that follow attention join streams, if tokens enter
+    along each of the axes that they join.
     """
     attended = descendants(site.node for site in sites if axes.of(site.q, site.query_dim) == joint)
     dynamic = descendants(inputs)
+    together = descendants(node for node in graph.nodes if axes.dims_with(node, {joint}))
+    entering = {
+        axes.of(node, dim) for node in dynamic - together for dim in range(len(shape_of(node))) if is_tensor(node)
+    }
     found: set[tuple[Axis, ...]] = set()
     for node in graph.find_nodes(op="call_function", target=aten.cat.default):
         dim = argument(node, "dim") % len(shape_of(node))
         parts = [operand for operand in operands(node) if operand is not None]
         if axes.of(node, dim) == joint and node in attended:
-            if not all(part in dynamic for part in parts):
+            if not all(part in dynamic and axes.of(part, dim) in entering for part in parts):
                 return (joint,)
             found.add(tuple(axes.of(part, dim) for part in parts))
     streams = found.pop() if len(found) == 1 else (joint,)

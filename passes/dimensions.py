@@ -46,6 +46,10 @@ class Axes:
             self.link(node)
         self.link_products()
         self.products = {self.classes[product]: factors for product, factors in reversed(self.joined)}
+        self.parts_of = {
+            self.classes[total]: tuple(self.classes[part] for part in parts) for total, parts in reversed(self.sums)
+        }
+        """Axes that `cat` made of others, with these."""
 
     def of(self, node: fx.Node, dim: int) -> Axis:
         return self.classes[node, dim]
@@ -107,7 +111,9 @@ class Axes:
                 self.equate(node, *sides)
         elif node.target is aten.cat.default:
             dim = argument(node, "dim") % len(shape_of(node))
-            self.sums.append(((node, dim), tuple((operand, dim) for operand in tensors if operand is not None)))
+            parts = tuple((operand, dim) for operand in tensors if operand is not None)
+            if all(len(shape_of(operand)) > dim and isinstance(shape_of(operand)[dim], int) for operand, _ in parts):
+                self.sums.append(((node, dim), parts))
 
     def equate(self, node: fx.Node, one: Sequence[Axis], other: Sequence[Axis]) -> None:
         """The products of two lists of axes are one axis: note the factors that they share."""
@@ -132,8 +138,10 @@ class Axes:
             by_parts: dict[tuple[Axis, ...], Axis] = {}
             by_factors: dict[tuple[Axis, ...], Axis] = {}
             by_product: dict[Axis, int] = {}
+            by_total: dict[Axis, tuple[Axis, ...]] = {}
             for total, own in self.sums:
                 grows |= self.unite(by_parts, total, own)
+                grows |= self.unite_parts(by_total.setdefault(self.classes[total], own), own)
             for number, (product, own) in enumerate(list(self.joined)):
                 grows |= self.unite(by_factors, product, own)
                 factors = tuple(self.classes[factor] for factor in own)
@@ -151,6 +159,16 @@ class Axes:
             return False
         self.classes.union(same, axis)
         return True
+
+
+    def unite_parts(self, one: tuple[Axis, ...], other: tuple[Axis, ...]) -> bool:
+        """Take the parts of one axis for the same where their sizes agree; whether that is news."""
+        if [self.size(part) for part in one] != [self.size(part) for part in other]:
+            return False
+        news = [(a, b) for a, b in zip(one, other) if self.classes[a] != self.classes[b]]
+        for a, b in news:
+            self.classes.union(a, b)
+        return bool(news)
 
 
 def aligned(own: DimMap, tensors: Sequence[fx.Node | None]) -> list[list[Dimension]]:

@@ -16,6 +16,7 @@ from .layout import Layout, find_layout
 from .moves import MOVES_TOKENS
 from .reach import ancestors, descendants
 from .rows import Links, Rows, RowTracker, row_links, rows_reaching
+from .rule_operands import is_tensor
 from .rules import argument, dim_map, operands, shape_of
 from .source import describe
 
@@ -142,7 +143,12 @@ class RegionFinder:
 
     def may_start(self, node: fx.Node) -> bool:
         """Whether tokens may enter here. Values of tokens by tokens are masks or scores, not tokens."""
-        return node in self.dynamic and node in self.towards_attention and len(self.axes.dims.get(node, ())) == 1
+        return (
+            node in self.dynamic
+            and node in self.towards_attention
+            and len(self.axes.dims.get(node, ())) == 1
+            and is_tensor(node)
+        )
 
     def has_samples(self, node: fx.Node) -> bool:
         return find_layout(node, self.axes.dims[node][0], self.axes, self.samples, self.count) is not None

@@ -35,7 +35,9 @@ class Oracle:
             operators inside that mix tokens without being attention. Each with the number of the row,
             ``sample * N + token``, at every element.
         length: tokens N of a sample.
-        before: names of the nodes that every step computes anew for all tokens, before any row is cached.
+        on_rows: names of the nodes that are computed for active tokens. Others are computed for all tokens in every step,
+            from ``where(active, fresh, stale)`` of rows that they read.
+        before: names of the nodes that are computed before any row is cached, from fresh values.
     """
 
     def __init__(
@@ -44,13 +46,15 @@ class Oracle:
         model: nn.Module,
         tokens: Mapping[str, Tensor],
         length: int,
-        before: Collection[str] = (),
+        on_rows: Collection[str],
+        before: Collection[str],
     ) -> None:
         self.graph = captured.graph_module.graph
         self.captured = captured
         self.model = model
         self.tokens = tokens
         self.length = length
+        self.on_rows = on_rows
         self.before = before
         self.stale: dict[fx.Node, Tensor] = {}
         self.rows: dict[fx.Node, Any] = {}
@@ -93,8 +97,7 @@ class Oracle:
     def learn(self, call: Call) -> None:
         """Find out which rows the elements of the operator's value are, and of which operands it reads other rows."""
         known = {place: self.rows[leaf] for place, leaf in call.operands() if leaf in self.rows}
-        if call.node.name in self.tokens:
-            # It is told which rows these are; it reads them all.
+        if call.node.name in self.tokens or call.node.name not in self.on_rows:
             self.merged[call.node] = set(known)
             return
         if call.node.target is aten.cat.default and (joined := call.rows_of_parts(known)) is not None:
@@ -116,13 +119,18 @@ class Oracle:
             self.rows[call.node] = chosen
         self.merged[call.node] = {place for place in known if chosen is None or not same_rows(found[place], chosen)}
 
-    def merge(self, node: fx.Node, fresh: Tensor) -> Tensor:
-        """``where(active, fresh, stale)``, kept for the next step."""
+    def merge(self, node: fx.Node, fresh: Any) -> Any:
+        """``where(active, fresh, stale)``, kept for the next step; of each of an operator's values where it has some."""
         if node not in self.stale:
             is_active = torch.zeros(len(self.active), self.length, dtype=torch.bool).scatter(1, self.active, True)
             assert node in self.stale_before or is_active.all(), "the first step must compute every token"
             stale = self.stale_before.get(node, fresh)
-            self.stale[node] = torch.where(is_active.flatten()[self.rows[node]], fresh, stale)
+            values, spec = pytree.tree_flatten(fresh)
+            merged = [
+                torch.where(is_active.flatten()[rows], own, old)
+                for rows, own, old in zip(pytree.tree_leaves(self.rows[node]), values, pytree.tree_leaves(stale))
+            ]
+            self.stale[node] = pytree.tree_unflatten(merged, spec)
         return self.stale[node]
 
 

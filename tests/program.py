@@ -29,8 +29,7 @@ class Program:
 
     def oracle(self) -> Oracle:
         """The interpreter that this must agree with, at the start of a session."""
-        before = {node.name for node in self.plan.graph.nodes if self.plan.region.is_before(node)}
-        return Oracle(self.plan.dense, self.model, entered_rows(self.plan), self.plan.axes.length, before)
+        return oracle_of(self.plan, self.model)
 
     def step(self, inputs: Sequence[Tensor], *active: Tensor) -> list[Any]:
         """The step's results when the tokens ``active [B, A]`` of each stream are recomputed."""
@@ -45,7 +44,14 @@ class Program:
         call(self.split.incremental, values, [samples, *active, *queried], self.caches)
         values |= {spec.value: cache for spec, cache in zip(self.split.caches, self.caches)}
         # A result may be a cache itself, which the next step overwrites.
-        return [value.clone() for value in call(self.split.epilogue, values)]
+        return [value.clone() if isinstance(value, Tensor) else value for value in call(self.split.epilogue, values)]
+
+
+def oracle_of(plan: Plan, model: nn.Module) -> Oracle:
+    """The interpreter of a step, told where rows start and which values are computed on rows."""
+    on_rows = {node.name for node in plan.region.rows}
+    before = {node.name for node in plan.graph.nodes if plan.region.is_before(node)}
+    return Oracle(plan.dense, model, entered_rows(plan), plan.axes.length, on_rows, before)
 
 
 def entered_rows(plan: Plan) -> dict[str, Tensor]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 import marche_fx
 from marche_fx import ArgumentError, SelectiveRefresh, UnsupportedModelError
-from tests.networks import Transformer, WithConvolution
+from tests.networks import Block, FusedAttention, Mlp, Transformer, WithConvolution, small_mar
 
 X = torch.randn(2, 30, 16)
 
@@ -38,7 +42,8 @@ def test_every_site_is_listed_with_its_module_line_and_state() -> None:
         ("MLP", "blocks.0.mlp.fc2", "networks.py", "16 -> 32, gelu", "active tokens only"),
         ("MLP", "blocks.1.mlp.fc2", "networks.py", "16 -> 32, gelu", "active tokens only"),
     ]
-    assert (step.samples, step.tokens, step.full) == (2, 30, ())
+    assert all(site.claimed for site in step.sites)
+    assert (step.samples, step.tokens, step.in_full, step.behind) == (2, 30, (), ())
     # K and V of two sites, float32, and the three output channels.
     assert step.cache_bytes == {"attention": 4 * 2 * 30 * 16 * 4, "result": 2 * 30 * 3 * 4}
 
@@ -69,15 +74,195 @@ def test_explain_tells_the_plan_without_touching_the_model() -> None:
     assert vars(model).keys() == methods.keys()
 
 
+def test_the_rows_flops_and_caches_of_a_site_are_those_of_its_active_tokens() -> None:
+    (step,) = marche_fx.report(used(), fraction=0.2).steps
+    attention, mlp = step.sites[0], step.sites[2]
+    assert (attention.rows, attention.active_rows) == ((2 * 30,), (2 * 6,))
+    # The products with keys and with values: for every row, 30 keys of 16 channels.
+    assert (attention.flops, attention.active_flops) == (60 * 30 * 2 * 2 * 16, 12 * 30 * 2 * 2 * 16)
+    assert (mlp.flops, mlp.active_flops) == (60 * 2 * 2 * 16 * 32, pytest.approx(12 * 2 * 2 * 16 * 32))
+    # K and V of two samples in float32; an MLP reads no cache.
+    assert (attention.cache_bytes, mlp.cache_bytes) == (2 * 2 * 30 * 16 * 4, 0)
+    assert step.active == (6,)
+    assert step.saving(0.2) == pytest.approx(step.flops / step.active_flops)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan"), "0.1", True])
+def test_a_fraction_is_a_share(fraction: float) -> None:
+    with pytest.raises(ArgumentError, match="from 0 to 1"):
+        marche_fx.report(used(), fraction=fraction)
+    with pytest.raises(ArgumentError, match="from 0 to 1"):
+        marche_fx.explain(Transformer(30, 16, 2).eval(), X, fraction=fraction)
+
+
+def test_at_any_fraction_one_token_is_active_at_least() -> None:
+    assert [marche_fx.report(used(), fraction=share).steps[0].active for share in (0, 1)] == [(1,), (30,)]
+
+
+class Joined(nn.Module):
+    """Two streams of tokens with weights of their own, which meet in attention twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = FusedAttention(16, 2, 35)
+        self.left, self.right = Mlp(16), Mlp(16)
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        for _ in range(2):
+            both = self.attention(torch.cat([x, text], 1))
+            x, text = x + self.left(both[:, :30]), text + self.right(both[:, 30:])
+        return x
+
+
+def test_streams_of_tokens_are_told_apart() -> None:
+    report = marche_fx.explain(Joined().eval(), X, torch.randn(2, 5, 16))
+    (step,) = report.steps
+    assert (step.streams, step.active) == ((30, 5), (3, 1))
+    rows = {site.path: (site.rows, site.active_rows) for site in step.sites}
+    assert rows["attention"] == ((60, 10), (6, 2))
+    assert rows["left.fc2"] == ((60,), (6,))
+    assert rows["right.fc2"] == ((10,), (2,))
+    text = str(report)
+    assert "2 samples x 30 + 5 tokens" in text
+    assert "stream 1: 5 tokens" in text
+    assert "60 + 10" in text
+
+
+class Between(nn.Module):
+    """Two blocks with something between them."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.last = (Block(16, FusedAttention(16, 2, 30), Mlp(16)) for _ in range(2))
+        self.between = between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.between(self.first(x)))
+
+
+@torch.library.custom_op("marche_fx_report_test::halve", mutates_args=())
+def halve(x: Tensor) -> Tensor:
+    return x / 2
+
+
+@halve.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def neighbours(x: Tensor) -> Tensor:
+    weight = torch.ones(16, 16, 3, device=x.device)
+    return x + F.conv1d(x.transpose(1, 2), weight, padding=2, dilation=2).transpose(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("between", "operator", "reason"),
+    [
+        (neighbours, "aten.convolution", "mixes a window of 5 tokens"),
+        (lambda x: x + x.mean(1, keepdim=True), "aten.mean", "reduces the tokens of a sample to one value"),
+        (lambda x: x + x.cumsum(1), "aten.cumsum", "mixes all tokens"),
+        (lambda x: x + x.roll(1, 1), "aten.index_select", "leaves tokens out, moves or joins them"),
+        (lambda x: x + F.pad(x[:, :-1], (0, 0, 1, 0)), "aten.slice", "leaves tokens out, moves or joins them"),
+        (lambda x: x + halve(x), "marche_fx_report_test.halve", "has no rule"),
+    ],
+)
+def test_what_runs_on_all_tokens_says_why_and_which_cache_it_needs(
+    between: Callable[[Tensor], Tensor], operator: str, reason: str
+) -> None:
+    (step,) = marche_fx.explain(Between(between).eval(), X).steps
+    (found,) = (*step.in_full, *step.behind)
+    assert (found.operator, found.reason[: len(reason)]) == (operator, reason)
+    assert re.fullmatch(r"(test_report|networks)\.py:\d+", found.line)
+    assert found.has_rule == (reason != "has no rule")
+    assert found.cache_bytes == 2 * 30 * 16 * 4
+    assert step.cache_bytes["operand"] == found.cache_bytes
+
+
+def test_what_is_computed_from_an_operator_in_full_is_listed_if_it_costs() -> None:
+    weight = torch.randn(16, 16)
+    (step,) = marche_fx.explain(Between(lambda x: x + x.mean(1, keepdim=True) @ weight).eval(), X).steps
+    (found,) = step.behind
+    assert found.reason == "is computed from what runs on all tokens"
+    assert found.flops == step.fixed_flops["inside"] == 2 * 2 * 16 * 16
+
+
+def test_an_operator_without_a_rule_says_how_to_register_one() -> None:
+    report = marche_fx.explain(Between(halve).eval(), X)
+    (step,) = report.steps
+    (found,) = step.without_rule
+    assert "marche_fx.register_rule(torch.ops.marche_fx_report_test.halve, ...)" in found.reason
+    first = step.sites[0]
+    assert not first.claimed
+    assert re.fullmatch(
+        r"before the region: its tokens go no further than marche_fx_report_test\.halve "
+        r"\(test_report\.py:\d+\), which has no rule",
+        first.status,
+    )
+    assert (first.flops, first.rows) == (first.active_flops, first.active_rows)
+    assert "outside the region: marche_fx_report_test.halve" in str(report)
+
+
+class Summary(nn.Module):
+    """An MLP on the mean of all tokens, which is not the tokens' any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Block(16, FusedAttention(16, 2, 30), Mlp(16))
+        self.mlp = Mlp(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.block(x).cumsum(1))
+
+
+def test_a_site_that_is_not_claimed_names_what_mixes_tokens_before_it() -> None:
+    (step,) = marche_fx.explain(Summary().eval(), X).steps
+    (site,) = [site for site in step.sites if not site.claimed]
+    assert site.path == "mlp.fc2"
+    assert re.fullmatch(r"after the region: aten\.cumsum \(test_report\.py:\d+\) mixes tokens before it", site.status)
+
+
 def test_an_operator_that_runs_in_full_is_listed_with_its_source_and_share() -> None:
     model = WithConvolution(30, 16, 2).eval()
-    (step,) = marche_fx.explain(model, X).steps
-    named = [text for text, _ in step.full]
-    assert any(text.startswith("aten.convolution at neighbours.convolution") for text in named)
-    assert "runs on all tokens: aten.convolution" in str(marche_fx.explain(model, X)).replace("\n", " ")
+    report = marche_fx.explain(model, X)
+    (step,) = report.steps
+    (convolution,) = step.in_full
+    assert (convolution.operator, convolution.path) == ("aten.convolution", "neighbours.convolution")
+    assert convolution.flops == 2 * 2 * 30 * 16 * 16 * 3
+    assert convolution.share == pytest.approx(convolution.flops / step.flops)
+    assert "mixes a window of 3 tokens" in str(report)
     optimized = marche_fx.transform(model, strict=True, compile=False)
     with torch.no_grad(), pytest.raises(UnsupportedModelError, match=r"aten\.convolution at neighbours\.convolution"):
         optimized(X)
+
+
+def test_a_report_fits_120_columns() -> None:
+    reports = [marche_fx.explain(Between(between).eval(), X) for between in (halve, neighbours)]
+    for report in (marche_fx.report(used()), *reports):
+        assert max(map(len, str(report).splitlines())) <= 120
+
+
+def test_a_report_is_plain_values() -> None:
+    found = marche_fx.report(used()).to_dict()
+    assert json.loads(json.dumps(found)) == found
+    assert sorted(found) == list(found) == ["model", "notes", "session", "steps"]
+    (step,) = found["steps"]
+    assert sorted(step) == list(step)
+    assert {"active", "cache_bytes", "fixed_flops", "in_full", "saving", "sites", "streams", "tokens"} <= step.keys()
+    assert (step["streams"], step["active"], step["tokens"]) == ([30], [3], 30)
+    assert step["saving"]["1"] == pytest.approx(1)
+    assert step["flops"] / step["active_flops"] == pytest.approx(step["saving"]["0.1"])
+    site = step["sites"][0]
+    assert sorted(site) == list(site)
+    assert (site["kind"], site["path"], site["claimed"], site["rows"]) == (
+        "attention",
+        "blocks.0.attention",
+        True,
+        [60],
+    )
+    (row,) = found["session"]["steps"]
+    assert (row["step"], row["calls"], row["rows"]) == ("forward", 3, 92)
+    unused = marche_fx.report(marche_fx.transform(Transformer(30, 16, 2).eval())).to_dict()
+    assert (unused["session"], unused["steps"], len(unused["notes"])) == (None, [], 1)
 
 
 @pytest.mark.parametrize("ending", ["html", "txt"])
@@ -90,6 +275,43 @@ def test_a_saved_report_shows_the_rewritten_graph(tmp_path: Path, ending: str) -
     assert text.startswith("<!DOCTYPE html>") == (ending == "html")
 
 
+def test_a_saved_json_is_the_report(tmp_path: Path) -> None:
+    path = tmp_path / "step.json"
+    report = marche_fx.report(used())
+    report.save(path)
+    assert json.loads(path.read_text()) == report.to_dict()
+
+
+def test_a_saved_dot_draws_every_part_in_its_colour(tmp_path: Path) -> None:
+    path = tmp_path / "step.dot"
+    mask = torch.tensor([[1.0, 0, 0, 0, 1, 1, 0, 0, 0]] * 2)
+    mar = small_mar().eval()
+    marche_fx.explain(mar, X[:, :9, :4], mask, torch.randn(2, 16), step="forward_mae_encoder").save(path)
+    text = path.read_text()
+    name = r'"((?:[^"\\\n]|\\.)*)"'
+    value = re.compile(rf"    {name} \[label={name}, fillcolor=(\w+)\];")
+    edge = re.compile(rf"\s+{name} -> {name}( \[style=dashed\])?;")
+    drawn = {own[1]: own[3] for line in text.splitlines() if (own := value.fullmatch(line))}
+    edges = [(own[1], own[2]) for line in text.splitlines() if (own := edge.fullmatch(line))]
+    # Every line is one of these, or opens or closes a box.
+    others = [line for line in text.splitlines() if not value.fullmatch(line) and not edge.fullmatch(line)]
+    assert [line.split("[")[0].strip() for line in others] == [
+        'digraph "forward_mae_encoder" {',
+        "node",
+        *(line for part in ("prologue", "incremental", "epilogue") for line in boxed(part)),
+        "}",
+    ]
+    assert {own for edge in edges for own in edge} <= drawn.keys()
+    assert {"lightblue", "palegreen", "gold", "khaki", "white"} <= set(drawn.values())
+    parts = {(source.split(".")[0], target.split(".")[0]) for source, target in edges}
+    assert {("prologue", "incremental"), ("incremental", "epilogue")} <= parts
+    assert not any("weight" in own for own in drawn)
+
+
+def boxed(part: str) -> list[str]:
+    return [f'subgraph "cluster_{part}" {{', f'label="{part}";', "}"]
+
+
 def test_other_endings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match=r"\.html or \.txt"):
+    with pytest.raises(ArgumentError, match=r"\.html, \.txt, \.json or \.dot"):
         marche_fx.report(used()).save(tmp_path / "step.pdf")

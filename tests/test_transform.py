@@ -22,7 +22,7 @@ from marche_fx.session import StepRecord
 from marche_fx.transform import optimization_of
 from tests.networks import MaskedTextModel, Transformer, small_mar
 from tests.oracle import Oracle
-from tests.program import entered_rows
+from tests.program import oracle_of
 
 FULL = FullRefresh()
 
@@ -232,7 +232,7 @@ def test_a_session_computes_what_the_oracle_says(data: st.DataObject) -> None:
             must = (ids != before) | asked | torch.tensor(number == 0)
             if oracle is None:
                 plan = step.programs[0].plan
-                oracle = Oracle(plan.dense, model, entered_rows(plan), plan.axes.length)
+                oracle = oracle_of(plan, model)
             (expected,) = oracle.step([ids, time], expected_active(must, priorities[number], count))
             assert (found - expected[asked]).abs().max() <= 1e-10 if asked.any() else not len(found)
             assert (result.clone() - expected).abs().max() <= 1e-10

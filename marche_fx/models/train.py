@@ -28,7 +28,7 @@ WEIGHTS_FILE = "model_ema.safetensors"
 class Recipe:
     """What a run is trained with. ``epochs`` may grow on resuming, the rest may not change."""
 
-    epochs: float = 4.15
+    epochs: float = 5.6
     batch: int = 32
     learning_rate: float = 1e-3
     warmup: int = 500
