@@ -63,7 +63,7 @@ def demo(
 def train(
     out: Annotated[Path, typer.Option("--out", help="folder of the run; a run found there goes on")],
     data: Data = Path("/usr/share/datasets/fashion-mnist"),
-    epochs: Annotated[float, typer.Option(help="passes over the training images; may grow on resuming")] = 4.15,
+    epochs: Annotated[float, typer.Option(help="passes over the training images; may grow on resuming")] = 5.6,
     bf16: Bf16 = False,
     compile: Annotated[bool, typer.Option(help="torch.compile the transformer's blocks")] = False,
 ) -> None:

@@ -75,11 +75,6 @@ class StepReport:
         return sum(self.streams)
 
     @property
-    def full(self) -> tuple[tuple[str, float], ...]:
-        """Operators that run on all tokens, each with its share of the step's FLOPs."""
-        return tuple((place(own.operator, own.path, own.line), own.share) for own in self.in_full)
-
-    @property
     def flops(self) -> float:
         """Of the original step."""
         return self.cost.original()

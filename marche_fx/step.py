@@ -275,7 +275,8 @@ class PendingStep:
         if queried is None and self.program.is_late and not active.complete:
             self.step.warn_once(
                 f"a result of {self.step.name} was read as a whole, and only {sum(active.counts)} of its "
-                f"{active.visible} tokens were recomputed. Read the rows you need, as in logits[rows], or pass query= to transform.",
+                f"{active.visible} tokens were recomputed. Read the rows you need, as in logits[rows], or pass "
+                "query= to transform.",
                 topic="read as a whole",
             )
         if self.expected is not None:

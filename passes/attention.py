@@ -52,7 +52,8 @@ class AttentionSite:
     @property
     def heads(self) -> int:
         shape = shape_of(self.q)
-        return int(shape[1]) if len(shape) == 4 else 1
+        # [B, H, N, d] or [B, N, H, d]
+        return int(shape[3 - self.query_dim]) if len(shape) == 4 and self.query_dim in (1, 2) else 1
 
     @property
     def head_width(self) -> int:

@@ -160,7 +160,6 @@ class Axes:
         self.classes.union(same, axis)
         return True
 
-
     def unite_parts(self, one: tuple[Axis, ...], other: tuple[Axis, ...]) -> bool:
         """Take the parts of one axis for the same where their sizes agree; whether that is news."""
         if [self.size(part) for part in one] != [self.size(part) for part in other]:

@@ -60,8 +60,16 @@ class Plan:
             for node in self.graph.nodes
             if node in self.region.full
             and node.target not in MOVES_TOKENS
-            and any(operand in self.region.rows for operand in node.all_input_nodes)
+            and any(self.moves_rows(operand) for operand in node.all_input_nodes)
         ]
+
+    def moves_rows(self, node: fx.Node) -> bool:
+        """Whether a value consists of rows, or of rows that were put elsewhere."""
+        return node in self.region.rows or (
+            node in self.region.full
+            and node.target in MOVES_TOKENS
+            and any(self.moves_rows(operand) for operand in node.all_input_nodes)
+        )
 
 
 def make_plan(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Plan:

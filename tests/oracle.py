@@ -35,8 +35,8 @@ class Oracle:
             operators inside that mix tokens without being attention. Each with the number of the row,
             ``sample * N + token``, at every element.
         length: tokens N of a sample.
-        on_rows: names of the nodes that are computed for active tokens. Others are computed for all tokens in every step,
-            from ``where(active, fresh, stale)`` of rows that they read.
+        on_rows: names of the nodes that are computed for active tokens. Others are computed for all tokens in every
+            step, from ``where(active, fresh, stale)`` of rows that they read.
         before: names of the nodes that are computed before any row is cached, from fresh values.
     """
 
@@ -120,7 +120,7 @@ class Oracle:
         self.merged[call.node] = {place for place in known if chosen is None or not same_rows(found[place], chosen)}
 
     def merge(self, node: fx.Node, fresh: Any) -> Any:
-        """``where(active, fresh, stale)``, kept for the next step; of each of an operator's values where it has some."""
+        """``where(active, fresh, stale)``, kept for the next step; of each value of an operator with several."""
         if node not in self.stale:
             is_active = torch.zeros(len(self.active), self.length, dtype=torch.bool).scatter(1, self.active, True)
             assert node in self.stale_before or is_active.all(), "the first step must compute every token"

@@ -170,7 +170,7 @@ def test_what_runs_on_all_tokens_says_why_and_which_cache_it_needs(
     between: Callable[[Tensor], Tensor], operator: str, reason: str
 ) -> None:
     (step,) = marche_fx.explain(Between(between).eval(), X).steps
-    (found,) = (*step.in_full, *step.behind)
+    found = next(own for own in (*step.in_full, *step.behind) if own.operator == operator)
     assert (found.operator, found.reason[: len(reason)]) == (operator, reason)
     assert re.fullmatch(r"(test_report|networks)\.py:\d+", found.line)
     assert found.has_rule == (reason != "has no rule")

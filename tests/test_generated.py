@@ -1,0 +1,29 @@
+"""Models made at random: full refresh is exact, partial refresh is what the oracle says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, seed, settings
+
+from tests.generated import Layer, Recipe, build, check, recipes
+
+
+def test_a_recipe_is_rebuilt_from_its_repr() -> None:
+    recipe = Recipe(layers=(Layer(), Layer(mask="causal", cross=True)), context=3, results=("pooled",), seed=4)
+    again = eval(repr(recipe), {"Recipe": Recipe, "Layer": Layer})
+    assert again == recipe
+    state = build(recipe).state_dict()
+    assert all((value == state[name]).all() for name, value in build(again).state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(10))
+def test_a_generated_model_decodes_as_the_original_and_the_oracle_do(part: int) -> None:
+    # Thirty other models in each part, the same in every run.
+    @seed(part)
+    @settings(max_examples=30, derandomize=False, database=None)
+    @given(recipe=recipes())
+    def decodes(recipe: Recipe) -> None:
+        assert check(recipe) is None
+
+    decodes()
