@@ -120,21 +120,23 @@ class Splitter:
                 self.rows[node] = self.gather(node, self.value_of(node), region.layouts[node], region.rows[node])
             elif node in region.rows:
                 self.rows[node] = self.copy_rows(node)
-        results = [node for node in nodes if node in region.rows and any(self.is_after(user) for user in node.users)]
-        for node in results:
-            self.update(node, "result")
+        after = self.nodes_after(nodes)
+        for node in nodes:
+            if node in region.rows and any(user in after for user in node.users):
+                self.update(node, "result")
         self.graph.output(())
         self.drop_unused_inputs()
-        return self.parts(nodes)
+        return self.parts(nodes, after)
 
-    def parts(self, nodes: list[fx.Node]) -> Split:
+    def parts(self, nodes: list[fx.Node], after: set[fx.Node]) -> Split:
         incremental = Part(fx.GraphModule(self.source, self.graph), tuple(self.inputs), ())
         output = next(node for node in nodes if node.op == "output")
         results: Any = output.args[0]
         leaves = tuple(leaf for leaf in results if isinstance(leaf, fx.Node))
-        after = [node for node in nodes if self.is_after(node)]
         layouts = {node: spec.layout for node, spec in self.caches.items()}
-        epilogue = cut_part(self.source, after, leaves, results_of=results, layouts=layouts)
+        epilogue = cut_part(
+            self.source, [node for node in nodes if node in after], leaves, results_of=results, layouts=layouts
+        )
         wanted = {*incremental.inputs, *epilogue.inputs, *self.region.always}
         before = [node for node in nodes if node.op == "call_function" and self.region.is_before(node)]
         prologue = cut_part(self.source, before, [node for node in before if node in wanted])
@@ -142,9 +144,16 @@ class Splitter:
             prologue, incremental, epilogue, tuple(self.caches.values()), tuple(self.gathered), self.rows, self.queried
         )
 
-    def is_after(self, node: fx.Node) -> bool:
-        """Whether ``node`` is computed from the region but not in it."""
-        return not self.region.is_before(node) and node not in self.region.rows and node not in self.region.full
+    def nodes_after(self, nodes: list[fx.Node]) -> set[fx.Node]:
+        """What is computed from the region but not in it, or is in full both in it and after it."""
+        region = self.region
+        after = {
+            node for node in nodes if not region.is_before(node) and node not in region.rows and node not in region.full
+        }
+        for node in reversed(nodes):
+            if node in region.full and node not in region.rows and any(user in after for user in node.users):
+                after.add(node)
+        return after
 
     def declare_inputs(self, nodes: Iterable[fx.Node]) -> None:
         """A placeholder for every value from outside that the region reads."""
