@@ -73,6 +73,13 @@ class Program:
         return self.samples, self.tokens
 
     @property
+    def rounded_to(self) -> set[torch.dtype]:
+        """Floating-point dtypes that the step casts values of higher precision to."""
+        casts = [node for node in self.plan.graph.nodes if node.target is torch.ops.aten._to_copy.default]
+        kinds = [(node.args[0].meta["val"].dtype, node.meta["val"].dtype) for node in casts]
+        return {new for old, new in kinds if new.is_floating_point and old.is_floating_point and is_coarser(new, old)}
+
+    @property
     def readable(self) -> dict[tuple[int, int], int]:
         """Shapes of masks that say which tokens are read: those of a result's rows, or all; and the first token."""
         rows = next((own for own in self.row_outputs if own is not None), None)
@@ -135,6 +142,10 @@ class Program:
             leaf.clone() if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in owned else leaf
             for leaf in leaves
         ]
+
+
+def is_coarser(dtype: torch.dtype, other: torch.dtype) -> bool:
+    return torch.finfo(dtype).eps > torch.finfo(other).eps
 
 
 def owner(model: nn.Module, path: str) -> tuple[dict[str, Any], str]:

@@ -280,7 +280,7 @@ class PendingStep:
                 topic="read as a whole",
             )
         if self.expected is not None:
-            check_equal(self.step.name, self.tree(), self.expected)
+            check_equal(self.step.name, self.tree(), self.expected, rounded_to=self.program.rounded_to)
             self.expected = None
             self.program.verified = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,8 +16,11 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torc
 """Largest difference that rounding explains, relative to the largest element of the result."""
 
 
-def check_equal(step: str, ours: Any, original: Any) -> None:
+def check_equal(step: str, ours: Any, original: Any, *, rounded_to: Iterable[torch.dtype] = ()) -> None:
     """Raise if results of the two differ by more than rounding.
+
+    Args:
+        rounded_to: dtypes less precise than the results' that values were cast to on the way.
 
     Raises:
         EquivalenceError: names the result and its worst element.
@@ -28,12 +32,12 @@ def check_equal(step: str, ours: Any, original: Any) -> None:
         raise EquivalenceError(f"{step} returned {own_spec}, the original {spec}")
     for number, (a, b) in enumerate(zip(left, right, strict=True)):
         if isinstance(b, Tensor):
-            check_tensor(f"result {number} of {step}", a, b)
+            check_tensor(f"result {number} of {step}", a, b, {b.dtype, *rounded_to})
         elif a != b:
             raise EquivalenceError(f"result {number} of {step} is {a!r}, the original's is {b!r}")
 
 
-def check_tensor(name: str, ours: Tensor, original: Tensor) -> None:
+def check_tensor(name: str, ours: Tensor, original: Tensor, dtypes: set[torch.dtype]) -> None:
     if ours.shape != original.shape or ours.dtype != original.dtype:
         raise EquivalenceError(
             f"{name} is {ours.dtype} {tuple(ours.shape)}, the original's is {original.dtype} {tuple(original.shape)}"
@@ -46,7 +50,8 @@ def check_tensor(name: str, ours: Tensor, original: Tensor) -> None:
         finite = original.isfinite()
         same = (ours == original) | (ours.isnan() & original.isnan())
         difference = torch.where(same, 0.0, (ours.double() - original.double()).abs())
-        bound = TOLERANCE.get(original.dtype, 0.1) * float(original[finite].abs().max() if finite.any() else 0)
+        tolerance = max(TOLERANCE.get(dtype, 0.1) for dtype in dtypes)
+        bound = tolerance * float(original[finite].abs().max() if finite.any() else 0)
     # A NaN is larger than any bound.
     worst = int(difference.nan_to_num(nan=float("inf")).argmax())
     if not float(difference.flatten()[worst]) <= bound:

@@ -12,6 +12,13 @@ from marche_fx.verify import TOLERANCE, check_equal
 X = torch.linspace(-2, 2, 24).view(2, 3, 4)
 
 
+def test_a_cast_on_the_way_explains_more() -> None:
+    x = torch.ones(3, dtype=torch.float64)
+    check_equal("step", x + 1e-5, x, rounded_to={torch.float32})
+    with pytest.raises(EquivalenceError):
+        check_equal("step", x + 1e-5, x)
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_rounding_passes_and_more_does_not(dtype: torch.dtype) -> None:
     x = X.to(dtype)
