@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import InputKind
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from ..errors import CaptureError, MarcheError, UnsupportedModelError
-from .arguments import check_arguments, check_results, closed, named_leaves, opened
+from ..errors import CaptureError, MarcheError
+from .arguments import check_arguments, check_results, closed, opened
 from .reach import ancestors
-from .rules import argument
-from .source import CAPTURED, LIBRARY_FRAMES, describe, strip_wrapper
-from .structure import assignment_line, attributes, changed_attributes
+from .refusals import AssignmentError, refuse_assignments, refuse_random, refuse_weights, refuse_writes
+from .source import CAPTURED, LIBRARY_FRAMES, strip_wrapper
+from .structure import attributes, changed_attributes
 
 aten = torch.ops.aten
 
@@ -156,10 +156,6 @@ def weights_restored(model: nn.Module) -> Iterator[None]:
             table.update(own)
 
 
-class AssignmentError(UnsupportedModelError):
-    """The step assigns an attribute of the model."""
-
-
 class KeepsTwoTokens(TorchFunctionMode):
     """Promise that every `nonzero`, and every mask ``[B, N]`` that indexes, finds at least two positions a sample.
 
@@ -221,7 +217,7 @@ def capture(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str
         exported = export(wrapped, tensors, dropped)
     with plain_mode():
         functional = exported.run_decompositions(decompositions())
-    refuse_writes(functional, wrapped, call)
+    refuse_writes(functional, wrapped.name, call, [own.name for own in user_inputs(functional)])
     refuse_random(functional.graph, wrapped.name)
     return as_capture(functional, step, leaves, spec, Autocast.current(leaves))
 
@@ -269,72 +265,6 @@ def failing_line(step: Step, error: Exception) -> str:
             source = f", `{summary.line}`" if summary.line else ""
             found = (f" at {path}" if path else "") + f" ({Path(file).name}:{number}{source})"
     return found
-
-
-def refuse_weights(model: nn.Module) -> None:
-    """Raise if weights have no values, or none that a graph can read."""
-    for path, weight in [*model.named_parameters(), *model.named_buffers()]:
-        if weight.device.type == "meta":
-            raise UnsupportedModelError(
-                f"{path!r} of {type(model).__name__} is on the meta device and has no values; load the weights before "
-                "the first call, as in model.to_empty(device=...) and model.load_state_dict(...)"
-            )
-
-    for (path, name), values in attributes(model).items():
-        if any(isinstance(value, torch.ScriptObject) for value in values):
-            raise UnsupportedModelError(
-                f"{f'{path}.{name}'.removeprefix('.')!r} of {type(model).__name__} is a torch.ScriptObject, such as "
-                "the packed weights of torch.ao.quantization, which torch.export cannot read. Keep quantised weights "
-                "as tensors, or transform the model before it is quantised."
-            )
-
-
-def refuse_assignments(step: str, model: nn.Module, assigned: list[tuple[str, str]]) -> None:
-    """Raise if the step assigned attributes: a graph holds the values of one call."""
-    for path, name in assigned:
-        line = assignment_line(model.get_submodule(path), name)
-        raise AssignmentError(
-            f"{step} assigns the attribute {f'{path}.{name}'.removeprefix('.')!r}"
-            + (f" ({line})" if line else "")
-            + " in every call, and a step that is only partly recomputed cannot repeat that. Keep the value in a local "
-            "variable or return it."
-        )
-
-
-def refuse_writes(exported: torch.export.ExportedProgram, step: Step, call: Any) -> None:
-    """Raise if the step writes a weight or an argument in place."""
-    by_name = {node.name: node for node in exported.graph.nodes}
-    names = [name for name, leaf in named_leaves(call) if isinstance(leaf, Tensor)]
-    placeholders = [spec.name for spec in user_inputs(exported)]
-    for spec in exported.graph_signature.output_specs:
-        if spec.kind in (OutputKind.USER_OUTPUT, OutputKind.TOKEN):
-            continue
-        what = (
-            names[placeholders.index(str(spec.target))]
-            if spec.kind is OutputKind.USER_INPUT_MUTATION
-            else f"the {'buffer' if spec.kind is OutputKind.BUFFER_MUTATION else 'weight'} "
-            f"{strip_wrapper(str(spec.target))!r}"
-        )
-        raise UnsupportedModelError(
-            f"{step.name} writes {what} in {describe(by_name[spec.arg.name])}; a step that is only partly recomputed "
-            "cannot repeat that. Move the write out of the step, or write into a copy."
-        )
-
-
-def refuse_random(graph: fx.Graph, step: str) -> None:
-    for node in graph.nodes:
-        if draws_random_numbers(node):
-            raise UnsupportedModelError(
-                f"{step} draws random numbers in {describe(node)}, and a step that is only partly recomputed cannot "
-                "repeat the draw. Draw them outside and pass them as a tensor, or switch dropout off."
-            )
-
-
-def draws_random_numbers(node: fx.Node) -> bool:
-    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
-        return False
-    # Attention carries the tag for a dropout that is mostly off.
-    return node.target is not aten.scaled_dot_product_attention.default or argument(node, "dropout_p") > 0
 
 
 @contextmanager
