@@ -13,6 +13,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pret
 
 Data = Annotated[Path, typer.Option("--data", help="folder of Fashion-MNIST's four IDX files")]
 Bf16 = Annotated[bool, typer.Option(help="bfloat16 autocast, twice as fast where the processor has avx512_bf16")]
+Steps = Annotated[int, typer.Option(help="decoding steps")]
+Guidance = Annotated[float, typer.Option(help="guidance scale")]
+Temperature = Annotated[float, typer.Option(help="noise of the diffusion head; less is cleaner and less varied")]
+Seed = Annotated[int, typer.Option(help="seed of every random draw")]
 
 
 def run() -> None:
@@ -33,13 +37,11 @@ def main() -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="picture to write")] = Path("demo.png"),
     images: Annotated[int, typer.Option(help="images of each class")] = 4,
-    steps: Annotated[int, typer.Option(help="decoding steps")] = 32,
+    steps: Steps = 32,
     fraction: Annotated[float, typer.Option(help="share of the tokens to refresh in each step, 0..1")] = 0.1,
-    cfg: Annotated[float, typer.Option(help="guidance scale")] = 3.0,
-    temperature: Annotated[
-        float, typer.Option(help="noise of the diffusion head; less is cleaner and less varied")
-    ] = 0.8,
-    seed: Annotated[int, typer.Option(help="seed of every random draw")] = 0,
+    cfg: Guidance = 3.0,
+    temperature: Temperature = 0.8,
+    seed: Seed = 0,
     compile: Annotated[bool, typer.Option(help="torch.compile the rewritten steps")] = False,
 ) -> None:
     """Generate garments twice from the same seeds, exactly and with cached tokens; write both side by side."""
@@ -104,12 +106,10 @@ def train_judge(
 def evaluate(
     weights: Annotated[Path | None, typer.Option(help="weights of mar_fashion; the bundled ones when omitted")] = None,
     images: Annotated[int, typer.Option(help="how many images to generate")] = 1000,
-    steps: Annotated[int, typer.Option(help="decoding steps")] = 32,
-    cfg: Annotated[float, typer.Option(help="guidance scale")] = 3.0,
-    temperature: Annotated[
-        float, typer.Option(help="noise of the diffusion head; less is cleaner and less varied")
-    ] = 0.8,
-    seed: Annotated[int, typer.Option(help="seed of every random draw")] = 0,
+    steps: Steps = 32,
+    cfg: Guidance = 3.0,
+    temperature: Temperature = 0.8,
+    seed: Seed = 0,
     fraction: Annotated[
         float | None,
         typer.Option(help="share of the tokens to refresh in each step, 0..1; the exact model when omitted"),

@@ -21,10 +21,8 @@ from .passes.rules import shape_of
 from .passes.split import split
 from .passes.stages import cut_stages
 from .passes.watch import find_watched
-from .prologue import Prologue
+from .prologue import Prologue, Values
 from .refresh import Refresh
-
-Values = dict[fx.Node, Any]
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,7 @@ class Program:
         plain = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites)
         self.observed = observable_sites(plain, plan.sites, plan.axes, plan.region)[:sites]
         self.split = emit_attention(plain, self.observed, plan.axes, plan.region)
+        self.read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}
         self.watched = find_watched(plain, plan.region, plan.axes, plan.inputs)
         self.cost = step_cost(plan.graph, plan.axes, plan.region)
         self.row_outputs = find_row_outputs(plan)
@@ -118,8 +117,7 @@ class Program:
         """What the rest of the step reads of its arguments and of the prologue's values."""
         # The caller may overwrite its tensors before a late-bound step reads them.
         theirs = {leaf.untyped_storage().data_ptr() for leaf in given.values()}
-        read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}
-        found = {node: value for node, value in {**given, **computed}.items() if node in read_later}
+        found = {node: value for node, value in {**given, **computed}.items() if node in self.read_later}
         for node, value in found.items():
             if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in theirs:
                 found[node] = value.clone()
@@ -174,11 +172,11 @@ def find_row_outputs(plan: Plan) -> list[RowOutput | None]:
 class StepState:
     """One step of one session: its caches, and the inputs that each token was last computed with."""
 
+    caches: list[Tensor]
+
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.caches: list[Tensor] = []
-        self.prologue = Prologue(program.stages)
-        self.inputs = LastInputs(program.watched, *program.shape)
+        self.release()
 
     @property
     def is_new(self) -> bool:

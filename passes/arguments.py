@@ -27,7 +27,7 @@ RESULTS = (type(None), bool, int, float, str, torch.SymInt, torch.SymFloat, torc
 class Fields:
     """A dataclass instance taken apart, for classes that PyTorch does not take apart itself."""
 
-    kind: type
+    kind: Any
     values: dict[str, Any]
 
 
@@ -68,7 +68,7 @@ def closed(tree: Any) -> Any:
 
 def put_together(fields: Fields) -> Any:
     # Not by calling the class: what its __post_init__ does has been done.
-    instance: Any = fields.kind.__new__(fields.kind)  # type: ignore[call-overload]
+    instance: Any = fields.kind.__new__(fields.kind)
     for name, value in fields.values.items():
         object.__setattr__(instance, name, closed(value))
     return instance

@@ -44,6 +44,10 @@ class TokenAxes:
         """All tokens N."""
         return sum(self.lengths)
 
+    def start(self, streams: Sequence[int]) -> int:
+        """Position, among the tokens of all streams, of the first token of ``streams``."""
+        return sum(self.lengths[: streams[0]])
+
     @property
     def token_axes(self) -> tuple[Axis, ...]:
         return tuple({*self.streams, self.joint})

@@ -128,7 +128,8 @@ def token_axes(graph: fx.Graph, axes: Axes) -> set[Axis]:
     pixels: set[Axis] = set()
     if convolutions:
         image = operands(convolutions[0])[0]
-        pixels = {axes.of(image, dim) for dim in range(2, len(shape_of(image)))}  # type: ignore[arg-type]
+        assert image is not None
+        pixels = {axes.of(image, dim) for dim in range(2, len(shape_of(image)))}
     found: set[Axis] = set()
     for node in entering:
         found |= pixels if pixels and len(shape_of(node)) > 3 else {axes.of(node, 1)}

@@ -53,15 +53,11 @@ def attention_at(graph: fx.Graph, site: AttentionSite, split: Split, axes: Token
         q, k, _, *mask = operands(split.copies[site.node])
         args = (q, k, queried, site.scale, mask[0] if mask else None)
         received = graph.call_function(ops.attention_received, args)
-    start = sum(axes.lengths[: key_streams(site, axes)[0]])
+    start = axes.start(streams_of(site.k, site.key_dim, axes))
     end = axes.length - start - int(shape_of(site.k)[site.key_dim])
     if start == end == 0:
         return received
     return graph.call_function(aten.constant_pad_nd.default, (received, [start, end]))
-
-
-def key_streams(site: AttentionSite, axes: TokenAxes) -> tuple[int, ...]:
-    return streams_of(site.k, site.key_dim, axes)
 
 
 def observable_sites(

@@ -110,19 +110,18 @@ def mask_of(indices: Any) -> fx.Node | None:
 
 
 def same_value(one: Any, other: Any) -> bool:
-    """Whether two nodes are the same computation on the same values, as a mask that is made twice."""
+    """Whether two nodes are the same computation on the same values, as a mask that is made twice.
+
+    A captured step draws no random numbers.
+    """
     if not isinstance(one, fx.Node) or not isinstance(other, fx.Node):
         return type(one) is type(other) and bool(one == other)
     if one is other:
         return True
-    if one.op != "call_function" or (one.op, one.target) != (other.op, other.target) or has_random_values(one):
+    if one.op != "call_function" or (one.op, one.target) != (other.op, other.target):
         return False
     (left, spec), (right, other_spec) = (tree_flatten((node.args, node.kwargs)) for node in (one, other))
     return spec == other_spec and all(same_value(a, b) for a, b in zip(left, right))
-
-
-def has_random_values(node: fx.Node) -> bool:
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def column_of_nonzero(node: fx.Node) -> tuple[fx.Node, int] | None:

@@ -12,7 +12,7 @@ from ..errors import UnsupportedModelError
 from .attention import AttentionSite
 from .axes import TokenAxes
 from .dimensions import Axis
-from .layout import Layout, find_layout
+from .layout import Layout
 from .moves import MOVES_TOKENS
 from .reach import ancestors, descendants
 from .rows import Links, Rows, RowTracker, row_links, rows_reaching
@@ -30,7 +30,7 @@ class Region:
     Attributes:
         rows: for nodes computed on active rows, the dimension of the rows and the streams that they are tokens of.
         links: which dimensions of an operand its rows come from.
-        layouts: where samples and tokens stand in values that consist of rows, if they have samples.
+        layouts: where samples and tokens stand in these values.
         samples_axis: the axis of samples. samples: its size B.
         sources: nodes whose rows do not come from other rows: the region's entries, and results of operators that ran
             in full inside it.
@@ -77,21 +77,16 @@ def find_region(
         UnsupportedModelError: the token axis comes first where samples are expected.
     """
     finder = RegionFinder(graph, axes, sites, inputs)
-    rows, sources, prologue = finder.follow_rows()
+    tracker, sources, prologue = finder.follow_rows()
     inside, entries = interior(sources, prologue)
-    layouts = {
-        node: layout
-        for node, own in rows.items()
-        if (layout := find_layout(node, own.dim, axes, finder.samples, finder.count)) is not None
-    }
     return Region(
-        rows=rows,
+        rows=tracker.rows,
         links=finder.links,
-        layouts=layouts,
+        layouts=tracker.layouts,
         samples_axis=finder.samples,
         samples=finder.count,
         sources=frozenset(sources),
-        full=frozenset(nodes_in_full(rows, sources, prologue)),
+        full=frozenset(nodes_in_full(tracker.rows, sources, prologue)),
         inside=frozenset(inside - entries),
         always=() if visible is None else (visible,),
     )
@@ -113,33 +108,32 @@ class RegionFinder:
         self.attended = descendants(site.product or site.node for site in sites if axes.dims.get(site.q, ()))
         self.samples, self.count = self.find_samples()
 
-    def follow_rows(self) -> tuple[dict[fx.Node, Rows], set[fx.Node], set[fx.Node]]:
-        """Nodes that consist of rows, those of them whose rows come from no others, and what must be computed before.
+    def follow_rows(self) -> tuple[RowTracker, set[fx.Node], set[fx.Node]]:
+        """What consists of rows, what of it has rows that come from no others, and what must be computed before.
 
         What mixes tokens before the first attention is computed before, with everything that it reads.
         """
         prologue: set[fx.Node] = set()
         while True:
-            rows, sources = self.follow_rows_after(prologue)
+            tracker, sources = self.follow_rows_after(prologue)
             mixers = {
                 node
-                for node in nodes_in_full(rows, sources, prologue)
+                for node in nodes_in_full(tracker.rows, sources, prologue)
                 if node not in self.attended and node.target not in MOVES_TOKENS
             }
             if not mixers:
-                return rows, sources, prologue
+                return tracker, sources, prologue
             prologue |= ancestors(mixers)
 
-    def follow_rows_after(self, prologue: set[fx.Node]) -> tuple[dict[fx.Node, Rows], set[fx.Node]]:
+    def follow_rows_after(self, prologue: set[fx.Node]) -> tuple[RowTracker, set[fx.Node]]:
         tracker = RowTracker(self.axes, self.sites, self.links, self.samples, self.count)
         sources: set[fx.Node] = set()
         for node in self.order:
             follows = node not in prologue and tracker.follow(node)
             is_read = node not in prologue or any(user not in prologue for user in node.users)
-            if not follows and is_read and self.may_start(node) and self.has_samples(node):
-                tracker.start(node, self.axes.dims[node][0])
+            if not follows and is_read and self.may_start(node) and tracker.start(node):
                 sources.add(node)
-        return tracker.rows, sources
+        return tracker, sources
 
     def may_start(self, node: fx.Node) -> bool:
         """Whether tokens may enter here. Values of tokens by tokens are masks or scores, not tokens."""
@@ -149,9 +143,6 @@ class RegionFinder:
             and len(self.axes.dims.get(node, ())) == 1
             and is_tensor(node)
         )
-
-    def has_samples(self, node: fx.Node) -> bool:
-        return find_layout(node, self.axes.dims[node][0], self.axes, self.samples, self.count) is not None
 
     def find_samples(self) -> tuple[Axis, int]:
         """The axis of samples, and how many there are: one that tokens enter with and that reaches q, k and v."""
@@ -214,7 +205,7 @@ def row_offset(node: fx.Node, dim: int, region: Region, axes: TokenAxes) -> int 
     if node in region.rows:
         rows, layout = region.rows[node], region.layouts[node]
         whole = rows.dim == dim and layout.is_plain
-        return sum(axes.lengths[: rows.streams[0]]) if whole else None
+        return axes.start(rows.streams) if whole else None
     if node.op != "call_function":
         return None
     own, offsets = dim_map(node), set()

@@ -12,7 +12,7 @@ from torch import fx
 from .attention import AttentionSite
 from .axes import TokenAxes
 from .dimensions import Axis, Dimension
-from .layout import find_layout
+from .layout import Layout, find_layout
 from .reshapes import RESHAPES
 from .rules import DimMap, Place, argument, dim_map, operands, same_size, shape_of
 
@@ -44,20 +44,31 @@ class RowTracker:
     axes: TokenAxes
     sites: Sequence[AttentionSite]
     links: dict[fx.Node, Links]
-    samples: Axis = None
-    count: int = 0
+    samples: Axis
+    count: int
     rows: dict[fx.Node, Rows] = field(default_factory=dict)
+    layouts: dict[fx.Node, Layout] = field(default_factory=dict)
+    """Where samples and tokens stand in values that consist of rows."""
 
     def __post_init__(self) -> None:
         self.query_dims = find_query_dims(self.sites, self.axes)
 
-    def start(self, node: fx.Node, dim: int) -> None:
-        """The rows of ``node`` come from no others."""
-        self.rows[node] = Rows(dim, streams_of(node, dim, self.axes))
+    def start(self, node: fx.Node) -> bool:
+        """Take the rows of ``node`` to come from no others, if it has samples."""
+        (dim,) = self.axes.dims[node]
+        return self.note(node, dim, streams_of(node, dim, self.axes))
+
+    def note(self, node: fx.Node, dim: int, streams: tuple[int, ...]) -> bool:
+        """Take ``node`` to consist of rows, if it has samples."""
+        layout = find_layout(node, dim, self.axes, self.samples, self.count)
+        if layout is None:
+            return False
+        self.rows[node], self.layouts[node] = Rows(dim, streams), layout
+        return True
 
     def follow(self, node: fx.Node) -> bool:
         """Find out whether ``node`` consists of rows of its operands."""
-        found = {out for place, out in self.links[node].items() if self.carries(node, place, out)}
+        found = {out for place, out in self.links[node].items() if self.carries(node, place)}
         if len(found) > 1:
             # Rows of queries meet rows of keys.
             found &= {self.query_dims.get(node)}
@@ -65,13 +76,10 @@ class RowTracker:
             return False
         (dim,) = found
         streams = self.streams_at(node, dim)
-        if streams is None or find_layout(node, dim, self.axes, self.samples, self.count) is None:
-            return False
-        self.rows[node] = Rows(dim, streams)
-        return True
+        return streams is not None and self.note(node, dim, streams)
 
-    def carries(self, node: fx.Node, place: Place, out: int) -> bool:
-        """Whether an operand consists of rows along a dimension that ``node`` keeps."""
+    def carries(self, node: fx.Node, place: Place) -> bool:
+        """Whether an operand of ``node`` consists of rows along this dimension."""
         operand = operands(node)[place[0]]
         return operand in self.rows and self.rows[operand].dim == place[1]
 

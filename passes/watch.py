@@ -61,6 +61,6 @@ def watched(node: fx.Node, dim: int | None, region: Region, axes: TokenAxes) -> 
             elif own == dim and axis in axes.token_axes:
                 token_dim = len(shape)
             shape.append(size)
-    start = 0 if dim is None else sum(axes.lengths[: streams_of(node, dim, axes)[0]])
+    start = 0 if dim is None else axes.start(streams_of(node, dim, axes))
     is_cut = len(shape) > len(shape_of(node))
     return Watched(node, batch_dim, token_dim, tuple(shape) if is_cut else None, start)

@@ -59,7 +59,7 @@ def entered_rows(plan: Plan) -> dict[str, Tensor]:
     region, axes = plan.region, plan.axes
     found = {}
     for node in region.sources:
-        start = sum(axes.lengths[: region.rows[node].streams[0]])
+        start = axes.start(region.rows[node].streams)
         rows = numbered(region.layouts[node], start, axes.length)
         found[node.name] = rows.reshape(node.meta["val"].shape)
     return found
