@@ -149,20 +149,23 @@ def generate(model: MAR, draws: Draws, sampling: Sampling, *, progress: bool = T
 @contextmanager
 def timed(module: nn.Module, name: str) -> Iterator[list[float]]:
     """The seconds of every call of a method of ``module`` while this is open."""
-    method = getattr(module, name)
+    # In the class: an attribute set on a module of the model would have its steps captured again.
+    kind = type(module)
+    method = vars(kind)[name]
     seconds: list[float] = []
 
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         started = time.perf_counter()
-        result = method(*args, **kwargs)
-        seconds.append(time.perf_counter() - started)
+        result = method(self, *args, **kwargs)
+        if self is module:
+            seconds.append(time.perf_counter() - started)
         return result
 
-    module.__dict__[name] = call
+    setattr(kind, name, call)
     try:
         yield seconds
     finally:
-        del module.__dict__[name]
+        setattr(kind, name, method)
 
 
 def timing_table(exact: Generation, cached: Generation) -> Table:
