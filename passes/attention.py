@@ -124,13 +124,16 @@ def site_of(
 ) -> AttentionSite | None:
     """The site with the scores ``product`` and the output ``result``, or None where it is no product of q and k."""
     own = dim_map(product)
+    alike = dims_shared_with_values(product, result, weights)
     first, second = contracted_operands(product)
     # The operand that brings the key axis is k, the other q.
     for (q_index, q), (k_index, k) in ((first, second), (second, first)):
         key_dims = [dim for (index, dim), out in own.output.items() if index == k_index and out == product_key_dim]
         from_k = {out for (index, _), out in own.output.items() if index == k_index}
         query_dims = [dim for (index, dim), out in own.output.items() if index == q_index and out not in from_k]
-        if key_dims and len(query_dims) == 1:
+        # Without heads, queries times a table of every pair look like one attention per position over the samples,
+        # until the values, of which every sample has its own, are seen.
+        if key_dims and len(query_dims) == 1 and own.output[q_index, query_dims[0]] not in alike:
             return AttentionSite(
                 node=result,
                 q=q,
@@ -143,6 +146,16 @@ def site_of(
                 product_query_dim=own.output[q_index, query_dims[0]],
             )
     return None
+
+
+def dims_shared_with_values(product: fx.Node, result: fx.Node, weights: fx.Node) -> set[int]:
+    """Dimensions of ``product`` that ``result`` has from the weights and from v alike, as samples and heads are."""
+    own = dim_map(result)
+    (first, _), (second, _) = contracted_operands(result)
+    weighing, v = (first, second) if operands(result)[first] is weights else (second, first)
+    from_v = {out for (index, _), out in own.output.items() if index == v}
+    shared = [dim for (index, dim), out in own.output.items() if index == weighing and out in from_v]
+    return {place for dim in shared for above, place in contractions_above(weights, dim) if above is product}
 
 
 def contracted_operands(node: fx.Node) -> list[tuple[int, fx.Node]]:

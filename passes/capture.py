@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import CaptureError, MarcheError
 from .arguments import check_arguments, check_results, closed, opened
+from .normalise import remove_checks, remove_copies, remove_weight_casts, split_by_slices
 from .reach import ancestors
 from .refusals import AssignmentError, refuse_assignments, refuse_random, refuse_weights, refuse_writes
 from .source import CAPTURED, LIBRARY_FRAMES, strip_wrapper
@@ -38,10 +39,6 @@ COMPOSITES = (
     "embedding",
 )
 """Operators that stay whole: passes recognise them and their kernels are faster than their parts."""
-
-
-CASTS_WEIGHTS = (aten.linear.default, aten.addmm.default, aten.mm.default, aten.matmul.default)
-"""Products that autocast runs in its own dtype."""
 
 
 @dataclass(frozen=True)
@@ -350,36 +347,8 @@ def as_capture(
         remove_weight_casts(graph_module.graph, weights)
     remove_checks(graph_module.graph)
     remove_copies(graph_module.graph)
+    split_by_slices(graph_module.graph)
     graph_module.recompile()
     out_spec = exported.call_spec.out_spec
     assert out_spec is not None
     return Capture(step, graph_module, weights, constants, tuple(inputs), in_spec, out_spec, autocast)
-
-
-def remove_weight_casts(graph: fx.Graph, weights: Iterable[fx.Node]) -> None:
-    """Under autocast, let matrix products cast their weights themselves when they run: PyTorch does so once, not at
-    every call."""
-    for weight in weights:
-        for cast in [user for user in weight.users if user.target is aten._to_copy.default]:
-            if all(user.target in CASTS_WEIGHTS for user in cast.users):
-                cast.replace_all_uses_with(weight)
-                graph.erase_node(cast)
-
-
-def remove_checks(graph: fx.Graph) -> None:
-    """Erase assertions and the arithmetic on sizes that only they used."""
-    for node in list(graph.nodes):
-        if node.op == "call_function" and "_assert" in getattr(node.target, "__name__", ""):
-            graph.erase_node(node)
-    graph.eliminate_dead_code()
-
-
-def remove_copies(graph: fx.Graph) -> None:
-    """Erase copies that an in-place program needs and a functional one does not (inactive dropout leaves one)."""
-    for node in list(graph.nodes):
-        copies = node.target in (aten.clone.default, aten.alias.default, aten.detach.default) and not node.kwargs
-        # A result that is an argument itself keeps its copy, so that the caller's tensor is not handed back to it.
-        returned = any(user.op == "output" for user in node.users)
-        if copies and not (returned and node.args[0].op == "placeholder"):
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,9 +16,6 @@ from .reshapes import RESHAPES
 from .rules import DimMap, Place, argument, dim_map, operands, same_size, shape_of
 
 aten = torch.ops.aten
-
-CUTS = (aten.slice.Tensor, aten.split_with_sizes.default, aten.split.Tensor, operator.getitem)
-"""Operators that take one stream of tokens out of several."""
 
 Links = dict[Place, int]
 """``(operand, dimension)`` whose rows are those of the value, and the dimension that they are there."""
@@ -159,7 +155,7 @@ def row_links(node: fx.Node, axes: TokenAxes) -> Links:
         dim = argument(node, "dim") % len(shape_of(node))
         if joins_streams(node, dim, axes):
             links |= {(index, dim): dim for index in range(len(tensors))}
-    elif len(axes.streams) > 1 and node.target in CUTS:
+    elif len(axes.streams) > 1 and node.target is aten.slice.Tensor:
         (operand,) = tensors
         assert operand is not None
         links |= {(0, dim): dim for dim in axes.dims.get(operand, ()) if axes.axes.of(operand, dim) == axes.joint}
@@ -178,10 +174,10 @@ def joins_streams(node: fx.Node, dim: int, axes: TokenAxes) -> bool:
 
 def cut_streams(node: fx.Node, dim: int, streams: tuple[int, ...], axes: TokenAxes) -> tuple[int, ...] | None:
     """Which of its operand's streams a cut along ``dim`` takes; None where it cuts through one."""
-    if node.target not in CUTS or dim_map(node).output.get((0, dim)) == dim:
+    if node.target is not aten.slice.Tensor or dim_map(node).output.get((0, dim)) == dim:
         return streams
-    if node.target in (aten.split_with_sizes.default, aten.split.Tensor):
-        return streams
+    if argument(node, "step") != 1:
+        return None
     start, end = cut_range(node, dim)
     edges = [sum(axes.lengths[number] for number in streams[:i]) for i in range(len(streams) + 1)]
     if start in edges and end in edges and start < end:
@@ -193,15 +189,10 @@ def cut_range(node: fx.Node, dim: int) -> tuple[int, int]:
     """First and last position that a cut takes of its operand along ``dim``."""
     (operand,) = operands(node)
     assert operand is not None
-    if node.target is aten.slice.Tensor:
-        size = shape_of(operand)[dim]
-        start, end = argument(node, "start") or 0, argument(node, "end")
-        end = size if end is None else min(end, size)
-        return start % size if start < 0 else start, end + size if end < 0 else end
-    number = node.args[1]
-    assert isinstance(number, int)
-    sizes = [int(value.shape[dim]) for value in operand.meta["val"]]
-    return sum(sizes[:number]), sum(sizes[: number + 1])
+    size = shape_of(operand)[dim]
+    start, end = argument(node, "start") or 0, argument(node, "end")
+    end = size if end is None else min(end, size)
+    return start % size if start < 0 else start, end + size if end < 0 else end
 
 
 def can_be_gathered(node: fx.Node, index: int, operand: fx.Node, dim: int, tracker: RowTracker) -> bool:

@@ -19,7 +19,7 @@ from .layout import Layout, find_layout
 from .moves import MOVES, REPEATS
 from .region import Region
 from .reshapes import RESHAPES
-from .rows import CUTS, Rows
+from .rows import Rows
 from .rules import argument, dim_map, map_operands, operands, same_size, shape_of
 
 aten = torch.ops.aten
@@ -202,16 +202,13 @@ class Splitter:
 
     def is_cut(self, node: fx.Node) -> bool:
         """Whether ``node`` cuts the axis of tokens."""
-        return node.target in CUTS and (0, self.region.rows[node].dim) not in dim_map(node).output
+        return node.target is aten.slice.Tensor and (0, self.region.rows[node].dim) not in dim_map(node).output
 
     def take_streams(self, node: fx.Node) -> fx.Node:
         """The rows of some of the streams that an operand has rows of."""
         (operand,) = operands(node)
         assert operand is not None
         rows, taken = self.region.rows[operand], self.region.rows[node].streams
-        if rows.streams == taken:
-            # A split, which is taken from when its parts are.
-            return self.rows[operand]
         skipped = rows.streams[: rows.streams.index(taken[0])]
         counted = [[self.active[number] for number in streams] for streams in (skipped, taken)]
         return self.call(ops.take_rows, (self.rows[operand], rows.dim, *counted), name=node.name)

@@ -109,3 +109,16 @@ def test_queries_and_keys_are_told_apart_in_the_transposed_product() -> None:
 )
 def test_a_softmax_that_is_not_attention(function: Any) -> None:
     assert sites_of(function, torch.randn(2, 5, 5)) == []
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4), (4, 4, 4), (1, 5, 5)])
+def test_a_table_of_pairs_in_front_of_the_scores_is_no_key(shape: tuple[int, int, int]) -> None:
+    """Without heads, queries times ``[N, N, d]`` have the form of attention over samples, one for every position."""
+
+    def attention(x: Tensor, table: Tensor, weight: Tensor) -> Tensor:
+        q = F.linear(x, weight)
+        return (torch.einsum("bid,ijd->bij", q, table) + q @ x.transpose(1, 2)).softmax(-1) @ x
+
+    _, tokens, width = shape
+    (site,) = sites_of(attention, torch.randn(shape), torch.randn(tokens, tokens, width), torch.randn(width, width))
+    assert (site.q.name, site.k.name, site.query_dim) == ("linear", "permute", 1)
