@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from .ops import row_drift
 from .passes.watch import Watched
 
 
@@ -40,6 +41,20 @@ class LastInputs:
                 tokens = self.tokens_of(own, after)
                 changed[:, tokens] = changed[:, tokens] | moved
         return changed
+
+    def drift(self, now: Sequence[Tensor]) -> Tensor:
+        """How far each token's inputs moved since it was last computed, the most of them, over their norm: ``[B, N]``.
+
+        Values that a whole sample reads, and those that are no floating-point numbers, do not count.
+        """
+        found = torch.zeros(self.shape, device=now[0].device)
+        if self.computed is None:
+            return found
+        for own, before, after in zip(self.watched, self.last, self.in_rows(now), strict=True):
+            if after.ndim == 3 and after.is_floating_point():
+                tokens = self.tokens_of(own, after)
+                found[:, tokens] = torch.maximum(found[:, tokens], row_drift(after, before))
+        return found
 
     def remember(self, now: Sequence[Tensor], samples: Tensor, active: Tensor, *, complete: bool) -> None:
         """The tokens ``active [B, A]`` were computed with ``now``; ``complete`` says that no visible one is left."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .errors import PolicyError
 from .refresh import Refresh
 
 BUCKET = 8
@@ -43,10 +44,12 @@ class ActiveStreams:
 
     Attributes:
         positions: ``[B, A]`` int64, among the tokens of all streams.
+        measured: the numbers that were brought to the host with the counts; empty where none were needed there.
     """
 
     streams: tuple[Active, ...]
     positions: Tensor
+    measured: tuple[float, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -61,56 +64,90 @@ class ActiveStreams:
         return sum(own.visible for own in self.streams)
 
 
-def choose_streams(must: Tensor, visible: Tensor | None, refresh: Refresh, lengths: Sequence[int]) -> ActiveStreams:
-    """`choose_active` for each stream; each gets its share of the refresh set.
-
-    Args:
-        must: bool ``[B, N]``, over the tokens of all streams. lengths: how many tokens each stream has.
-    """
-    if len(lengths) == 1:
-        active = choose_active(must, visible, refresh)
-        return ActiveStreams((active,), active.positions)
-    streams, positions = [], []
-    total = sum(lengths)
-    for start, length in zip(itertools.accumulate(lengths, initial=0), lengths):
-        own = slice(start, start + length)
-        priority = None if refresh.priority is None else refresh.priority[:, own]
-        share = Refresh(round(refresh.count * length / total), priority)
-        streams.append(choose_active(must[:, own], None if visible is None else visible[:, own], share))
-        positions.append(streams[-1].positions + start)
-    return ActiveStreams(tuple(streams), torch.cat(positions, 1))
-
-
-def choose_active(must: Tensor, visible: Tensor | None, refresh: Refresh) -> Active:
-    """Every token of ``must``, then those of the highest priority, equally many in every sample.
+def choose_streams(
+    must: Tensor, visible: Tensor | None, refresh: Refresh, lengths: Sequence[int], measured: Sequence[Tensor] = ()
+) -> ActiveStreams:
+    """Every token of ``must``, then those of the highest priority, equally many in every sample; stream by stream.
 
     Waits once for the device, and not at all where all tokens run and none is dropped.
 
     Args:
-        must: bool ``[B, N]``, changed and queried tokens.
+        must: bool ``[B, N]``, changed and queried tokens, over the tokens of all streams.
         visible: bool ``[B, N]``, the tokens that the step does not drop; the others are only chosen where a sample has
             too few of them.
+        lengths: how many tokens each stream has; each gets its share of the refresh set.
+        measured: numbers on the device to bring to the host along with the counts.
+
+    Raises:
+        PolicyError: a priority is NaN.
     """
-    tokens = must.shape[1]
-    if refresh.count >= tokens:
-        return all_tokens(must, visible, tokens if visible is None else int(visible.sum(1).max()))
-    score = torch.zeros(must.shape, device=must.device) if refresh.priority is None else refresh.priority.float()
-    # The refresh set is chosen on the whole token axis, so that every step method of a session chooses the same one;
-    # a step that drops tokens then computes the visible ones of it.
-    if refresh.count > 0:
-        chosen = score.masked_fill(must, float("-inf")).topk(refresh.count, 1).indices
-        must = must.scatter(1, chosen, True)
-    counts = [must.sum(1).max()]
-    if visible is not None:
-        must = must & visible
-        score = score.masked_fill(~visible, float("-inf"))
-        counts = [must.sum(1).max(), visible.sum(1).max()]
-    count, limit = (*torch.stack(counts).tolist(), tokens)[:2]
-    count = min(-(-max(count, 1) // BUCKET) * BUCKET, limit)
-    if count > MOST * limit:
-        return all_tokens(must, visible, limit)
-    positions = score.masked_fill(must, float("inf")).topk(count, 1).indices.sort(1).values
-    return Active(positions, complete=False, visible=limit)
+    total = sum(lengths)
+    wanted = []
+    for start, length in zip(itertools.accumulate(lengths, initial=0), lengths):
+        own = slice(start, start + length)
+        priority = None if refresh.priority is None else refresh.priority[:, own]
+        share = Refresh(min(round(refresh.count * length / total), length), priority)
+        wanted.append(Wanted.of(must[:, own], None if visible is None else visible[:, own], share))
+    scalars = [scalar for own in wanted for scalar in own.counts]
+    host: list[float] = []
+    if scalars:
+        has_nan = [own.score.isnan().any() for own in wanted if own.is_ranked]
+        host = torch.stack([scalar.float() for scalar in (*scalars, *measured, *has_nan)]).tolist()
+        if any(host[len(scalars) + len(measured) :]):
+            raise PolicyError("a refresh policy's priority holds NaN, which has no rank")
+    counts = iter(host)
+    streams = tuple(own.take([int(next(counts)) for _ in own.counts]) for own in wanted)
+    positions = [own.positions + start for own, start in zip(streams, itertools.accumulate(lengths, initial=0))]
+    joined = positions[0] if len(positions) == 1 else torch.cat(positions, 1)
+    return ActiveStreams(streams, joined, tuple(host[len(scalars) : len(scalars) + len(measured)]))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a stream wants computed, before the host knows how many tokens that is.
+
+    Attributes:
+        must: bool ``[B, N]``, tokens that run in any case. score: ``[B, N]``, by which the others are ranked.
+        everything: whether all run. is_ranked: whether the score is a policy's.
+    """
+
+    must: Tensor
+    score: Tensor
+    visible: Tensor | None
+    everything: bool
+    is_ranked: bool
+
+    @classmethod
+    def of(cls, must: Tensor, visible: Tensor | None, refresh: Refresh) -> Wanted:
+        everything = refresh.count >= must.shape[1]
+        is_ranked = refresh.priority is not None and not everything
+        score = (
+            refresh.priority.float() if refresh.priority is not None else torch.zeros(must.shape, device=must.device)
+        )
+        # The refresh set is chosen on the whole token axis, so that every step method of a session chooses the same
+        # one; a step that drops tokens then computes the visible ones of it.
+        if refresh.count > 0 and not everything:
+            chosen = score.masked_fill(must, float("-inf")).topk(refresh.count, 1).indices
+            must = must.scatter(1, chosen, True)
+        if visible is not None:
+            must, score = must & visible, score.masked_fill(~visible, float("-inf"))
+        return cls(must, score, visible, everything, is_ranked)
+
+    @property
+    def counts(self) -> list[Tensor]:
+        """What the host must know: how many tokens run, and how many are visible."""
+        shown = [] if self.visible is None else [self.visible.sum(1).max()]
+        return shown if self.everything else [self.must.sum(1).max(), *shown]
+
+    def take(self, counts: Sequence[int]) -> Active:
+        limit = self.must.shape[1] if self.visible is None else counts[-1]
+        if self.everything:
+            return all_tokens(self.must, self.visible, limit)
+        count = min(-(-max(counts[0], 1) // BUCKET) * BUCKET, limit)
+        if count > MOST * limit:
+            return all_tokens(self.must, self.visible, limit)
+        positions = self.score.masked_fill(self.must, float("inf")).topk(count, 1).indices.sort(1).values
+        return Active(positions, complete=False, visible=limit)
 
 
 def all_tokens(like: Tensor, visible: Tensor | None, count: int) -> Active:

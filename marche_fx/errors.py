@@ -31,8 +31,8 @@ class ArgumentError(MarcheError, ValueError):
     """An argument has the wrong type, shape or range."""
 
 
-class SessionError(MarcheError):
-    """A session was used in a way that would mix or lose its caches."""
+class PolicyError(MarcheError):
+    """A refresh policy answered with something that cannot be done."""
 
 
 class CheckpointError(MarcheError):

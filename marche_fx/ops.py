@@ -74,3 +74,24 @@ def mean_over_queried(attention: Tensor, queried: Tensor) -> Tensor:
     weights = torch.where(weights.sum(-1, keepdim=True) > 0, weights, 1.0)
     weights = weights / weights.sum(-1, keepdim=True)
     return torch.einsum("bhan,ba->bn", attention.float(), weights) / attention.shape[1]
+
+
+def as_rows(x: Tensor, batch_dim: int, token_dim: int) -> Tensor:
+    """``x [.., B, .., A, ..]`` as one vector a row: ``[B, A, F]``."""
+    rows = x.movedim((batch_dim, token_dim), (0, 1))
+    return rows.reshape(*rows.shape[:2], -1)
+
+
+def row_drift(now: Tensor, before: Tensor) -> Tensor:
+    """The norm of ``now - before``, both ``[B, A, F]``, over that of ``now``: ``[B, A]`` float32."""
+    moved = torch.linalg.vector_norm((now - before).float(), dim=-1)
+    return moved / torch.linalg.vector_norm(now.float(), dim=-1).clamp(min=1e-12)
+
+
+def spread_rows(values: Tensor, active: Tensor, start: int, tokens: int) -> Tensor:
+    """``values [B, A]`` of the active tokens among all: ``[B, N]`` float32, NaN where there is none.
+
+    ``active`` counts from the token ``start``.
+    """
+    found = torch.full((len(values), tokens), float("nan"), device=values.device)
+    return found.scatter(1, active + start, values.float())

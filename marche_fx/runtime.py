@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,10 @@ from torch.utils import _pytree as pytree
 
 from .changes import LastInputs
 from .choice import ActiveStreams, choose_streams
+from .measure import compares_rows, inserter
 from .passes.cost import step_cost
 from .passes.flops import hint
-from .passes.hooks import emit_attention, observable_sites
+from .passes.hooks import emit
 from .passes.lower import lower
 from .passes.plan import Plan
 from .passes.region import row_offset
@@ -22,7 +24,7 @@ from .passes.split import split
 from .passes.stages import cut_stages
 from .passes.watch import find_watched
 from .prologue import Prologue, Values
-from .refresh import Refresh
+from .refresh import InputDrift, Refresh, Signal
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,15 @@ class Program:
 
     Args:
         plan: what the passes found. model: whose weights are read at every call.
-        sites: how many attention sites, from the first on, to observe for the refresh policy.
+        signals: what to measure for the refresh policy.
     """
 
-    def __init__(self, plan: Plan, model: nn.Module, *, sites: int, compile: bool) -> None:
+    def __init__(self, plan: Plan, model: nn.Module, *, signals: Sequence[Signal], compile: bool) -> None:
         self.plan = plan
         plain = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites)
-        self.observed = observable_sites(plain, plan.sites, plan.axes, plan.region)[:sites]
-        self.split = emit_attention(plain, self.observed, plan.axes, plan.region)
+        wanted = [signal for signal in signals if not isinstance(signal, InputDrift)]
+        self.split, found = emit(plain, plan, [inserter(signal) for signal in wanted])
+        self.signals = tuple(wanted[number] for number in found)
         self.read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}
         self.watched = find_watched(plain, plan.region, plan.axes, plan.inputs)
         self.cost = step_cost(plan.graph, plan.axes, plan.region)
@@ -193,14 +196,19 @@ class StepState:
         """Tokens whose inputs moved since they were last computed: bool ``[B, N]``."""
         return self.inputs.changed([values[watched.node] for watched in self.program.watched], tolerance)
 
-    def compute(self, values: Values, active: ActiveStreams, queried: Tensor) -> Tensor | None:
-        """Recompute the active tokens; return the attention that keys received ``[B, N]``, if it is observed.
+    def input_drift(self, values: Values) -> Tensor:
+        """How far each token's inputs moved since it was last computed, over their norm: ``[B, N]`` float32."""
+        return self.inputs.drift([values[watched.node] for watched in self.program.watched])
+
+    def compute(self, values: Values, active: ActiveStreams, queried: Tensor) -> dict[Signal, Tensor]:
+        """Recompute the active tokens; return what was measured, ``[B, N]`` each, NaN where a token was not.
 
         ``queried`` is bool ``[B, N]``.
         """
         program, positions = self.program, active.positions
         inputs = [values[node] for node in program.split.incremental.inputs]
-        if self.is_new:
+        first = self.is_new
+        if first:
             self.caches = program.allocate(inputs[0].device)
         samples = torch.arange(program.samples, device=positions.device)[:, None]
         ragged = [own.positions for own in active.streams]
@@ -213,13 +221,14 @@ class StepState:
             raise
         now = [values[watched.node] for watched in program.watched]
         self.inputs.remember(now, samples, positions, complete=active.complete)
-        return signals[0] if signals else None
+        # What compares rows with cached ones means nothing where there were none.
+        return {own: value for own, value in zip(program.signals, signals) if not (first and compares_rows(own))}
 
-    def choose(self, values: Values, must: Tensor, refresh: Refresh) -> ActiveStreams:
+    def choose(self, values: Values, must: Tensor, refresh: Refresh, measured: Sequence[Tensor] = ()) -> ActiveStreams:
         """The tokens to compute in this step; all of them in a state's first step."""
         visible = None if self.program.plan.visible is None else values[self.program.plan.visible]
-        everything = Refresh(self.program.tokens)
-        return choose_streams(must, visible, everything if self.is_new else refresh, self.program.plan.axes.lengths)
+        chosen = Refresh(self.program.tokens) if self.is_new else refresh
+        return choose_streams(must, visible, chosen, self.program.plan.axes.lengths, measured)
 
     def results(self, values: Values) -> list[Any]:
         return self.program.finish(values, self.caches)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -13,11 +13,21 @@ import torch
 from torch import Tensor
 
 from .choice import ActiveStreams
-from .refresh import History, Refresh, RefreshPolicy
+from .errors import PolicyError
+from .refresh import History, InputDrift, Refresh, RefreshPolicy, Signal, ValueDrift
 from .runtime import Program, StepState
 
 if TYPE_CHECKING:
     from .step import PendingStep
+
+
+REASONS = ("cached", "changed", "queried", "refreshed")
+
+
+def reasons_of(active: ActiveStreams, changed: Tensor, queried: Tensor) -> Tensor:
+    """Why each token is computed: uint8 ``[B, N]``, an index into `REASONS`."""
+    chosen = torch.zeros(changed.shape, dtype=torch.uint8, device=changed.device).scatter(1, active.positions, 3)
+    return torch.where((chosen > 0) & changed, 1, torch.where((chosen > 0) & queried, 2, chosen)).to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -26,12 +36,14 @@ class StepRecord:
 
     Attributes:
         counts: tokens computed in each sample, of each stream; visible: those that the original computes, of all.
+        reasons: uint8 ``[B, N]``, an index into `REASONS`: why each token was computed, or that it was not.
     """
 
     name: str
     program: Program = field(repr=False)
     counts: tuple[int, ...]
     visible: int
+    reasons: Tensor = field(repr=False)
 
     @property
     def active(self) -> int:
@@ -56,17 +68,21 @@ class StepRecord:
 
 
 class TokenHistory:
-    """The state of one token axis, shared by the step methods that run on it.
+    """The state of one token axis, shared by the step methods that run on it under one policy.
 
     A decoding step is a round of the step methods: it ends when one of them is called again. All of a round use one
     choice of the policy. The last of them in order tells which tokens were recomputed.
     """
 
-    def __init__(self, samples: int, tokens: int, device: torch.device) -> None:
+    def __init__(self, policy: RefreshPolicy, samples: int, tokens: int, device: torch.device) -> None:
+        self.policy = policy
         self.history = History(torch.zeros(samples, tokens, device=device))
         self.called: set[int] = set()
         self.last_method = -1
         self.choice: Refresh | None = None
+        self.drift: Tensor | None = None
+        """The mean drift of the tokens refreshed last, not yet on the host."""
+        self.drifts: list[float] = []
 
     def enter(self, method: int) -> None:
         """The step method of this number is called."""
@@ -78,17 +94,66 @@ class TokenHistory:
         self.called.add(method)
         self.last_method = max(self.last_method, method)
 
-    def choose(self, policy: RefreshPolicy) -> Refresh:
+    def choose(self, changed: Tensor, queried: Tensor, input_drift: Tensor | None) -> Refresh:
+        """The policy's choice, made by the first step method of a round."""
         if self.choice is None:
-            self.choice = policy.choose(self.history)
+            history = self.history
+            history.changed, history.queried = changed, queried
+            if input_drift is not None:
+                history.observe(InputDrift(), input_drift)
+            self.choice = checked(self.policy, self.policy.choose(history), history)
+            if self.choice.count < history.tokens:
+                history.partial_steps += 1
+                history.spent += self.choice.count / history.tokens
         return self.choice
 
-    def leave(self, method: int, active: ActiveStreams, attention: Tensor | None) -> None:
-        """The step method recomputed ``active`` and observed ``attention``."""
-        if attention is not None:
-            self.history.observe(attention)
+    @property
+    def measured(self) -> list[Tensor]:
+        """Numbers on the device that the policy wants on the host."""
+        return [] if self.drift is None else [self.drift]
+
+    def take_in(self, measured: Sequence[float]) -> None:
+        """`measured` has arrived on the host."""
+        for drift in measured:
+            self.drift = None
+            self.drifts.append(drift)
+            self.history.mean_drift, self.history.usual_drift = drift, sum(self.drifts) / len(self.drifts)
+
+    def leave(self, method: int, active: ActiveStreams, signals: dict[Signal, Tensor]) -> None:
+        """The step method recomputed ``active`` and measured ``signals``."""
+        for signal, now in signals.items():
+            self.history.observe(signal, now)
+            if isinstance(signal, ValueDrift) and self.history.changed is not None:
+                # Tokens that changed moved for their own sake, which says nothing of the cached ones.
+                refreshed = now.masked_fill(self.history.changed, float("nan"))
+                self.drift = refreshed.nansum() / refreshed.isfinite().sum().clamp(min=1)
         if method == self.last_method:
             self.history.age = self.history.age.scatter(1, active.positions, 0.0)
+
+
+def checked(policy: RefreshPolicy, refresh: Refresh, history: History) -> Refresh:
+    """A policy's answer, if it can be done.
+
+    Raises:
+        PolicyError: it is no `Refresh`, or its count or priority has the wrong type, sign, shape or device.
+    """
+    name = type(policy).__name__
+    if not isinstance(refresh, Refresh):
+        raise PolicyError(f"{name}.choose must return a Refresh, got {type(refresh).__name__}")
+    count, priority = refresh.count, refresh.priority
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise PolicyError(f"{name} must count the tokens to refresh as an int that is not negative, got {count!r}")
+    if priority is None:
+        if 0 < count < history.tokens:
+            raise PolicyError(f"{name} refreshes {count} of {history.tokens} tokens and must give a priority to choose")
+        return refresh
+    shape, device = (history.samples, history.tokens), history.age.device
+    if not isinstance(priority, Tensor) or tuple(priority.shape) != shape or priority.is_complex():
+        got = tuple(priority.shape) if isinstance(priority, Tensor) else type(priority).__name__
+        raise PolicyError(f"{name} must give a priority of shape {shape}, one number for each token, got {got}")
+    if priority.device != device:
+        raise PolicyError(f"{name} gave a priority on {priority.device}, and the tokens are on {device}")
+    return refresh
 
 
 class Session:
@@ -101,7 +166,7 @@ class Session:
     def __init__(self, *, is_loop: bool = False) -> None:
         self.is_loop = is_loop
         self.states: dict[Program, StepState] = {}
-        self.histories: dict[tuple[int, int], TokenHistory] = {}
+        self.histories: list[TokenHistory] = []
         self.records: list[StepRecord] = []
         self.pending: dict[Program, weakref.ref[PendingStep]] = {}
         """The last call of each step, while somebody holds its results."""
@@ -111,11 +176,12 @@ class Session:
             self.states[program] = StepState(program)
         return self.states[program]
 
-    def history(self, program: Program, device: torch.device) -> TokenHistory:
-        key = (program.samples, program.tokens)
-        if key not in self.histories:
-            self.histories[key] = TokenHistory(*key, device)
-        return self.histories[key]
+    def history(self, policy: RefreshPolicy, program: Program, device: torch.device) -> TokenHistory:
+        for own in self.histories:
+            if own.policy is policy and own.history.age.shape == program.shape:
+                return own
+        self.histories.append(TokenHistory(policy, *program.shape, device))
+        return self.histories[-1]
 
     def read_pending(self, program: Program) -> None:
         """Compute the last call of a step if nobody has read its results but somebody still may."""

@@ -22,9 +22,9 @@ from .passes.arguments import closed, opened
 from .passes.plan import Plan, make_plan
 from .passes.source import describe
 from .passes.structure import changed_attributes, structure
-from .refresh import Refresh, RefreshPolicy
+from .refresh import InputDrift, Refresh, RefreshPolicy
 from .runtime import Program, StepState, Values
-from .session import Session, StepRecord, current_session, open_session
+from .session import Session, StepRecord, current_session, open_session, reasons_of
 from .verify import check_equal
 
 Query = Callable[..., Tensor]
@@ -46,7 +46,8 @@ Form = tuple[int, tuple[str, ...]]
 class Settings:
     """What `transform` was given."""
 
-    policy: RefreshPolicy
+    policies: dict[str, RefreshPolicy]
+    """By step method; methods with one and the same object share its choices."""
     query: Query | None
     compile: bool
     verify: bool
@@ -76,6 +77,16 @@ class OptimizedStep:
         self.lock = threading.Lock()
         self.calls_outside = 0
         self.warned: set[str] = set()
+
+    @property
+    def policy(self) -> RefreshPolicy:
+        return self.settings.policies[self.name]
+
+    @property
+    def is_last_of_policy(self) -> bool:
+        """Whether no later step method has the same policy, so that what it asks for is measured here."""
+        sharing = [name for name, policy in self.settings.policies.items() if policy is self.policy]
+        return sharing[-1] == self.name
 
     # Its graphs are compiled one by one; a torch.compile around the model stops here.
     @torch._disable_dynamo
@@ -149,13 +160,13 @@ class OptimizedStep:
             for program in self.programs:
                 if program.accepts(args, kwargs):
                     return program
-            plan = make_plan(self.model, self.name, args, kwargs)
+            plan = make_plan(self.model, self.name, args, kwargs, exact_sites=self.policy.exact_sites)
             # A capture may have the model make a table for a new length.
             self.drop_outdated()
             if self.settings.strict and plan.in_full:
                 raise UnsupportedModelError(strict_message(plan))
-            sites = self.settings.policy.sites if self.is_last else 0
-            program = Program(plan, self.model, sites=sites, compile=self.settings.compile)
+            signals = self.policy.signals if self.is_last_of_policy else ()
+            program = Program(plan, self.model, signals=signals, compile=self.settings.compile)
             self.programs.append(program)
             if len(self.programs) == SIGNATURES:
                 self.warn_once(
@@ -232,7 +243,7 @@ class PendingStep:
         self.values = values
         self.expected = expected
         self.device = values[state.program.split.incremental.inputs[0]].device
-        self.history = session.history(state.program, self.device)
+        self.history = session.history(step.policy, state.program, self.device)
         self.history.enter(step.order)
         self.leaves: list[Any] | None = None
         self.computed = torch.zeros(state.program.shape, dtype=torch.bool, device=self.device)
@@ -259,19 +270,23 @@ class PendingStep:
 
     def run(self, queried: Tensor | None, *, again: bool = False) -> None:
         """Compute the changed tokens, the queried ones and, the first time, the refresh set."""
-        policy = self.step.settings.policy
+        policy, history = self.step.policy, self.history
         # A late step may be read outside of the autocast that it was called in.
         with torch.no_grad(), self.program.plan.dense.autocast.restored():
             changed = self.state.changed(self.values, policy.tolerance)
             # Where nobody says which tokens are read, the changed ones speak for them.
             asked = changed if queried is None else queried
-            refresh = Refresh(0) if again else self.history.choose(policy)
-            active = self.state.choose(self.values, changed | asked, refresh)
-            attention = self.state.compute(self.values, active, asked)
+            moved = self.state.input_drift(self.values) if InputDrift() in policy.signals else None
+            refresh = Refresh(0) if again else history.choose(changed, asked, moved)
+            active = self.state.choose(self.values, changed | asked, refresh, history.measured)
+            history.take_in(active.measured)
+            signals = self.state.compute(self.values, active, asked)
             self.leaves = self.state.results(self.values)
-        self.history.leave(self.step.order, active, attention)
+        history.leave(self.step.order, active, signals)
         self.computed = self.computed.scatter(1, active.positions, True)
-        self.session.records.append(StepRecord(self.step.name, self.program, active.counts, active.visible))
+        reasons = reasons_of(active, changed, asked)
+        record = StepRecord(self.step.name, self.program, active.counts, active.visible, reasons)
+        self.session.records.append(record)
         if queried is None and self.program.is_late and not active.complete:
             self.step.warn_once(
                 f"a result of {self.step.name} was read as a whole, and only {sum(active.counts)} of its "

@@ -6,7 +6,7 @@ import copy
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
@@ -71,7 +71,7 @@ class Optimization:
 def transform(
     model: Model,
     *,
-    refresh: RefreshPolicy | None = None,
+    refresh: RefreshPolicy | Mapping[str, RefreshPolicy] | None = None,
     step: str | Sequence[str] | None = None,
     loop: str | Sequence[str] | None = None,
     query: Query | None = None,
@@ -92,7 +92,8 @@ def transform(
 
     Args:
         refresh: which cached tokens to recompute beside those that changed and those that will be read;
-            `SelectiveRefresh` when omitted.
+            `SelectiveRefresh` when omitted. A dict gives each step method a policy of its own, which then measures and
+            chooses for that method alone; methods that share a policy recompute the same tokens.
         step: the methods called once per decoding step, in the order in which a step calls them. ``"forward"`` when
             omitted, or ``forward_mae_encoder`` and ``forward_mae_decoder`` where the model has them.
         loop: methods that run a whole decoding; each call is a session. ``sample_tokens`` where the model has the two
@@ -116,14 +117,11 @@ def transform(
     refuse_wrappers(model)
     if query is not None and not callable(query):
         raise ArgumentError(f"query must be callable, got {type(query).__name__}")
-    policy = SelectiveRefresh() if refresh is None else refresh
-    if not callable(getattr(policy, "choose", None)):
-        raise ArgumentError(f"refresh must be a refresh policy, such as SelectiveRefresh(), got {policy!r}")
     is_mar = all(callable(getattr(model, name, None)) for name in KNOWN_STEPS)
     steps = method_names(model, step, default=KNOWN_STEPS if is_mar else ("forward",), argument="step")
     loops = method_names(model, loop, default=KNOWN_LOOPS if is_mar and step is None else (), argument="loop")
 
-    settings = Settings(policy, query, compile, verify, strict)
+    settings = Settings(policies_of(refresh, steps), query, compile, verify, strict)
     last = len(steps) - 1
     # Captured in place of the original, so that attributes set on the result count and the original stays as it is.
     view = copy.copy(model)
@@ -141,6 +139,20 @@ def transform(
     for name in loops:
         optimized.__dict__[name] = in_session(optimized, name, optimization)
     return optimized
+
+
+def policies_of(refresh: object, steps: Sequence[str]) -> dict[str, RefreshPolicy]:
+    """The policy of each step method, in their order."""
+    default = SelectiveRefresh() if refresh is None else refresh
+    found: dict[Any, Any] = dict(default) if isinstance(default, Mapping) else dict.fromkeys(steps, default)
+    if set(found) != set(steps):
+        raise ArgumentError(
+            f"refresh must give a policy for each of {', '.join(steps)}, got {', '.join(map(str, found))}"
+        )
+    for policy in found.values():
+        if not isinstance(policy, RefreshPolicy):
+            raise ArgumentError(f"refresh must be a refresh policy, such as SelectiveRefresh(), got {policy!r}")
+    return {name: found[name] for name in steps}
 
 
 def refuse_wrappers(model: nn.Module) -> None:

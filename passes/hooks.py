@@ -2,78 +2,199 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from .. import ops
+from ..errors import ArgumentError
 from .attention import AttentionSite
-from .axes import TokenAxes
 from .cut import Part
-from .region import Region
+from .plan import Plan
 from .rows import streams_of
 from .rules import operands, shape_of
-from .split import Split
+from .split import CacheSpec, Split, unrepeated
 
 aten = torch.ops.aten
 
+RowFunction = Callable[[Tensor, Tensor | None], Tensor]
 
-def emit_attention(split: Split, sites: Sequence[AttentionSite], axes: TokenAxes, region: Region) -> Split:
-    """Return the attention that queried tokens pay to every key, ``[B, N]``, mean over ``sites``.
 
-    Before:  y = sdpa(q, k_all, v_all);  return ()
-    After:   y = sdpa(q, k_all, v_all);  received = attention_received(q, k_all, queried, scale);  return (received,)
+@dataclass(frozen=True)
+class Hooks:
+    """Inserts signals into a rewritten step: each method returns the node of one, ``[B, N]``.
 
-    It costs one product of the active queries with all keys a site; the attention itself stays fused.
+    Sites are given as a number of them from the first on, ``"all"``, ``"last"``, or a tuple of module paths.
     """
-    if not sites:
-        return split
-    graph = split.incremental.module.graph
-    output = next(node for node in graph.nodes if node.op == "output")
-    with graph.inserting_before(output):
-        received = [attention_at(graph, site, split, axes, region) for site in sites]
-        total = received[0]
-        for other in received[1:]:
-            total = graph.call_function(aten.add.Tensor, (total, other))
-        mean = graph.call_function(aten.div.Scalar, (total, len(received)))
-    output.args = ((mean,),)
+
+    split: Split
+    plan: Plan
+
+    @property
+    def graph(self) -> fx.Graph:
+        return self.split.incremental.module.graph
+
+    def attention(self, sites: int | str | tuple[str, ...]) -> fx.Node | None:
+        """The attention that queried tokens pay to every key, mean over heads, tokens and ``sites``.
+
+        Before:  y = sdpa(q, k_all, v_all);  return ()
+        After:   y = sdpa(q, k_all, v_all);  received = attention_received(q, k_all, queried, scale)
+                 return (received,)
+        """
+        return self.mean([self.attention_at(site) for site in chosen_sites(sites, self.observable)])
+
+    def value_drift(self, sites: int | str | tuple[str, ...]) -> fx.Node | None:
+        """How far the values of active rows are from the cached ones they replace; NaN for the other tokens.
+
+        Before:  v_all = update_cache(v_cache, v, ...)
+        After:   drift = row_drift(v, read_rows(v_cache, ...));  v_all = update_cache(v_cache, v, ...)
+        """
+        found = []
+        for site in chosen_sites(sites, self.cached):
+            update = self.update_of(site.v)
+            with self.graph.inserting_before(update):
+                drift = self.call(ops.row_drift, *self.now_and_before(update))
+            found.append(self.on_tokens(drift, update))
+        return self.mean(found)
+
+    def rows(self, path: str, tensor: str, function: RowFunction) -> fx.Node | None:
+        """``function(now, before)`` of the active rows of one tensor of the site at ``path``; NaN for other tokens."""
+        (site,) = chosen_sites((path,), self.cached)
+        if tensor in ("k", "v"):
+            update = self.update_of(getattr(site, tensor))
+            with self.graph.inserting_before(update):
+                return self.on_tokens(self.call(function, *self.now_and_before(update)), update)
+        node = site.q if tensor == "q" else site.node
+        layout, rows = self.plan.region.layouts[node], self.plan.region.rows[node]
+        update = self.update_of(site.v)
+        now = self.call(ops.as_rows, self.split.copies[node], layout.batch_dim, layout.token_dim)
+        active = update.args[3] if self.plan.region.rows[site.v].streams == rows.streams else None
+        if active is None or not layout.is_plain:
+            raise ArgumentError(f"{tensor} of {path} has no rows of the site's keys to be measured")
+        return self.on_tokens(self.call(function, now, None), update)
+
+    # ---------------------------------------------------------------------------------------------------- sites
+
+    @property
+    def observable(self) -> dict[str, AttentionSite]:
+        """Sites whose scores are ``[B, H, A, N]``: queries are active tokens, and keys are tokens."""
+        return {path: site for path, site in self.named.items() if has_samples_and_heads(site, self.plan)}
+
+    @property
+    def cached(self) -> dict[str, AttentionSite]:
+        """Sites whose keys and values are rows with caches."""
+        caches = {spec.value for spec in self.split.caches}
+        region = self.plan.region
+        return {
+            path: site
+            for path, site in self.named.items()
+            if unrepeated(site.v, region) in caches and unrepeated(site.k, region) in caches
+        }
+
+    @property
+    def named(self) -> dict[str, AttentionSite]:
+        """Sites of the region that mix tokens, by module path; a second call of a shared layer is ``path#2``."""
+        found: dict[str, AttentionSite] = {}
+        calls: dict[str, int] = {}
+        for site in self.plan.sites:
+            calls[site.path] = calls.get(site.path, 0) + 1
+            name = site.path if calls[site.path] == 1 else f"{site.path}#{calls[site.path]}"
+            is_inside = site.node in self.split.copies and site.node in self.plan.region.rows
+            if is_inside and site.key_dim in self.plan.axes.dims.get(site.k, ()):
+                found[name] = site
+        return found
+
+    def attention_at(self, site: AttentionSite) -> fx.Node:
+        """The signal of one site, from its copy in the rewritten graph."""
+        asked = [self.split.queried[number] for number in self.plan.region.rows[site.node].streams]
+        queried = asked[0] if len(asked) == 1 else self.call(aten.cat.default, asked, 1)
+        if site.weights is not None:
+            received = self.call(ops.mean_over_queried, self.split.copies[site.weights], queried)
+        else:
+            q, k, _, *mask = operands(self.split.copies[site.node])
+            received = self.call(ops.attention_received, q, k, queried, site.scale, mask[0] if mask else None)
+        return self.padded(received, site)
+
+    # ---------------------------------------------------------------------------------------------------- graph
+
+    def call(self, target: Callable, *args: object) -> fx.Node:
+        return self.graph.call_function(target, args)  # type: ignore[arg-type]
+
+    def update_of(self, value: fx.Node) -> fx.Node:
+        """The node that writes the rows of a key or value into its cache."""
+        value = unrepeated(value, self.plan.region)
+        spec = next(spec for spec in self.split.caches if spec.value is value)
+        return next(node for node in self.graph.nodes if writes(node, spec))
+
+    def now_and_before(self, update: fx.Node) -> tuple[fx.Node, fx.Node]:
+        """The rows that ``update`` writes and those that they replace, ``[B, A, F]``."""
+        cache, rows, samples, active, batch_dim, token_dim = update.args
+        before = self.call(ops.gather_active, cache, samples, active, batch_dim, token_dim)
+        return self.call(ops.as_rows, rows, batch_dim, token_dim), self.call(ops.as_rows, before, batch_dim, token_dim)
+
+    def on_tokens(self, rows: fx.Node, update: fx.Node) -> fx.Node:
+        """``[B, A]`` of the rows that ``update`` writes as ``[B, N]`` of all tokens, NaN for those without one."""
+        spec = next(spec for spec in self.split.caches if writes(update, spec))
+        start = self.plan.axes.start(self.plan.region.rows[spec.value].streams)
+        return self.call(ops.spread_rows, rows, update.args[3], start, self.plan.axes.length)
+
+    def padded(self, received: fx.Node, site: AttentionSite) -> fx.Node:
+        """A signal of the keys of one stream as one of all tokens."""
+        axes = self.plan.axes
+        start = axes.start(streams_of(site.k, site.key_dim, axes))
+        end = axes.length - start - int(shape_of(site.k)[site.key_dim])
+        return received if start == end == 0 else self.call(aten.constant_pad_nd.default, received, [start, end])
+
+    def mean(self, found: Sequence[fx.Node]) -> fx.Node | None:
+        if not found:
+            return None
+        total = found[0]
+        for other in found[1:]:
+            total = self.call(aten.add.Tensor, total, other)
+        return self.call(aten.div.Scalar, total, len(found))
+
+
+def emit(split: Split, plan: Plan, signals: Sequence[Callable[[Hooks], fx.Node | None]]) -> tuple[Split, list[int]]:
+    """The rewritten step with signals for its results, and the numbers of those that it has."""
+    if not signals:
+        return split, []
+    hooks = Hooks(split, plan)
+    output = next(node for node in hooks.graph.nodes if node.op == "output")
+    with hooks.graph.inserting_before(output):
+        nodes = [signal(hooks) for signal in signals]
+    found = {number: node for number, node in enumerate(nodes) if node is not None}
+    output.args = (tuple(found.values()),)
     split.incremental.module.recompile()
-    return replace(split, incremental=Part(split.incremental.module, split.incremental.inputs, (mean,)))
+    incremental = Part(split.incremental.module, split.incremental.inputs, tuple(found.values()))
+    return replace(split, incremental=incremental), list(found)
 
 
-def attention_at(graph: fx.Graph, site: AttentionSite, split: Split, axes: TokenAxes, region: Region) -> fx.Node:
-    """The signal of one site, from its copy in the rewritten graph."""
-    asked = [split.queried[number] for number in region.rows[site.node].streams]
-    queried = asked[0] if len(asked) == 1 else graph.call_function(aten.cat.default, (asked, 1))
-    if site.weights is not None:
-        received = graph.call_function(ops.mean_over_queried, (split.copies[site.weights], queried))
-    else:
-        q, k, _, *mask = operands(split.copies[site.node])
-        args = (q, k, queried, site.scale, mask[0] if mask else None)
-        received = graph.call_function(ops.attention_received, args)
-    start = axes.start(streams_of(site.k, site.key_dim, axes))
-    end = axes.length - start - int(shape_of(site.k)[site.key_dim])
-    if start == end == 0:
-        return received
-    return graph.call_function(aten.constant_pad_nd.default, (received, [start, end]))
+def writes(node: fx.Node, spec: CacheSpec) -> bool:
+    """Whether ``node`` writes the cache ``spec``."""
+    return node.target is ops.update_cache and getattr(node.args[0], "name", None) == spec.name
 
 
-def observable_sites(
-    split: Split, sites: Sequence[AttentionSite], axes: TokenAxes, region: Region
-) -> list[AttentionSite]:
-    """Sites whose scores are ``[B, H, A, N]``: queries are active tokens, and keys are tokens."""
-    return [
-        site
-        for site in sites
-        if site.node in split.copies
-        and site.node in region.rows
-        and site.key_dim in axes.dims.get(site.k, ())
-        and has_samples_and_heads(site, region, axes)
-    ]
+def chosen_sites(sites: int | str | tuple[str, ...], among: dict[str, AttentionSite]) -> list[AttentionSite]:
+    """The sites that ``sites`` means.
+
+    Raises:
+        ArgumentError: there is no site at a path; the message lists those that exist.
+    """
+    if isinstance(sites, int):
+        return list(among.values())[:sites]
+    if sites in ("all", "last"):
+        return list(among.values())[-1 if sites == "last" else None :]
+    paths = (sites,) if isinstance(sites, str) else sites
+    for path in paths:
+        if path not in among:
+            raise ArgumentError(f"no attention site {path!r} to measure; there are {', '.join(among) or 'none'}")
+    return [among[path] for path in paths]
 
 
-def has_samples_and_heads(site: AttentionSite, region: Region, axes: TokenAxes) -> bool:
+def has_samples_and_heads(site: AttentionSite, plan: Plan) -> bool:
     scored = site.weights or site.q
-    return len(shape_of(scored)) == 4 and (region.samples == 1 or axes.axes.of(scored, 0) == region.samples_axis)
+    if len(shape_of(scored)) != 4:
+        return False
+    return plan.samples == 1 or plan.axes.axes.of(scored, 0) == plan.region.samples_axis

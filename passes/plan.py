@@ -72,8 +72,13 @@ class Plan:
         )
 
 
-def make_plan(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Plan:
+def make_plan(
+    model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *, exact_sites: int = 0
+) -> Plan:
     """Capture ``model.step(*args, **kwargs)`` and find its token axis, attention and MLP sites, and region.
+
+    Args:
+        exact_sites: so many attention sites, from the first on, stay before the region.
 
     Raises:
         CaptureError: the step cannot be captured.
@@ -85,7 +90,7 @@ def make_plan(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[s
     sites = find_attention_sites(graph)
     inputs = [leaf.node for leaf in packed.capture.inputs if leaf.node is not None]
     axes = find_token_axes(graph, sites, inputs)
-    region = find_region(graph, axes, sites, inputs, packed.visible)
+    region = find_region(graph, axes, sites, inputs, packed.visible, exact_sites)
     attended = {axis for site in sites for axis in (query_axis(site, axes), key_axis(site, axes))}
     token_axes = {*axes.token_axes, *attended}
     mlps = tuple(mlp for mlp in find_mlp_sites(graph) if axes.axes.dims_with(mlp.down, token_axes))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from ..errors import UnsupportedModelError
+from ..errors import ArgumentError, UnsupportedModelError
 from .attention import AttentionSite
 from .axes import TokenAxes
 from .dimensions import Axis
@@ -65,19 +65,21 @@ def find_region(
     sites: Sequence[AttentionSite],
     inputs: Iterable[fx.Node],
     visible: fx.Node | None = None,
+    exact_sites: int = 0,
 ) -> Region:
     """Follow rows from where tokens enter to where they stop being rows.
 
     A node is computed on rows if one of its operands is, and the operator is token-wise along it. A region starts at
     values with the token axis whose rows come from no other rows, which depend on an input of the step, and which
     reach an operand of attention; masks do not reach one and stay outside. Operators that mix tokens before the first
-    attention stay outside with everything they read.
+    attention stay outside with everything they read, and so do the first ``exact_sites`` attentions.
 
     Raises:
         UnsupportedModelError: the token axis comes first where samples are expected.
+        ArgumentError: there are not more sites than ``exact_sites``.
     """
     finder = RegionFinder(graph, axes, sites, inputs)
-    tracker, sources, prologue = finder.follow_rows()
+    tracker, sources, prologue = finder.follow_rows(finder.up_to(exact_sites))
     inside, entries = interior(sources, prologue)
     return Region(
         rows=tracker.rows,
@@ -108,12 +110,20 @@ class RegionFinder:
         self.attended = descendants(site.product or site.node for site in sites if axes.dims.get(site.q, ()))
         self.samples, self.count = self.find_samples()
 
-    def follow_rows(self) -> tuple[RowTracker, set[fx.Node], set[fx.Node]]:
+    def up_to(self, count: int) -> set[fx.Node]:
+        """The first ``count`` attentions among tokens and everything that they read."""
+        if not count:
+            return set()
+        among = [site for site in self.sites if self.axes.dims.get(site.q, ())]
+        if count >= len(among):
+            raise ArgumentError(f"exact_sites must leave one of {len(among)} attention sites to recompute, got {count}")
+        return ancestors(site.node for site in among[:count])
+
+    def follow_rows(self, prologue: set[fx.Node]) -> tuple[RowTracker, set[fx.Node], set[fx.Node]]:
         """What consists of rows, what of it has rows that come from no others, and what must be computed before.
 
-        What mixes tokens before the first attention is computed before, with everything that it reads.
+        Before is ``prologue``, and what mixes tokens before the first attention with everything that it reads.
         """
-        prologue: set[fx.Node] = set()
         while True:
             tracker, sources = self.follow_rows_after(prologue)
             mixers = {
@@ -123,7 +133,7 @@ class RegionFinder:
             }
             if not mixers:
                 return tracker, sources, prologue
-            prologue |= ancestors(mixers)
+            prologue = prologue | ancestors(mixers)
 
     def follow_rows_after(self, prologue: set[fx.Node]) -> tuple[RowTracker, set[fx.Node]]:
         tracker = RowTracker(self.axes, self.sites, self.links, self.samples, self.count)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from marche_fx.choice import BUCKET, MOST, choose_active
+from marche_fx.choice import BUCKET, MOST, Active, choose_streams
 from marche_fx.refresh import Refresh
+
+
+def choose_active(must: Tensor, visible: Tensor | None, refresh: Refresh) -> Active:
+    """The choice for one stream of tokens."""
+    return choose_streams(must, visible, refresh, [must.shape[1]]).streams[0]
 
 
 def test_changed_tokens_come_first_then_the_highest_priority() -> None:

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 import marche_fx
-from marche_fx import ArgumentError, FullRefresh, History, Refresh, SelectiveRefresh, UnsupportedModelError
+from marche_fx import (
+    ArgumentError,
+    AttentionReceived,
+    FullRefresh,
+    History,
+    Refresh,
+    RefreshPolicy,
+    SelectiveRefresh,
+    UnsupportedModelError,
+)
 from marche_fx.models.mar import MAR
 from marche_fx.session import StepRecord
 from marche_fx.transform import optimization_of
@@ -190,11 +199,11 @@ def test_a_generation_after_the_first_compiles_nothing_and_partial_steps_share_a
 # ------------------------------------------------------------------------------------------- a loop of the user's own
 
 
-class Fixed:
+class Fixed(RefreshPolicy):
     """A policy that refreshes so many tokens in an order given beforehand, whatever it sees."""
 
     tolerance = 0.0
-    sites = 1
+    signals = (AttentionReceived(1),)
 
     def __init__(self, priorities: list[Tensor], count: int) -> None:
         self.priorities = priorities
@@ -219,7 +228,7 @@ def test_a_session_computes_what_the_oracle_says(data: st.DataObject) -> None:
     steps = data.draw(st.integers(2, 5))
     count = data.draw(st.integers(0, 12))
     priorities = [torch.rand(2, 30, generator=generator) for _ in range(steps)]
-    step.settings.policy = Fixed(priorities, count)
+    step.settings.policies["forward"] = Fixed(priorities, count)
     ids = torch.randint(7, (2, 30), generator=generator)
     time = torch.tensor([0.5, 0.25], dtype=torch.float64)
     oracle: Oracle | None = None
@@ -258,7 +267,7 @@ def expected_active(must: Tensor, priority: Tensor, count: int) -> Tensor:
 @torch.no_grad()
 def test_a_changed_timestep_recomputes_every_token() -> None:
     model, optimized = text_model()
-    optimization_of(optimized).steps["forward"].settings.policy = SelectiveRefresh(0.0, warmup=0)
+    optimization_of(optimized).steps["forward"].settings.policies["forward"] = SelectiveRefresh(0.0, warmup=0)
     ids = torch.randint(7, (2, 30))
     with marche_fx.decoding(optimized):
         for time in (0.1, 0.1, 0.9):

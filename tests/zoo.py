@@ -585,7 +585,7 @@ class Captured:
         self.seconds = time.perf_counter() - start
         self.optimized = marche_fx.transform(self.model, refresh=marche_fx.FullRefresh(), compile=False, verify=False)
         # Capturing takes most of the time, so both run on one plan.
-        planned = runtime.Program(self.program.plan, self.model, sites=0, compile=False)
+        planned = runtime.Program(self.program.plan, self.model, signals=(), compile=False)
         optimization_of(self.optimized).steps["forward"].programs.append(planned)
 
     def arguments(self, generator: Generator) -> Arguments:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from marche_fx import ops
-from marche_fx.passes.hooks import emit_attention, observable_sites
+from marche_fx.passes.hooks import Hooks, emit
 from tests.graphs import graph_text
 from tests.networks import (
     BiasedAttention,
@@ -37,7 +37,7 @@ class SelfAttention(nn.Module):
 def test_the_attention_that_keys_received_becomes_an_output() -> None:
     program = Program(SelfAttention(4).eval(), "forward", [torch.zeros(2, 5, 4)])
     before = graph_text(program.split.incremental.module.graph)
-    hooked = emit_attention(program.split, program.plan.sites, program.plan.axes, program.plan.region)
+    hooked = emit(program.split, program.plan, [lambda hooks: hooks.attention(1)])[0]
     after = graph_text(hooked.incremental.module.graph)
     assert before.endswith("\nreturn ")
     signal = f"attention_received(squeeze, update_cache, queried, {1 / math.sqrt(2)}, None)"
@@ -52,9 +52,8 @@ return div_scalar"""
 def received(model: nn.Module, args: list[Tensor], active: Tensor, queried: Tensor, sites: int) -> Tensor:
     """The signal that a rewritten model emits after a step in full and one of ``active`` tokens."""
     program = Program(model, "forward", args)
-    chosen = observable_sites(program.split, program.plan.sites, program.plan.axes, program.plan.region)[:sites]
-    assert len(chosen) == sites
-    program.split = emit_attention(program.split, chosen, program.plan.axes, program.plan.region)
+    assert len(Hooks(program.split, program.plan).observable) >= sites
+    program.split, _ = emit(program.split, program.plan, [lambda hooks: hooks.attention(sites)])
     state = dict(model.named_parameters()) | dict(model.named_buffers())
     values = {node: state[path] for node, path in program.plan.dense.weights.items()}
     values |= program.plan.dense.constants | dict(zip(program.plan.inputs, args, strict=True))
@@ -115,8 +114,10 @@ def test_written_out_attention_gives_its_own_weights() -> None:
 def test_sites_without_a_dimension_of_heads_are_not_observed() -> None:
     model = Transformer(7, 8, 2, attention=FoldedAttention).eval()
     program = Program(model, "forward", [torch.randn(2, 7, 8)])
-    assert observable_sites(program.split, program.plan.sites, program.plan.axes, program.plan.region) == []
-    assert emit_attention(program.split, [], program.plan.axes, program.plan.region) is program.split
+    assert not Hooks(program.split, program.plan).observable
+    split, found = emit(program.split, program.plan, [lambda hooks: hooks.attention(2)])
+    assert found == []
+    assert split.incremental.outputs == ()
 
 
 def test_where_nobody_is_queried_all_active_tokens_count() -> None:
@@ -127,6 +128,6 @@ def test_where_nobody_is_queried_all_active_tokens_count() -> None:
 
 def test_einsum_attention_is_not_mistaken() -> None:
     program = Program(Transformer(7, 8, 2, attention=EinsumAttention).eval(), "forward", [torch.randn(2, 7, 8)])
-    for site in observable_sites(program.split, program.plan.sites, program.plan.axes, program.plan.region):
+    for site in Hooks(program.split, program.plan).observable.values():
         assert site.weights is not None
         assert site.weights.meta["val"].shape == (2, 2, 7, 7)

@@ -1,0 +1,107 @@
+"""What a policy sees, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .signals import Signal
+
+if TYPE_CHECKING:
+    from .combine import Both
+
+SMOOTHING = 0.4
+"""Weight of the last measurement in a smoothed signal."""
+
+
+@dataclass
+class History:
+    """The state of one token axis of a session, B samples of N tokens.
+
+    Attributes:
+        age: ``[B, N]`` float32, steps since each token was last recomputed.
+        step: decoding steps done so far; 0 in the first.
+        changed, queried: bool ``[B, N]``, the tokens that the step about to run computes in any case.
+        spent: tokens of a sample refreshed so far, over N; steps in full do not count.
+        partial_steps: steps so far that were not in full.
+        mean_drift: how far the values of refreshed tokens moved on average, over their norm, in a recent step; None
+            until it was measured, which only an `AdaptiveBudget` asks for. usual_drift: the same over all steps so far.
+    """
+
+    age: Tensor
+    step: int = 0
+    changed: Tensor | None = None
+    queried: Tensor | None = None
+    spent: float = 0.0
+    partial_steps: int = 0
+    mean_drift: float | None = None
+    usual_drift: float | None = None
+    signals: dict[Signal, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+
+    @property
+    def samples(self) -> int:
+        return int(self.age.shape[0])
+
+    @property
+    def tokens(self) -> int:
+        """Length N of the token axis."""
+        return int(self.age.shape[1])
+
+    def latest(self, signal: Signal) -> Tensor | None:
+        """``[B, N]`` float32; None before it was first measured."""
+        return self.signals[signal][0] if signal in self.signals else None
+
+    def smoothed(self, signal: Signal) -> Tensor | None:
+        """The same averaged over the steps so far, the last with `SMOOTHING` of the weight."""
+        return self.signals[signal][1] if signal in self.signals else None
+
+    def observe(self, signal: Signal, now: Tensor) -> None:
+        """Take in a measurement ``[B, N]``, NaN where a token was not measured."""
+        measured = ~now.isnan()
+        last, smooth = self.signals.get(signal, (torch.zeros_like(now), now.nan_to_num()))
+        smooth = torch.where(measured, torch.lerp(smooth, now.nan_to_num(), SMOOTHING), smooth)
+        self.signals[signal] = torch.where(measured, now, last), smooth
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """A policy's choice for one step.
+
+    Attributes:
+        count: tokens of each sample to recompute beside the changed and queried ones; N or more for all.
+        priority: ``[B, N]``, higher is recomputed first; None where ``count`` decides alone (none or all).
+    """
+
+    count: int
+    priority: Tensor | None = None
+
+
+class RefreshPolicy:
+    """What `transform` takes as ``refresh``; a policy of your own overrides `choose`.
+
+    Attributes:
+        tolerance: how far a token's input may move, relative to its norm, before the token counts as changed.
+        signals: what to measure; `choose` finds it in the history.
+        exact_sites: so many attention sites, from the first on, run on all tokens in every step, with all that they
+            read; later ones are recomputed for active tokens only.
+    """
+
+    tolerance: float = 0.1
+    signals: tuple[Signal, ...] = ()
+    exact_sites: int = 0
+
+    def choose(self, history: History) -> Refresh:
+        """The choice for the step that is about to run."""
+        raise NotImplementedError
+
+    def __add__(self, other: RefreshPolicy) -> Both:
+        from .combine import Both
+
+        return Both(self, other)
+
+
+def everything(history: History) -> Refresh:
+    return Refresh(count=history.tokens)
