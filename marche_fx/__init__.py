@@ -13,6 +13,7 @@ from .errors import (
     TrainingError,
     UnsupportedModelError,
 )
+from .monitor import Monitor
 from .passes.perturb import check_rule
 from .passes.rule_register import register_rule
 from .refresh import (
@@ -61,6 +62,7 @@ __all__ = [
     "InputDrift",
     "InterleavedRefresh",
     "MarcheError",
+    "Monitor",
     "NeighbourRefresh",
     "PolicyError",
     "RandomRefresh",

@@ -37,6 +37,8 @@ class StepRecord:
     Attributes:
         counts: tokens computed in each sample, of each stream; visible: those that the original computes, of all.
         reasons: uint8 ``[B, N]``, an index into `REASONS`: why each token was computed, or that it was not.
+        drift: how far cached rows were from exact ones, where a `Monitor` checked; of two records of one step, the
+            second is of the tokens computed because the drift was too large.
     """
 
     name: str
@@ -44,6 +46,7 @@ class StepRecord:
     counts: tuple[int, ...]
     visible: int
     reasons: Tensor = field(repr=False)
+    drift: float | None = None
 
     @property
     def active(self) -> int:

@@ -8,7 +8,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from .choice import ActiveStreams
 from .errors import ArgumentError, UnsupportedModelError
 from .lazy import LateTensor, resolved
+from .monitor import Monitor, drift_of_cached
 from .passes.arguments import closed, opened
 from .passes.plan import Plan, make_plan
 from .passes.source import describe
@@ -52,6 +54,7 @@ class Settings:
     compile: bool
     verify: bool
     strict: bool
+    monitor: Monitor | None = None
 
 
 class OptimizedStep:
@@ -115,6 +118,8 @@ class OptimizedStep:
         expected = self.original(given_args, given_kwargs) if verify else None
         session.read_pending(program)
         pending = PendingStep(self, session, state, values, expected)
+        if pending.is_checked:
+            pending.exact = self.original(given_args, given_kwargs)
         session.pending[program] = weakref.ref(pending)
         queried = self.queried(program, given_args, given_kwargs)
         if queried is None and program.is_late and pending.can_wait:
@@ -245,6 +250,8 @@ class PendingStep:
         self.device = values[state.program.split.incremental.inputs[0]].device
         self.history = session.history(step.policy, state.program, self.device)
         self.history.enter(step.order)
+        self.exact: Any = None
+        """What the original returns, where the session is monitored in this step."""
         self.leaves: list[Any] | None = None
         self.computed = torch.zeros(state.program.shape, dtype=torch.bool, device=self.device)
         """``[B, N]``, the tokens computed by this call."""
@@ -252,6 +259,12 @@ class PendingStep:
     @property
     def program(self) -> Program:
         return self.state.program
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether cached rows are compared with exact ones after this step."""
+        monitor = self.step.settings.monitor
+        return monitor is not None and not self.state.is_new and monitor.is_due(self.history.history.step)
 
     @property
     def can_wait(self) -> bool:
@@ -278,15 +291,12 @@ class PendingStep:
             asked = changed if queried is None else queried
             moved = self.state.input_drift(self.values) if InputDrift() in policy.signals else None
             refresh = Refresh(0) if again else history.choose(changed, asked, moved)
-            active = self.state.choose(self.values, changed | asked, refresh, history.measured)
-            history.take_in(active.measured)
-            signals = self.state.compute(self.values, active, asked)
-            self.leaves = self.state.results(self.values)
-        history.leave(self.step.order, active, signals)
-        self.computed = self.computed.scatter(1, active.positions, True)
-        reasons = reasons_of(active, changed, asked)
-        record = StepRecord(self.step.name, self.program, active.counts, active.visible, reasons)
-        self.session.records.append(record)
+            active = self.compute(changed, asked, refresh)
+            drift = None if self.exact is None or active.complete else self.drift()
+            if drift is not None and self.is_off(drift):
+                active = self.compute(changed, asked, Refresh(self.program.tokens))
+        self.session.records[-1] = replace(self.session.records[-1], drift=drift)
+        self.exact = None
         if queried is None and self.program.is_late and not active.complete:
             self.step.warn_once(
                 f"a result of {self.step.name} was read as a whole, and only {sum(active.counts)} of its "
@@ -298,6 +308,32 @@ class PendingStep:
             check_equal(self.step.name, self.tree(), self.expected, rounded_to=self.program.rounded_to)
             self.expected = None
             self.program.verified = True
+
+    def compute(self, changed: Tensor, asked: Tensor, refresh: Refresh) -> ActiveStreams:
+        """Compute the tokens that changed, are asked for, or are refreshed; take note of it."""
+        history = self.history
+        active = self.state.choose(self.values, changed | asked, refresh, history.measured)
+        history.take_in(active.measured)
+        signals = self.state.compute(self.values, active, asked)
+        self.leaves = self.state.results(self.values)
+        history.leave(self.step.order, active, signals)
+        self.computed = self.computed.scatter(1, active.positions, True)
+        reasons = reasons_of(active, changed, asked)
+        record = StepRecord(self.step.name, self.program, active.counts, active.visible, reasons)
+        self.session.records.append(record)
+        return active
+
+    def drift(self) -> float:
+        """How far cached rows of the results are from exact ones."""
+        monitor = self.step.settings.monitor
+        assert monitor is not None
+        assert self.leaves is not None
+        exact, step = pytree.tree_leaves(opened(self.exact)), self.history.history.step
+        return drift_of_cached(monitor, self.program, self.leaves, exact, self.computed, step)
+
+    def is_off(self, drift: float) -> bool:
+        monitor = self.step.settings.monitor
+        return monitor is not None and not drift <= monitor.max_drift
 
     def tree(self) -> Any:
         assert self.leaves is not None

@@ -15,6 +15,7 @@ from torch import nn
 
 from .errors import ArgumentError, UnsupportedModelError
 from .lazy import resolved
+from .monitor import Monitor
 from .refresh import RefreshPolicy, SelectiveRefresh
 from .session import Session, current_session, open_session
 from .step import OptimizedStep, Query, Settings
@@ -78,6 +79,7 @@ def transform(
     compile: bool = True,
     verify: bool = True,
     strict: bool = False,
+    monitor: Monitor | bool = False,
 ) -> Model:
     """A model that recomputes only the tokens that matter in each decoding step.
 
@@ -103,6 +105,8 @@ def transform(
         compile: lower the rewritten step with `torch.compile`.
         verify: at the first call of each kind run the original too, and raise where the two differ.
         strict: refuse models with operators that would run on all tokens.
+        monitor: compare cached rows with exact ones now and then, as `Monitor` says, and recompute all tokens when they
+            are off; True for its defaults. The report counts what it found.
 
     Raises:
         ArgumentError: an argument has the wrong type, or the model has no such method.
@@ -117,11 +121,14 @@ def transform(
     refuse_wrappers(model)
     if query is not None and not callable(query):
         raise ArgumentError(f"query must be callable, got {type(query).__name__}")
+    watching = Monitor() if monitor is True else monitor or None
+    if watching is not None and not isinstance(watching, Monitor):
+        raise ArgumentError(f"monitor must be a Monitor, True or False, got {monitor!r}")
     is_mar = all(callable(getattr(model, name, None)) for name in KNOWN_STEPS)
     steps = method_names(model, step, default=KNOWN_STEPS if is_mar else ("forward",), argument="step")
     loops = method_names(model, loop, default=KNOWN_LOOPS if is_mar and step is None else (), argument="loop")
 
-    settings = Settings(policies_of(refresh, steps), query, compile, verify, strict)
+    settings = Settings(policies_of(refresh, steps), query, compile, verify, strict, watching)
     last = len(steps) - 1
     # Captured in place of the original, so that attributes set on the result count and the original stays as it is.
     view = copy.copy(model)
