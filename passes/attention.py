@@ -166,11 +166,18 @@ def contracted_operands(node: fx.Node) -> list[tuple[int, fx.Node]]:
 
 def contractions_above(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, int]]:
     """Contractions that ``node`` is computed from without mixing its dimension ``dim``, and what it is there."""
-    for operand, operand_dim in sources_along(node, dim):
-        if operand.target in CONTRACTIONS:
-            yield operand, operand_dim
+    # Many paths may lead to one value, through residuals.
+    seen: set[tuple[fx.Node, int]] = set()
+    pending = [*sources_along(node, dim)][::-1]
+    while pending:
+        place = pending.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        if place[0].target in CONTRACTIONS:
+            yield place
         else:
-            yield from contractions_above(operand, operand_dim)
+            pending += [*sources_along(*place)][::-1]
 
 
 def sources_along(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, int]]:
@@ -188,16 +195,24 @@ def sources_along(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, int]]:
 
 def contractions_below(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, fx.Node]]:
     """Contractions over dimension ``dim`` of ``node`` or of what is computed from it, each with that factor."""
-    for user in node.users:
-        if user.op != "call_function":
+    seen: set[tuple[fx.Node, int]] = set()
+    pending = [(node, dim)]
+    while pending:
+        factor, own_dim = pending.pop()
+        if (factor, own_dim) in seen:
             continue
-        own = dim_map(user)
-        for index, operand in enumerate(operands(user)):
-            if operand is not node:
+        seen.add((factor, own_dim))
+        after: list[tuple[fx.Node, int]] = []
+        for user in factor.users:
+            if user.op != "call_function":
                 continue
-            if user.target in CONTRACTIONS and (index, dim) in own.mixed and (index, dim) not in own.output:
-                yield user, node
-            elif (index, dim) in own.output and (index, dim) not in own.mixed:
-                yield from contractions_below(user, own.output[index, dim])
-            elif user.target is aten.slice.Tensor and argument(user, "dim") % len(shape_of(node)) == dim:
-                yield from contractions_below(user, dim)
+            own = dim_map(user)
+            for index in [number for number, operand in enumerate(operands(user)) if operand is factor]:
+                place = (index, own_dim)
+                if user.target in CONTRACTIONS and place in own.mixed and place not in own.output:
+                    yield user, factor
+                elif place in own.output and place not in own.mixed:
+                    after.append((user, own.output[place]))
+                elif user.target is aten.slice.Tensor and argument(user, "dim") % len(shape_of(factor)) == own_dim:
+                    after.append((user, own_dim))
+        pending += after[::-1]

@@ -5,11 +5,12 @@ included. The oracle runs the captured graph on all rows. Wherever an operator r
 results leave, it reads ``where(active, fresh, stale)``; rows of inactive tokens are computed too, but read by nobody.
 
 Which elements belong to which token it finds out by running each operator: it poisons some rows of an operand and
-looks where the poison comes out. No rule about dimensions is involved.
+looks where the poison comes out. Of the operators, only `cat` has a rule about dimensions.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -100,7 +101,7 @@ class Oracle:
         if call.node.name in self.tokens or call.node.name not in self.on_rows:
             self.merged[call.node] = set(known)
             return
-        if call.node.target is aten.cat.default and (joined := call.rows_of_parts(known)) is not None:
+        if call.node.target is aten.cat.default and known and (joined := call.rows_of_parts(known)) is not None:
             self.rows[call.node] = joined
             self.merged[call.node] = set()
             return
@@ -179,16 +180,23 @@ class Call:
         return read if isinstance(self.run(), (tuple, list)) else read[0]
 
     def rows_of_parts(self, known: Mapping[int, Tensor]) -> Tensor | None:
-        """The rows of several streams of tokens joined to one tensor, if each part consists of rows of its own."""
-        joins_streams = len(self.leaves) - 1 == len(known) and len({int(rows.min()) for rows in known.values()}) > 1
-        places = [place for place, leaf in enumerate(self.leaves) if isinstance(leaf, fx.Node)]
-        return torch.cat([known[place] for place in places], self.leaves[-1]) if joins_streams else None
+        """The rows of a value joined from parts, of which those ``known`` consist of rows."""
+        dim = self.leaves[-1] if isinstance(self.leaves[-1], int) else 0
+        line = next(iter(known.values())).narrow(dim, 0, 1)
+        # Joined along channels, a part that is no token's is one more channel of each.
+        if all(torch.equal(rows, line.expand_as(rows)) for rows in known.values()):
+            return line.expand(self.run().shape)
+        places = [place for place, _ in self.operands()]
+        return torch.cat([known[place] for place in places], dim) if len(places) == len(known) else None
 
     def changed_by(self, place: int, poisoned: Tensor) -> list[Tensor]:
         """Which elements of the value differ when the ``poisoned`` elements of an operand do."""
         operand = self.values[place]
-        before = operand if operand.is_floating_point() else torch.zeros_like(operand)
-        after = before.masked_fill(poisoned, float("nan") if operand.is_floating_point() else 1)
+        before: Tensor = operand
+        poison: complex = complex(math.nan, math.nan) if operand.is_complex() else math.nan
+        if not (operand.is_floating_point() or operand.is_complex()):
+            before, poison = torch.zeros_like(operand), 1
+        after = before.masked_fill(poisoned, poison)
         runs = [pytree.tree_leaves(self.run(**{f"at{place}": value})) for value in (before, after)]
         # Another memory layout may round differently, which is no change.
         return [~torch.isclose(a, b, rtol=1e-5, atol=1e-9) & (a == a) for a, b in zip(*runs)]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, seed, settings
 
-from tests.generated import Layer, Recipe, build, check, recipes
+from tests.generated.check import check
+from tests.generated.choose import recipes
+from tests.generated.model import build
+from tests.generated.recipe import Layer, Recipe
 
 
 def test_a_recipe_is_rebuilt_from_its_repr() -> None:
@@ -24,6 +27,6 @@ def test_a_generated_model_decodes_as_the_original_and_the_oracle_do(part: int) 
     @settings(max_examples=30, derandomize=False, database=None)
     @given(recipe=recipes())
     def decodes(recipe: Recipe) -> None:
-        assert check(recipe) is None
+        check(recipe)
 
     decodes()

@@ -122,3 +122,14 @@ def test_a_table_of_pairs_in_front_of_the_scores_is_no_key(shape: tuple[int, int
     _, tokens, width = shape
     (site,) = sites_of(attention, torch.randn(shape), torch.randn(tokens, tokens, width), torch.randn(width, width))
     assert (site.q.name, site.k.name, site.query_dim) == ("linear", "permute", 1)
+
+
+def test_attention_above_many_residuals_is_found_without_walking_every_path() -> None:
+    def attention(x: Tensor) -> Tensor:
+        for _ in range(40):
+            # Twice as many paths with each.
+            x = x + x.sin()
+        return (x @ x.transpose(1, 2)).softmax(-1) @ x
+
+    (site,) = sites_of(attention, torch.randn(3, 5, 4))
+    assert (site.query_dim, site.key_dim) == (1, 2)

@@ -1,0 +1,131 @@
+"""Decodes with a generated model: in full as the original, in part as the oracle says."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils import _pytree as pytree
+
+from marche_fx import UnsupportedModelError
+from marche_fx.ops import join_positions
+from marche_fx.passes.arguments import opened
+from marche_fx.passes.reach import ancestors
+from tests.generated.arguments import make_arguments
+from tests.generated.model import build
+from tests.generated.recipe import Recipe
+from tests.program import Program
+
+TOLERANCE = 1e-9
+
+
+def active_sets(samples: int, lengths: Sequence[int], generator: Generator) -> Iterator[list[Tensor]]:
+    """Of one generation, ``[B, A]`` for each stream: all rows at first and at last, and some steps of any between."""
+
+    def some(length: int) -> Tensor:
+        count = int(torch.randint(1, length + 1, (), generator=generator))
+        order = torch.rand(samples, length, generator=generator).argsort(-1)
+        return order[:, :count]
+
+    every = [torch.arange(length).expand(samples, length) for length in lengths]
+    yield every
+    active = [positions[:, -1:] for positions in every]
+    yield active
+    for _ in range(3):
+        if torch.rand((), generator=generator) < 0.8:
+            active = [some(length) for length in lengths]
+        yield active
+    yield every
+
+
+def leaves(tree: Any) -> list[Any]:
+    return pytree.tree_leaves(opened(tree))
+
+
+def relative_error(own: Any, other: Any) -> float:
+    if not isinstance(other, Tensor):
+        return 0.0 if own == other else float("inf")
+    if own.shape != other.shape or own.dtype != other.dtype:
+        return float("inf")
+    error = (own - other).abs().max() / other.abs().max().clamp(min=1e-12)
+    return float(error.nan_to_num(nan=float("inf")))
+
+
+class GeneratedModelError(AssertionError):
+    """What went wrong with a model, and the recipe that rebuilds it."""
+
+    def __init__(self, what: str, recipe: Recipe) -> None:
+        super().__init__(f"{what}\n{recipe!r}")
+        self.what = what
+
+
+@torch.no_grad()
+def check(recipe: Recipe) -> None:
+    """Rewrite the model of a recipe and decode with it.
+
+    Raises:
+        GeneratedModelError: it is refused, attention is not found, or a step is not what the original or oracle says.
+    """
+    model = build(recipe)
+    args, kwargs = make_arguments(recipe, Generator().manual_seed(recipe.seed))
+    try:
+        program = Program(model, "forward", args, kwargs)
+    except UnsupportedModelError as error:
+        raise GeneratedModelError(f"refused: {error}", recipe) from error
+    found = len(program.plan.sites)
+    if found != recipe.attention:
+        raise GeneratedModelError(f"{found} attention sites of {recipe.attention}", recipe)
+    # Queries times a table of weights are no attention.
+    if any(ancestors([site.k]).isdisjoint(program.plan.inputs) for site in program.plan.sites):
+        raise GeneratedModelError("attention to keys that are weights", recipe)
+    expected_lengths = sorted([recipe.registers + recipe.tokens, *[recipe.text] * bool(recipe.text)])
+    if sorted(program.plan.axes.lengths) not in (expected_lengths, [recipe.length]):
+        raise GeneratedModelError(f"streams of {program.plan.axes.lengths} tokens", recipe)
+    decode(recipe, model, program)
+
+
+def decode(recipe: Recipe, model: nn.Module, program: Program) -> None:
+    oracle, generator = program.oracle(), Generator().manual_seed(recipe.seed + 1)
+    lengths = program.plan.axes.lengths
+    arguments = make_arguments(recipe, generator)
+    for number, active in enumerate(active_sets(program.plan.samples, lengths, generator)):
+        if torch.rand((), generator=generator) < 0.8:
+            arguments = make_arguments(recipe, generator)
+        inputs = [leaf for leaf in leaves(arguments) if isinstance(leaf, Tensor)]
+        results = program.step(inputs, *active)
+        counts = [positions.shape[1] for positions in active]
+        step = f"in step {number} with {counts} of {lengths} rows"
+        # The oracle leaves out plain values.
+        pairs = zip(results, oracle.step(inputs, join_positions(active, lengths)), strict=True)
+        expected = [other if isinstance(own, Tensor) else own for own, other in pairs]
+        compare(results, expected, f"not the oracle's {step}", recipe)
+        if counts == list(lengths):
+            args, kwargs = arguments
+            compare(results, leaves(model(*args, **kwargs)), f"not the original's {step}", recipe)
+
+
+def compare(results: Sequence[Any], expected: Sequence[Any], what: str, recipe: Recipe) -> None:
+    if len(results) != len(expected):
+        raise GeneratedModelError(f"{len(results)} results, {len(expected)} expected, {what}", recipe)
+    for number, (own, other) in enumerate(zip(results, expected)):
+        error = relative_error(own, other)
+        if error > TOLERANCE:
+            raise GeneratedModelError(f"result {number} off by {error:.0e}, {what}", recipe)
+
+
+def verdict(recipe: Recipe) -> tuple[str, str]:
+    """``"passed"``, ``"refused"`` or ``"failed"``, and why."""
+    try:
+        check(recipe)
+    except GeneratedModelError as failure:
+        return "refused" if isinstance(failure.__cause__, UnsupportedModelError) else "failed", failure.what
+    except Exception as error:
+        frames = [
+            frame for frame in traceback.extract_tb(error.__traceback__) if "/site-packages/" not in frame.filename
+        ]
+        where = " < ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in frames[:-4:-1])
+        return "failed", f"{type(error).__name__} at {where}: {str(error)[:600]}"
+    return "passed", ""

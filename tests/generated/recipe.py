@@ -1,0 +1,101 @@
+"""Recipes: what a generated model is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+class Described:
+    """A dataclass whose repr names only what differs from the simplest."""
+
+    def __repr__(self) -> str:
+        own: Any = self
+        named = [(f, getattr(self, f.name)) for f in fields(own)]
+        told = [f"{f.name}={value!r}" for f, value in named if value != f.default]
+        return f"{type(self).__name__}({', '.join(told)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Layer(Described):
+    """One block of attention and MLP, preceded by an operator that mixes tokens.
+
+    Attributes:
+        form: how attention is written. projection: how q, k and v are made. key_heads: heads of k and v, zero for as
+            many as q has. repeat: how k and v are given to more heads. headless: one head without a dimension.
+        bias: what is added to the scores, or multiplied with them. bias_first: the scores are added to it instead.
+        mask: who attends to whom. mask_as: how it is used.
+        cap: scores capped softly. sink: ``"logit"``, a score for nobody; ``"key"``, learned keys and values.
+    """
+
+    norm: str = "layer"
+    place: str = "pre"
+    form: str = "fused"
+    projection: str = "separate"
+    key_heads: int = 0
+    repeat: str = "expand"
+    bias: str = "none"
+    mask: str = "none"
+    mask_as: str = "bool"
+    cap: bool = False
+    normalized: str = "none"
+    sink: str = "none"
+    rotary: str = "none"
+    dropout: bool = False
+    cross: bool = False
+    parallel: bool = False
+    mlp: str = "gelu"
+    mixer: str = "none"
+    modulated: bool = False
+    bias_first: bool = False
+    headless: bool = False
+
+
+@dataclass(frozen=True, repr=False)
+class Recipe(Described):
+    """A model, what it is called with, and how it decodes.
+
+    Attributes:
+        text: tokens of a second stream. split: whether one operator takes the streams apart. context: tokens of a text
+            that is attended to. registers: learned tokens before those of the input. padding: what says which are.
+        shared: layers run twice. skips: the first layers' results are read by the last. branches: the model looks at
+            shapes. given, returned: in what arguments and results come. results: what is returned beside the rows.
+        seed: of weights, arguments and active sets.
+    """
+
+    layers: tuple[Layer, ...] = (Layer(),)
+    samples: int = 2
+    tokens: int = 5
+    heads: int = 2
+    head_width: int = 2
+    input: str = "floats"
+    position: str = "learned"
+    text: int = 0
+    split: bool = False
+    context: int = 0
+    context_mask: bool = False
+    registers: int = 0
+    padding: str = "none"
+    timed: bool = False
+    tokens_first: bool = False
+    shared: bool = False
+    skips: bool = False
+    branches: bool = False
+    given: str = "tensors"
+    returned: str = "tuple"
+    results: tuple[str, ...] = ()
+    seed: int = 0
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_width
+
+    @property
+    def length(self) -> int:
+        """Tokens that meet in attention."""
+        return self.registers + self.tokens + self.text
+
+    @property
+    def attention(self) -> int:
+        """Attention sites."""
+        return (1 + self.shared) * sum(1 + layer.cross for layer in self.layers)
