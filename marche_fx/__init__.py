@@ -11,6 +11,7 @@ from .errors import (
     PolicyError,
     RuleError,
     TrainingError,
+    TuningError,
     UnsupportedModelError,
 )
 from .monitor import Monitor
@@ -41,6 +42,7 @@ from .refresh import (
 )
 from .report import Report, explain, report
 from .transform import decoding, transform
+from .tuning import Tuned, tune
 
 __version__ = "0.1.0"
 
@@ -75,6 +77,8 @@ __all__ = [
     "Signal",
     "StalenessRefresh",
     "TrainingError",
+    "Tuned",
+    "TuningError",
     "UnsupportedModelError",
     "ValueDrift",
     "check_rule",
@@ -85,4 +89,5 @@ __all__ = [
     "report",
     "save_policy",
     "transform",
+    "tune",
 ]

@@ -45,3 +45,7 @@ class DatasetError(MarcheError):
 
 class TrainingError(MarcheError):
     """Training cannot start or continue from the given folder."""
+
+
+class TuningError(MarcheError):
+    """No refresh policy meets the bound that was asked for."""

@@ -16,7 +16,7 @@ from torch import nn
 from .errors import ArgumentError, UnsupportedModelError
 from .lazy import resolved
 from .monitor import Monitor
-from .refresh import RefreshPolicy, SelectiveRefresh
+from .refresh import RefreshPolicy, SelectiveRefresh, preset
 from .session import Session, current_session, open_session
 from .step import OptimizedStep, Query, Settings
 
@@ -72,7 +72,7 @@ class Optimization:
 def transform(
     model: Model,
     *,
-    refresh: RefreshPolicy | Mapping[str, RefreshPolicy] | None = None,
+    refresh: RefreshPolicy | str | Mapping[str, RefreshPolicy] | None = None,
     step: str | Sequence[str] | None = None,
     loop: str | Sequence[str] | None = None,
     query: Query | None = None,
@@ -94,8 +94,9 @@ def transform(
 
     Args:
         refresh: which cached tokens to recompute beside those that changed and those that will be read;
-            `SelectiveRefresh` when omitted. A dict gives each step method a policy of its own, which then measures and
-            chooses for that method alone; methods that share a policy recompute the same tokens.
+            `SelectiveRefresh` when omitted; ``"exact"``, ``"balanced"`` or ``"fast"`` for a preset. A dict gives each
+            step method a policy of its own, which then measures and chooses for that method alone; methods that share
+            a policy recompute the same tokens.
         step: the methods called once per decoding step, in the order in which a step calls them. ``"forward"`` when
             omitted, or ``forward_mae_encoder`` and ``forward_mae_decoder`` where the model has them.
         loop: methods that run a whole decoding; each call is a session. ``sample_tokens`` where the model has the two
@@ -150,7 +151,7 @@ def transform(
 
 def policies_of(refresh: object, steps: Sequence[str]) -> dict[str, RefreshPolicy]:
     """The policy of each step method, in their order."""
-    default = SelectiveRefresh() if refresh is None else refresh
+    default = SelectiveRefresh() if refresh is None else preset(refresh) if isinstance(refresh, str) else refresh
     found: dict[Any, Any] = dict(default) if isinstance(default, Mapping) else dict.fromkeys(steps, default)
     if set(found) != set(steps):
         raise ArgumentError(

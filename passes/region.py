@@ -11,7 +11,7 @@ from torch import fx
 from ..errors import ArgumentError, UnsupportedModelError
 from .attention import AttentionSite
 from .axes import TokenAxes
-from .dimensions import Axis
+from .dimensions import Axis, Dimension
 from .layout import Layout
 from .moves import MOVES_TOKENS
 from .reach import ancestors, descendants
@@ -210,8 +210,23 @@ def nodes_in_full(rows: dict[fx.Node, Rows], sources: set[fx.Node], prologue: se
     return {node for node in in_full if node in needed and node.op == "call_function"}
 
 
-def row_offset(node: fx.Node, dim: int, region: Region, axes: TokenAxes) -> int | None:
-    """Position, among the tokens of all streams, of the first row of ``node``; None where its rows are not tokens."""
+def row_offset(
+    node: fx.Node, dim: int, region: Region, axes: TokenAxes, known: dict[Dimension, int | None] | None = None
+) -> int | None:
+    """Position, among the tokens of all streams, of the first row of ``node``; None where its rows are not tokens.
+
+    ``known`` holds what was found before, since many paths may lead to one value.
+    """
+    known = {} if known is None else known
+    if (node, dim) not in known:
+        known[node, dim] = offset_of_operands(node, dim, region, axes, known)
+    return known[node, dim]
+
+
+def offset_of_operands(
+    node: fx.Node, dim: int, region: Region, axes: TokenAxes, known: dict[Dimension, int | None]
+) -> int | None:
+    """The same, by what the rows of ``node`` are computed from."""
     if node in region.rows:
         rows, layout = region.rows[node], region.layouts[node]
         whole = rows.dim == dim and layout.is_plain
@@ -224,9 +239,9 @@ def row_offset(node: fx.Node, dim: int, region: Region, axes: TokenAxes) -> int 
             continue
         sources = [d for d in range(len(shape_of(operand))) if own.output.get((index, d)) == dim]
         if sources and own.is_token_wise(index, sources[0]):
-            offsets.add(row_offset(operand, sources[0], region, axes))
+            offsets.add(row_offset(operand, sources[0], region, axes, known))
         elif node.target is aten.slice.Tensor and argument(node, "dim") == dim and argument(node, "step") == 1:
-            offset = row_offset(operand, dim, region, axes)
+            offset = row_offset(operand, dim, region, axes, known)
             start = argument(node, "start") or 0
             offsets.add(None if offset is None else offset + (start if start >= 0 else start + shape_of(operand)[dim]))
         else:

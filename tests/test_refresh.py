@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import marche_fx
 from marche_fx import (
     AdaptiveBudget,
     ArgumentError,
@@ -36,8 +37,10 @@ from marche_fx import (
     load_policy,
     save_policy,
 )
+from marche_fx.refresh import PRESETS, preset
 from marche_fx.refresh.budget import share_of
 from marche_fx.refresh.history import SMOOTHING
+from marche_fx.transform import policies_of
 
 FIRST = AttentionReceived(4)
 
@@ -332,3 +335,14 @@ def test_what_is_saved_is_plain_json(tmp_path: Path) -> None:
     assert found["fraction"] == 0.2
     assert isinstance(load_policy(tmp_path / "policy.json"), SelectiveRefresh)
     assert isinstance(SelectiveRefresh() + FullRefresh(), Both)
+
+
+# ------------------------------------------------------------------------------------------------------- presets
+
+
+def test_presets_go_from_exact_to_cheap_and_unknown_ones_are_refused() -> None:
+    assert list(PRESETS) == ["exact", "balanced", "fast"]
+    assert preset("exact") == FullRefresh()
+    with pytest.raises(ArgumentError, match="unknown refresh preset 'cheap'; there are exact, balanced, fast"):
+        marche_fx.transform(torch.nn.Linear(2, 2), refresh="cheap")
+    assert policies_of("fast", ["forward"]) == {"forward": PRESETS["fast"]}

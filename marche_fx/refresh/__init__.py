@@ -13,10 +13,12 @@ from .policies import (
     SelectiveRefresh,
     StalenessRefresh,
 )
+from .presets import PRESETS, preset
 from .saving import load_policy, policy_from_dict, policy_to_dict, save_policy
 from .signals import AttentionReceived, InputDrift, RowSignal, Signal, ValueDrift
 
 __all__ = [
+    "PRESETS",
     "AdaptiveBudget",
     "AttentionReceived",
     "Both",
@@ -39,5 +41,6 @@ __all__ = [
     "load_policy",
     "policy_from_dict",
     "policy_to_dict",
+    "preset",
     "save_policy",
 ]
