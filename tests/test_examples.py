@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from examples import custom_policy, mar, masked_diffusion_text, maskgit_fashion, own_loop
+from examples import custom_policy, mar, masked_diffusion_text, maskgit_fashion, own_loop, text_quality
 
 from .models.tiny import tiny_images
 
@@ -37,6 +39,20 @@ def test_masked_diffusion_fills_every_mask_with_fewer_rows(tmp_path: Path, capsy
 
     masked_diffusion_text.main(run=run, steps=20, tokens=64, prompt=prompt)
     assert "step 20 of 20" not in capsys.readouterr().out
+
+
+def test_text_quality_compares_policies_with_the_exact_path(tmp_path: Path) -> None:
+    names = ("exact", "nothing", "selective 25%")
+    policies = {name: text_quality.POLICIES[name] for name in names}
+    options: dict[str, Any] = {"steps": 20, "tokens": 56, "prompt": 'The "while" statement is used f', "seeds": [0]}
+    rows = text_quality.main(run=None, out=tmp_path / "quality.json", policies=policies, **options)
+    exact, nothing, selective = rows
+    assert [row["policy"] for row in rows] == list(names)
+    assert exact["token_accuracy"] == 1.0
+    assert exact["drift"] < 1e-6 < selective["drift"] < nothing["drift"]
+    assert nothing["flops_ratio"] < selective["flops_ratio"] < exact["flops_ratio"]
+    assert all(row["perplexity"] > 1 for row in rows)
+    assert json.loads((tmp_path / "quality.json").read_text())["rows"] == rows
 
 
 def test_maskgit_draws_exact_and_cached_garments(tmp_path: Path) -> None:
