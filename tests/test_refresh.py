@@ -105,6 +105,12 @@ def test_drift_is_multiplied_by_age_unless_it_is_of_this_step() -> None:
     assert priority(DriftRefresh(0.5, exact_sites=2), state) == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
 
+def test_where_the_first_sites_are_exact_the_budget_alone_decides() -> None:
+    assert DriftRefresh(0.1).tolerance == 0.1
+    assert DriftRefresh(0.1, exact_sites=2).tolerance == math.inf
+    assert DriftRefresh(0.1, exact_sites=2, tolerance=0.5).tolerance == 0.5
+
+
 def test_random_tokens_differ_by_step_and_seed_and_are_repeatable() -> None:
     first, again = (priority(RandomRefresh(0.5), history(5)) for _ in range(2))
     assert first == again

@@ -146,12 +146,17 @@ class DriftRefresh(BudgetedRefresh):
 
     Args:
         sites: whose values are measured without ``exact_sites``.
+        tolerance: 0.1 when omitted, infinite with ``exact_sites``, where every token's input moves a little and the
+            budget decides which are recomputed.
     """
 
+    tolerance: float = math.nan
     exact_sites: int = 0
     sites: Sites = 1
 
     def __post_init__(self) -> None:
+        if math.isnan(self.tolerance):
+            object.__setattr__(self, "tolerance", math.inf if self.exact_sites else 0.1)
         super().__post_init__()
         check_count("exact_sites", self.exact_sites)
         check_sites(self.sites)
