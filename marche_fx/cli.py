@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -104,31 +104,74 @@ def train_judge(
 
 @app.command()
 def evaluate(
-    weights: Annotated[Path | None, typer.Option(help="weights of mar_fashion; the bundled ones when omitted")] = None,
-    images: Annotated[int, typer.Option(help="how many images to generate")] = 1000,
+    out: Annotated[Path, typer.Option("--out", help="folder of the evaluation; one found there goes on")],
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            help="exact, nothing, selective:0.1, marche:0.1, random:0.1, oldest:0.1, drift:0.1, neighbour:0.1, "
+            "interleaved:2, periodic:8 or a policy's JSON file; @20 behind it for 20 decoding steps, #2 for the second "
+            "set of seeds; may be repeated; exact and selective:0.1 when omitted",
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(help="how many images to generate for each policy")] = 2000,
+    batch: Annotated[int, typer.Option(help="images generated at once")] = 100,
     steps: Steps = 32,
     cfg: Guidance = 3.0,
     temperature: Temperature = 0.8,
     seed: Seed = 0,
-    fraction: Annotated[
-        float | None,
-        typer.Option(help="share of the tokens to refresh in each step, 0..1; the exact model when omitted"),
-    ] = None,
+    drift: Annotated[bool, typer.Option("--drift", help="measure drift alone, without generating images")] = False,
+    drift_images: Annotated[int, typer.Option(help="images on whose decoding drift is measured")] = 20,
+    weights: Annotated[Path | None, typer.Option(help="weights of mar_fashion; the bundled ones when omitted")] = None,
 ) -> None:
-    """Judge garments that the bundled MAR generates, exactly or cached: label accuracy and Frechet distance."""
-    import torch
-    from torch import Tensor
+    """Judge garments that the bundled MAR generates under refresh policies; resumable after a kill at any moment.
 
-    from .models import load_checkpoint, load_fashion_mar, load_judge, mar_fashion, measure_quality
-    from .refresh import SelectiveRefresh
-    from .transform import transform
+    Frechet distance with intervals, label accuracy, precision, recall, teacher-forced drift, FLOPs and time.
+    """
+    from .evaluate import DriftSettings, Settings, evaluate_drift, parse_points
+    from .evaluate import evaluate as evaluate_points
+    from .models import load_checkpoint, load_fashion_mar, mar_fashion
+
+    points = parse_points(policy or ["exact", "selective:0.1"])
+    model = load_checkpoint(mar_fashion(), weights).eval() if weights else load_fashion_mar()
+    if drift:
+        evaluate_drift(model, points, out, DriftSettings(steps, cfg, temperature, seed, drift_images))
+    else:
+        evaluate_points(model, points, out, Settings(steps, cfg, temperature, seed, drift_images, images, batch))
+
+
+@app.command()
+def tune(
+    max_drift: Annotated[float, typer.Option(help="bound on the mean drift of the rows read")] = 0.05,
+    out: Annotated[Path, typer.Option(help="policy file to write; what was tried goes beside it")] = Path(
+        "policy.json"
+    ),
+    weights: Annotated[Path | None, typer.Option(help="weights of mar_fashion; the bundled ones when omitted")] = None,
+    images: Annotated[int, typer.Option(help="images of a generation")] = 10,
+    steps: Steps = 32,
+    cfg: Guidance = 3.0,
+    temperature: Temperature = 0.8,
+    seed: Seed = 0,
+) -> None:
+    """Find the cheapest refresh policy whose drift stays within a bound, on the bundled MAR."""
+    import torch
+    from rich import print as show
+    from torch import nn
+
+    from .models import CLASSES, load_checkpoint, load_fashion_mar, mar_fashion
+    from .tuning import tune as search
 
     model = load_checkpoint(mar_fashion(), weights).eval() if weights else load_fashion_mar()
-    if fraction is not None:
-        model = transform(model, refresh=SelectiveRefresh(fraction), compile=False)
 
-    def sample(labels: Tensor, generator: torch.Generator) -> Tensor:
-        return model.sample_tokens(len(labels), steps, cfg, labels=labels, temperature=temperature, generator=generator)
+    def run(given: nn.Module, own: int) -> None:
+        generator = torch.Generator().manual_seed(own)
+        labels = torch.arange(images) % len(CLASSES)
+        sample: Any = given.sample_tokens
+        sample(images, steps, cfg, labels=labels, temperature=temperature, generator=generator)
 
-    quality = measure_quality(sample, load_judge(), images, seed=seed, progress=True)
-    print(f"label accuracy {quality.accuracy:.3f}, Frechet distance {quality.frechet_distance:.2f}, {images} images")
+    seeds, unseen = (seed, seed + 1), (seed + 1000, seed + 1001)
+    trials = out.with_suffix(".trials.json")
+    found = search(model, run, max_drift, seeds=seeds, unseen=unseen, out=trials, progress=True)
+    found.save(out)
+    show(found)
+    print(f"{out}: drift {found.drift:.4f} on unseen seeds at {found.flops_ratio:.3f} of the FLOPs")

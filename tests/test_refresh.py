@@ -343,6 +343,13 @@ def test_what_is_saved_is_plain_json(tmp_path: Path) -> None:
     assert isinstance(SelectiveRefresh() + FullRefresh(), Both)
 
 
+def test_a_policy_is_written_by_what_is_not_the_default() -> None:
+    assert repr(SelectiveRefresh()) == "SelectiveRefresh()"
+    assert repr(SelectiveRefresh(0.2, age=False)) == "SelectiveRefresh(fraction=0.2, age=False)"
+    both = StalenessRefresh(CosineBudget(0.3, 0.1, 20)) + FullRefresh()
+    assert repr(both) == "StalenessRefresh(fraction=CosineBudget(start=0.3, end=0.1, steps=20)) + FullRefresh()"
+
+
 # ------------------------------------------------------------------------------------------------------- presets
 
 

@@ -6,14 +6,12 @@ from .fashion import CLASSES, Fashion, load_fashion
 from .judge import Judge, frechet_distance
 from .mar import MAR
 from .presets import mar_base, mar_fashion, mar_huge, mar_large
-from .quality import Quality, measure_quality
 
 __all__ = [
     "CLASSES",
     "MAR",
     "Fashion",
     "Judge",
-    "Quality",
     "frechet_distance",
     "load_checkpoint",
     "load_fashion",
@@ -23,7 +21,6 @@ __all__ = [
     "mar_fashion",
     "mar_huge",
     "mar_large",
-    "measure_quality",
     "read_checkpoint",
     "save_weights",
 ]

@@ -8,13 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .checkpoint import read_checkpoint, replacing
 from .fashion import CLASSES, Fashion, to_pixels
 from .train import Recipe, train
 
 JUDGE_FILE = "judge.safetensors"
+FEATURES_FILE = "judge_features.safetensors"
+KEPT_FEATURES = 4000
+"""Of so many test images the features are kept, for measures that a mean and a covariance do not give."""
+
 RECIPE = Recipe(epochs=16, batch=128, learning_rate=3e-3, warmup=200, weight_decay=0.05, ema=0.995)
 
 
@@ -40,6 +46,11 @@ class Judge(nn.Module):
         """The penultimate layer: ``[M, 1, 28, 28] -> [M, 64]``."""
         return F.relu(self.project(self.stages(images).flatten(1)))
 
+    @torch.no_grad()
+    def all_features(self, images: Tensor) -> Tensor:
+        """The features of any number of images, some at a time."""
+        return torch.cat([self.features(part) for part in images.split(500)])
+
     def forward(self, images: Tensor) -> Tensor:
         return self.classify(self.drop(self.features(images)))
 
@@ -52,7 +63,7 @@ class Judge(nn.Module):
     @torch.no_grad()
     def feature_statistics(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean ``[64]`` and covariance ``[64, 64]`` of the features of images ``[M, 1, 28, 28]``, in float64."""
-        features = torch.cat([self.features(part) for part in images.split(500)]).double()
+        features = self.all_features(images).double()
         return features.mean(0), features.T.cov()
 
     def frechet_distance(self, images: Tensor) -> float:
@@ -91,11 +102,27 @@ class JudgeLoss(nn.Module):
 
 
 def train_judge(training: Fashion, test: Fashion, out: Path, recipe: Recipe = RECIPE, *, bf16: bool = False) -> Judge:
-    """Train a judge in the folder ``out``, resumable, and take its feature statistics over the images of ``test``."""
+    """Train a judge in the folder ``out``, resumable, and take its feature statistics over the images of ``test``.
+
+    The features of some of these are written beside it, see `save_features`.
+    """
     torch.manual_seed(recipe.seed)
     judge = train(JudgeLoss(Judge()), training, out, recipe, bf16=bf16).judge
     judge.half().float()  # The statistics belong to the weights as they are stored.
     mean, covariance = judge.feature_statistics(to_pixels(test.images))
     judge.feature_mean.copy_(mean)
     judge.feature_covariance.copy_(covariance)
+    save_features(judge, test, out / FEATURES_FILE)
     return judge
+
+
+def save_features(judge: Judge, test: Fashion, path: Path) -> None:
+    """Write the judge's features of the first `KEPT_FEATURES` images of ``test`` as float16."""
+    features = judge.all_features(to_pixels(test.images[:KEPT_FEATURES]))
+    with replacing(path) as partial:
+        partial.write_bytes(save({"features": features.half()}))
+
+
+def load_features(path: Path) -> Tensor:
+    """``[R, 64]`` float32, what `save_features` wrote."""
+    return read_checkpoint(path)["features"].float()

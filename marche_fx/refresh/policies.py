@@ -14,7 +14,7 @@ from .history import History, Refresh, RefreshPolicy, everything
 from .signals import AttentionReceived, InputDrift, Signal, Sites, ValueDrift, check_sites
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FullRefresh(RefreshPolicy):
     """Recompute every token in every step: the original's result."""
 
@@ -24,7 +24,7 @@ class FullRefresh(RefreshPolicy):
         return everything(history)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BudgetedRefresh(RefreshPolicy):
     """Recompute the tokens of the highest priority, a share of the token axis; a policy of this kind says `priority`.
 
@@ -74,7 +74,7 @@ class BudgetedRefresh(RefreshPolicy):
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SelectiveRefresh(BudgetedRefresh):
     """Recompute the tokens that the queried ones attend to most (selective KV refresh, MARché, arXiv 2506.12035).
 
@@ -105,7 +105,7 @@ class SelectiveRefresh(BudgetedRefresh):
         return attention * history.age if self.age else attention
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InterleavedRefresh(RefreshPolicy):
     """Full steps alternate with steps of the queried and changed tokens alone (ReCAP, arXiv 2505.19089).
 
@@ -133,7 +133,7 @@ class InterleavedRefresh(RefreshPolicy):
         return everything(history) if is_full else Refresh(0, history.age)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DriftRefresh(BudgetedRefresh):
     """Recompute the tokens that moved most (LazyMAR, arXiv 2503.12450; dLLM-Cache, arXiv 2506.06295).
 
@@ -172,7 +172,7 @@ class DriftRefresh(BudgetedRefresh):
         return drift if self.exact_sites else drift * history.age
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StalenessRefresh(BudgetedRefresh):
     """Recompute the tokens that were not for longest. Arguments as in `BudgetedRefresh`."""
 
@@ -180,7 +180,7 @@ class StalenessRefresh(BudgetedRefresh):
         return history.age
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RandomRefresh(BudgetedRefresh):
     """Recompute random tokens: the baseline that a signal has to beat. Other arguments as in `BudgetedRefresh`.
 
@@ -195,7 +195,7 @@ class RandomRefresh(BudgetedRefresh):
         return torch.rand(history.age.shape, generator=generator, device=history.age.device)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NeighbourRefresh(BudgetedRefresh):
     """Recompute the tokens nearest to the newly generated ones on the image grid. Others as in `BudgetedRefresh`.
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import torch
@@ -34,11 +35,17 @@ def test_train_judge_writes_a_judge_and_prints_its_accuracy(tmp_path: Path) -> N
     assert judge.feature_covariance.diagonal().sum() > 0
 
 
-def test_evaluate_prints_what_the_judge_says() -> None:
-    exact = run("evaluate", "--images", 2, "--steps", 2, "--cfg", 1)
-    assert "label accuracy" in exact
-    assert "Frechet distance" in exact
-    assert (
-        run("evaluate", "--images", 2, "--steps", 2, "--cfg", 1, "--fraction", 1).splitlines()[-1]
-        == exact.splitlines()[-1]
-    )
+def test_evaluate_prints_and_writes_a_row_for_each_policy(tmp_path: Path) -> None:
+    small = ("--images", 2, "--steps", 2, "--cfg", 1, "--drift-images", 2)
+    output = run("evaluate", "--out", tmp_path, "--policy", "exact", "--policy", "exact#2", *small)
+    assert "Frechet" in output
+    assert "exact over 2 sets of seeds" in output
+    rows = json.loads((tmp_path / "evaluation.json").read_text())["rows"]
+    assert [row["policy"] for row in rows] == ["exact", "exact#2"]
+
+
+def test_evaluate_measures_drift_alone(tmp_path: Path) -> None:
+    small = ("--steps", 2, "--cfg", 1, "--drift-images", 2)
+    output = run("evaluate", "--drift", "--out", tmp_path, "--policy", "exact", *small)
+    assert "exact" in output
+    assert json.loads((tmp_path / "drift.json").read_text())["rows"][0]["policy"] == "exact"

@@ -1,0 +1,24 @@
+"""``marche-fx evaluate``: what refresh policies cost in quality, as figures with intervals."""
+
+from .metrics import Interval, Manifold, frechet_interval, precision_and_recall
+from .points import Point, parse_point, parse_points
+from .rows import DriftRow, Evaluation, Row
+from .run import evaluate, evaluate_drift
+from .settings import DriftSettings, Settings
+
+__all__ = [
+    "DriftRow",
+    "DriftSettings",
+    "Evaluation",
+    "Interval",
+    "Manifold",
+    "Point",
+    "Row",
+    "Settings",
+    "evaluate",
+    "evaluate_drift",
+    "frechet_interval",
+    "parse_point",
+    "parse_points",
+    "precision_and_recall",
+]

@@ -1,0 +1,63 @@
+"""Teacher-forced drift of points: exact steps recorded once, replayed under each point's policy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+
+from ..models import MAR
+from ..replay import Recording, record, replay
+from .draws import drift_draws
+from .folder import Drift, Folder
+from .points import Point
+from .progress import progress
+from .settings import DriftSettings
+
+
+def measure_missing_drift(
+    folder: Folder, points: Sequence[Point], settings: DriftSettings, model: MAR, console: Console
+) -> None:
+    """Measure the drift of every point of which the folder holds none.
+
+    A point is compared with exact steps of its own number of steps, so the exact model has none at any.
+    """
+    todo = [point for point in points if not folder.has_drift(point)]
+    recordings: dict[tuple[int, int], Recording] = {}
+    with progress(console, "drift", len(points), len(points) - len(todo)) as steps:
+        for point in todo:
+            steps.begin(point.spec)
+            began = time.perf_counter()
+            count = point.steps or settings.steps
+            if point.policy is None:
+                drift = Drift((0.0,) * count, 1.0)
+            else:
+                key = point.seeds, count
+                if key not in recordings:
+                    recordings[key] = record_exact(model, settings, *key)
+                found = replay(recordings[key], point.policy)
+                drift = Drift(found.drift_by_step, found.flops_ratio)
+            folder.write_drift(point, drift)
+            steps.end(point.spec, time.perf_counter() - began)
+
+
+def record_exact(model: MAR, settings: DriftSettings, seeds: int, count: int) -> Recording:
+    """An exact generation in ``count`` steps with the draws of a set of seeds."""
+    draws = drift_draws(model, settings, seeds)
+
+    def run(given: nn.Module) -> None:
+        sample: Any = given.sample_tokens
+        sample(
+            len(draws.labels),
+            count,
+            settings.cfg,
+            labels=draws.labels,
+            temperature=settings.temperature,
+            orders=draws.orders,
+            noise=draws.noise,
+        )
+
+    return record(model, run)

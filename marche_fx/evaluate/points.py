@@ -1,0 +1,161 @@
+"""Points of an evaluation: a refresh policy, a number of decoding steps and a set of seeds, written as one word."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArgumentError
+from ..refresh import (
+    DriftRefresh,
+    InterleavedRefresh,
+    NeighbourRefresh,
+    RandomRefresh,
+    RefreshPolicy,
+    SelectiveRefresh,
+    StalenessRefresh,
+    load_policy,
+    policy_to_dict,
+)
+
+EXACT = "exact"
+
+PLAIN: dict[str, Callable[[], RefreshPolicy | None]] = {
+    EXACT: lambda: None,
+    "nothing": lambda: SelectiveRefresh(0.0),
+}
+
+BY_SHARE: dict[str, Callable[[float], RefreshPolicy]] = {
+    "selective": SelectiveRefresh,
+    "marche": partial(SelectiveRefresh, age=False, sites="all"),
+    "random": RandomRefresh,
+    "oldest": StalenessRefresh,
+    "drift": DriftRefresh,
+    "neighbour": NeighbourRefresh,
+}
+
+BY_STEPS: dict[str, Callable[[int], RefreshPolicy]] = {
+    "interleaved": InterleavedRefresh,
+    "periodic": lambda every: SelectiveRefresh(0.0, every=every),
+}
+
+SUFFIXES = re.compile(r"(?P<name>.+?)(?:@(?P<steps>\d+))?(?:#(?P<seeds>\d+))?")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One thing to evaluate.
+
+    Attributes:
+        name: of the policy, such as ``selective:0.1``, or its file. kind: what points of a curve share.
+        policy: None for the exact model.
+        steps: decoding steps, where they are not the evaluation's.
+        seeds: number of its set of seeds, from 1; points of one set share labels, orders and noise.
+    """
+
+    name: str
+    kind: str
+    policy: RefreshPolicy | None
+    steps: int | None = None
+    seeds: int = 1
+
+    @property
+    def spec(self) -> str:
+        """``selective:0.1@20#2``."""
+        return self.name + self.suffix
+
+    @property
+    def label(self) -> str:
+        """The same for a picture: a file by its name alone."""
+        return (self.kind if self.is_file else self.name) + self.suffix
+
+    @property
+    def suffix(self) -> str:
+        steps = "" if self.steps is None else f"@{self.steps}"
+        return steps + (f"#{self.seeds}" if self.seeds > 1 else "")
+
+    @property
+    def folder(self) -> str:
+        """A name for its results, another for each other point."""
+        name = self.name
+        if self.is_file:
+            content = json.dumps(self.policy_values, sort_keys=True).encode()
+            name = f"{self.kind}-{hashlib.sha256(content).hexdigest()[:8]}"
+        steps = "" if self.steps is None else f"-steps{self.steps}"
+        return re.sub(r"[^\w.]+", "-", name) + steps + (f"-seeds{self.seeds}" if self.seeds > 1 else "")
+
+    @property
+    def is_file(self) -> bool:
+        return self.name.partition(":")[0] not in (*PLAIN, *BY_SHARE, *BY_STEPS)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is what the others are compared with, on any set of seeds."""
+        return self.policy is None and self.steps is None
+
+    @property
+    def fraction(self) -> float | None:
+        """The share of the token axis that its policy refreshes in a step, where that is one number."""
+        share = getattr(self.policy, "fraction", None)
+        return float(share) if isinstance(share, (int, float)) else None
+
+    @property
+    def policy_values(self) -> dict[str, Any] | None:
+        """The policy as plain values."""
+        return None if self.policy is None else policy_to_dict(self.policy)
+
+
+def parse_points(specs: Sequence[str]) -> list[Point]:
+    """The points of these words, each once; see `parse_point`."""
+    return list({point.folder: point for point in map(parse_point, specs)}.values())
+
+
+def parse_point(spec: str) -> Point:
+    """The point that a word means: ``exact``, ``selective:0.1``, ``periodic:8``, ``policy.json``.
+
+    ``@20`` after it stands for 20 decoding steps, ``#2`` for the second set of seeds.
+
+    Raises:
+        ArgumentError: there is no such policy, or its number is missing or out of its range.
+        CheckpointError: its file holds no policy.
+    """
+    parts = SUFFIXES.fullmatch(spec)
+    if parts is None:
+        raise ArgumentError(f"{spec!r} is no policy; {choices()}")
+    name, steps, seeds = parts["name"], parts["steps"], int(parts["seeds"] or 1)
+    if steps == "0" or seeds < 1:
+        raise ArgumentError(f"{spec!r}: decoding steps (@) and sets of seeds (#) are counted from 1")
+    kind, _, number = name.partition(":")
+    return Point(name, *policy_of(name, kind, number), steps=int(steps) if steps else None, seeds=seeds)
+
+
+def policy_of(name: str, kind: str, number: str) -> tuple[str, RefreshPolicy | None]:
+    """The kind of a point, and its policy."""
+    if kind in PLAIN and not number:
+        return kind, PLAIN[kind]()
+    try:
+        if kind in BY_SHARE:
+            return kind, BY_SHARE[kind](float(number))
+        if kind in BY_STEPS:
+            return kind, BY_STEPS[kind](int(number))
+    except ValueError as error:
+        if isinstance(error, ArgumentError):
+            raise ArgumentError(f"{name}: {error}") from error
+        raise ArgumentError(f"{name!r} lacks a number; {choices()}") from None
+    if name.endswith(".json") or Path(name).is_file():
+        return Path(name).stem, load_policy(name)
+    raise ArgumentError(f"there is no policy {name!r}; {choices()}")
+
+
+def choices() -> str:
+    known = [*PLAIN, *(f"{kind}:SHARE" for kind in BY_SHARE), *(f"{kind}:STEPS" for kind in BY_STEPS)]
+    return (
+        f"those that exist are {', '.join(known)} and the path of a policy's JSON file, "
+        "each with @20 behind it for 20 decoding steps and #2 for the second set of seeds"
+    )

@@ -1,0 +1,73 @@
+"""What all points of an evaluation share."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class DriftSettings:
+    """How the exact steps are made on which drift is measured.
+
+    Attributes:
+        steps, cfg, temperature: as in `MAR.sample_tokens`. seed: of every random draw.
+        drift_images: images decoded at once while drift is measured.
+    """
+
+    steps: int = 32
+    cfg: float = 3.0
+    temperature: float = 0.8
+    seed: int = 0
+    drift_images: int = 20
+
+    def __post_init__(self) -> None:
+        for name, least in self.least.items():
+            if getattr(self, name) < least:
+                raise ArgumentError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    @property
+    def least(self) -> dict[str, int]:
+        return {"steps": 1, "seed": 0, "drift_images": 1}
+
+
+@dataclass(frozen=True)
+class Settings(DriftSettings):
+    """The same, and how many images to generate for each point, ``batch`` at once."""
+
+    images: int = 2000
+    batch: int = 100
+
+    @property
+    def least(self) -> dict[str, int]:
+        return {**super().least, "images": 2, "batch": 1}
+
+    @property
+    def batches(self) -> int:
+        return -(-self.images // self.batch)
+
+    def size(self, batch: int) -> int:
+        """Images in a batch: the last may be smaller."""
+        return min(self.batch, self.images - batch * self.batch)
+
+
+def identity(settings: DriftSettings, **models: nn.Module) -> dict[str, Any]:
+    """What results must agree in to be put together: settings, weights of the models by name, version."""
+    from .. import __version__
+
+    return asdict(settings) | {name: weights_hash(model) for name, model in models.items()} | {"version": __version__}
+
+
+def weights_hash(model: nn.Module) -> str:
+    """The first 16 digits of the SHA-256 of a model's weights and buffers with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,47 @@
+"""The tables that an evaluation prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from .rows import DriftRow, Evaluation
+
+
+def quality_table(evaluation: Evaluation) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("policy", overflow="fold")
+    for heading in ("FLOPs\nratio", "Frechet\ndistance", "95%\ninterval", "label\naccuracy", "precision\n", "recall\n"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("drift\n", "seconds\nratio"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in evaluation.rows:
+        table.add_row(
+            row.policy,
+            f"{row.flops_ratio:.3f}",
+            f"{row.frechet:.3f}",
+            f"{row.frechet_low:.3f} .. {row.frechet_high:.3f}",
+            f"{row.label_accuracy:.3f}",
+            f"{row.precision:.3f}",
+            f"{row.recall:.3f}",
+            f"{row.drift:.4f}",
+            "" if row.seconds_ratio is None else f"{row.seconds_ratio:.3f}",
+        )
+    if evaluation.exact_interval is not None:
+        low, high = evaluation.exact_interval
+        sets = sum(point.is_exact for point in evaluation.points)
+        table.caption = f"exact over {sets} set{'s' * (sets > 1)} of seeds: {low:.3f} .. {high:.3f}"
+    return table
+
+
+def drift_table(rows: Sequence[DriftRow]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("policy", overflow="fold")
+    for heading in ("steps", "FLOPs ratio", "drift", "highest of a step"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        highest = f"{max(row.drift_by_step):.4f}"
+        table.add_row(row.policy, str(row.steps), f"{row.flops_ratio:.3f}", f"{row.drift:.4f}", highest)
+    return table

@@ -1,0 +1,96 @@
+"""Points written as words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from marche_fx import (
+    ArgumentError,
+    CheckpointError,
+    DriftRefresh,
+    InterleavedRefresh,
+    NeighbourRefresh,
+    RandomRefresh,
+    RefreshPolicy,
+    SelectiveRefresh,
+    StalenessRefresh,
+    save_policy,
+)
+from marche_fx.evaluate import parse_point, parse_points
+
+MEANINGS = {
+    "exact": None,
+    "nothing": SelectiveRefresh(0.0),
+    "selective:0.1": SelectiveRefresh(0.1),
+    "marche:0.1": SelectiveRefresh(0.1, age=False, sites="all"),
+    "random:0.2": RandomRefresh(0.2),
+    "oldest:0.05": StalenessRefresh(0.05),
+    "drift:0.1": DriftRefresh(0.1),
+    "neighbour:0.1": NeighbourRefresh(0.1),
+    "interleaved:2": InterleavedRefresh(2),
+    "periodic:8": SelectiveRefresh(0.0, every=8),
+}
+
+
+@pytest.mark.parametrize(("word", "policy"), MEANINGS.items())
+def test_a_word_means_a_policy(word: str, policy: RefreshPolicy | None) -> None:
+    point = parse_point(word)
+    assert point.policy == policy
+    assert point.spec == word
+    assert (point.steps, point.seeds) == (None, 1)
+
+
+def test_steps_and_seeds_come_behind_any_word() -> None:
+    point = parse_point("selective:0.1@20#2")
+    assert (point.policy, point.steps, point.seeds) == (SelectiveRefresh(0.1), 20, 2)
+    assert point.spec == "selective:0.1@20#2"
+    assert [parse_point(word).is_exact for word in ("exact", "exact#2", "exact@20", "nothing")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_a_file_of_a_policy_is_a_point_whose_folder_changes_with_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    save_policy(StalenessRefresh(0.3), path)
+    point = parse_point(f"{path}@8")
+    assert (point.policy, point.kind, point.label) == (StalenessRefresh(0.3), "mine", "mine@8")
+    save_policy(StalenessRefresh(0.4), path)
+    assert parse_point(f"{path}@8").folder != point.folder
+
+
+def test_each_point_has_a_folder_of_its_own_and_is_taken_once() -> None:
+    words = ["exact", "exact@2", "exact#2", "exact@2#2", "exact@22", "random:0.1", "random:0.1#2"]
+    assert len({parse_point(word).folder for word in words}) == len(words)
+    assert [point.spec for point in parse_points([*words, "exact", "exact#1"])] == words
+
+
+@pytest.mark.parametrize("word", ["selectiv:0.1", "nothing:3", "", "missing"])
+def test_an_unknown_word_is_refused_with_those_that_exist(word: str) -> None:
+    with pytest.raises(ArgumentError, match=r"exact, nothing, selective:SHARE.*periodic:STEPS.*JSON file"):
+        parse_point(word)
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("selective", "lacks a number"),
+        ("periodic:0.5", "lacks a number"),
+        ("random:2", "random:2: fraction must lie in 0..1"),
+        ("interleaved:0", "period must be at least 1"),
+        ("exact@0", "counted from 1"),
+        ("exact#0", "counted from 1"),
+    ],
+)
+def test_a_number_that_does_not_fit_is_refused(word: str, reason: str) -> None:
+    with pytest.raises(ArgumentError, match=reason):
+        parse_point(word)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(CheckpointError, match=r"gone\.json"):
+        parse_point("gone.json")
