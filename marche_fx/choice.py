@@ -18,6 +18,8 @@ BUCKET = 8
 MOST = 0.8
 """When more than this share of the tokens must run, all of them do."""
 
+LARGEST = torch.finfo(torch.float32).max
+
 
 @dataclass(frozen=True)
 class Active:
@@ -124,6 +126,8 @@ class Wanted:
         score = (
             refresh.priority.float() if refresh.priority is not None else torch.zeros(must.shape, device=must.device)
         )
+        # An infinite priority must not stand in for a token that runs in any case; NaN stays.
+        score = score.clamp(-LARGEST, LARGEST)
         # The refresh set is chosen on the whole token axis, so that every step method of a session chooses the same
         # one; a step that drops tokens then computes the visible ones of it.
         if refresh.count > 0 and not everything:

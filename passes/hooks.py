@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from .. import ops
-from ..errors import ArgumentError
+from ..errors import ArgumentError, PolicyError
 from .attention import AttentionSite
 from .cut import Part
 from .plan import Plan
@@ -62,6 +62,7 @@ class Hooks:
     def rows(self, path: str, tensor: str, function: RowFunction) -> fx.Node | None:
         """``function(now, before)`` of the active rows of one tensor of the site at ``path``; NaN for other tokens."""
         (site,) = chosen_sites((path,), self.cached)
+        function = one_number_a_row(function)
         if tensor in ("k", "v"):
             update = self.update_of(getattr(site, tensor))
             with self.graph.inserting_before(update):
@@ -169,6 +170,23 @@ def emit(split: Split, plan: Plan, signals: Sequence[Callable[[Hooks], fx.Node |
     split.incremental.module.recompile()
     incremental = Part(split.incremental.module, split.incremental.inputs, tuple(found.values()))
     return replace(split, incremental=incremental), list(found)
+
+
+def one_number_a_row(function: RowFunction) -> RowFunction:
+    """A user's function as one of a graph, which writes it by a name that a `functools.partial` does not have.
+
+    Raises:
+        PolicyError: at run time, the function returned something else than ``[B, A]``.
+    """
+
+    def row_signal(now: Tensor, before: Tensor | None) -> Tensor:
+        found = function(now, before)
+        if not isinstance(found, Tensor) or found.shape != now.shape[:2]:
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise PolicyError(f"a RowSignal's function must return one number a row, {tuple(now.shape[:2])}, got {got}")
+        return found
+
+    return row_signal
 
 
 def writes(node: fx.Node, spec: CacheSpec) -> bool:

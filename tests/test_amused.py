@@ -109,7 +109,9 @@ def test_full_refresh_generates_the_tokens_of_the_original(pipeline: Any, guidan
 
 def test_partial_refresh_computes_fewer_rows(pipeline: Any) -> None:
     original, expected = pipeline.transformer, generate(pipeline)
-    pipeline.transformer = marche_fx.transform(original, refresh=SelectiveRefresh(0.1, warmup=1, tolerance=0.3), compile=False)
+    pipeline.transformer = marche_fx.transform(
+        original, refresh=SelectiveRefresh(0.1, warmup=1, tolerance=0.3), compile=False
+    )
     with marche_fx.decoding(pipeline.transformer):
         found = generate(pipeline)
     computed = records(pipeline.transformer)

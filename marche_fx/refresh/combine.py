@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+
+import torch
 
 from .history import History, Refresh, RefreshPolicy
 from .signals import Signal
@@ -31,17 +34,25 @@ class Both(RefreshPolicy):
         return tuple(dict.fromkeys((*self.first.signals, *self.second.signals)))
 
     def choose(self, history: History) -> Refresh:
-        first, second = self.first.choose(history), self.second.choose(history)
+        spent = history.spent_by_parts.setdefault(id(self), [0.0, 0.0])
+        first, second = (
+            policy.choose(replace(history, spent=own)) for policy, own in zip((self.first, self.second), spent)
+        )
         count = first.count + second.count
+        if count < history.tokens:
+            spent[:] = [own + part.count / history.tokens for own, part in zip(spent, (first, second))]
         if count >= history.tokens or first.priority is None or second.priority is None:
             # A choice without a priority is of none or of all.
             return Refresh(min(count, history.tokens), second.priority if first.priority is None else first.priority)
         taken = [own for own in (history.changed, history.queried) if own is not None]
         score = first.priority.float()
         for must in taken:
-            score = score.masked_fill(must, float("-inf"))
+            score = score.masked_fill(must, -math.inf)
         chosen = score.topk(first.count, 1).indices
-        return Refresh(count, second.priority.float().scatter(1, chosen, float("inf")))
+        # Above every number that the second gives; NaN of the first stays to be refused.
+        rest = second.priority.float().clamp(max=torch.finfo(torch.float32).max / 2)
+        ranked = rest.scatter(1, chosen, math.inf)
+        return Refresh(count, ranked.masked_fill(first.priority.isnan(), math.nan))
 
     def __repr__(self) -> str:
         return f"{self.first!r} + {self.second!r}"

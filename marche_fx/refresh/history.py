@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ class History:
         partial_steps: steps so far that were not in full.
         mean_drift: how far the values of refreshed tokens moved on average, over their norm, in a recent step; None
             until it was measured, which only an `AdaptiveBudget` asks for. usual_drift: the same over all steps so far.
+        spent_by_parts: of each `Both` by its id, what its two policies have spent.
     """
 
     age: Tensor
@@ -39,6 +41,7 @@ class History:
     partial_steps: int = 0
     mean_drift: float | None = None
     usual_drift: float | None = None
+    spent_by_parts: dict[int, list[float]] = field(default_factory=dict, repr=False)
     signals: dict[Signal, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     @property
@@ -96,6 +99,14 @@ class RefreshPolicy:
     def choose(self, history: History) -> Refresh:
         """The choice for the step that is about to run."""
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """The arguments that are not the defaults."""
+        own: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        given = {each.name: getattr(self, each.name) for each in own if each.init}
+        defaults = {each.name: each.default for each in own}
+        changed = [f"{name}={value!r}" for name, value in given.items() if value != defaults[name]]
+        return f"{type(self).__name__}({', '.join(changed)})"
 
     def __add__(self, other: RefreshPolicy) -> Both:
         from .combine import Both
