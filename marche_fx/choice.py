@@ -128,8 +128,8 @@ class Wanted:
         )
         # An infinite priority must not stand in for a token that runs in any case; NaN stays.
         score = score.clamp(-LARGEST, LARGEST)
-        # The refresh set is chosen on the whole token axis, so that every step method of a session chooses the same
-        # one; a step that drops tokens then computes the visible ones of it.
+        # The budget counts the whole token axis. Dropped tokens have changed, and so are no candidates: a step that
+        # drops tokens spends all of it on visible ones.
         if refresh.count > 0 and not everything:
             chosen = score.masked_fill(must, float("-inf")).topk(refresh.count, 1).indices
             must = must.scatter(1, chosen, True)

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from .choices import StepChoices, choices_of, choices_table, draw_choices
+from .choices import StepChoices, choices_of, choices_table
 from .drawing import graph_table, graphviz
 from .errors import ArgumentError
 from .passes.cost import Cost, step_cost
@@ -191,6 +191,9 @@ class SessionReport:
         Raises:
             ArgumentError: an argument is out of its range, or there is no folder to write to.
         """
+        # matplotlib takes a while to load, and few sessions are drawn.
+        from .choice_picture import draw_choices
+
         draw_choices(self.choices, Path(path), grid=grid, sample=sample, step_method=step_method)
 
     def totals(self) -> Table:

@@ -290,7 +290,7 @@ class PendingStep:
             # Where nobody says which tokens are read, the changed ones speak for them.
             asked = changed if queried is None else queried
             moved = self.state.input_drift(self.values) if InputDrift() in policy.signals else None
-            refresh = Refresh(0) if again else history.choose(changed, asked, moved)
+            refresh = Refresh(0) if again else history.choose(self.visible(changed), self.visible(asked), moved)
             active = self.compute(changed, asked, refresh)
             drift = None if self.exact is None or active.complete else self.drift()
             if drift is not None and self.is_off(drift):
@@ -322,6 +322,11 @@ class PendingStep:
         record = StepRecord(self.step.name, self.program, active.counts, active.visible, reasons)
         self.session.records.append(record)
         return active
+
+    def visible(self, tokens: Tensor) -> Tensor:
+        """Those of ``tokens``, bool ``[B, N]``, that the step does not drop."""
+        mask = self.program.plan.visible
+        return tokens if mask is None else tokens & self.values[mask]
 
     def drift(self) -> float:
         """How far cached rows of the results are from exact ones."""

@@ -22,7 +22,7 @@ def test_mar_prints_images_and_a_report(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_own_loop_fills_every_mask(capsys: pytest.CaptureFixture[str]) -> None:
     own_loop.main()
-    assert "SessionReport" in capsys.readouterr().out
+    assert "last session" in capsys.readouterr().out
 
 
 def test_custom_policy_computes_fewer_rows(capsys: pytest.CaptureFixture[str]) -> None:

@@ -238,6 +238,26 @@ def test_a_policy_of_both_methods_measures_in_the_last_and_chooses_once(mar: MAR
     assert [asked["step"] for asked in policy.asked] == list(range(6))
 
 
+class ChangedTokens(RefreshPolicy):
+    """Takes down how many tokens of a sample changed, and refreshes none."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[int]] = []
+
+    def choose(self, history: History) -> Refresh:
+        assert history.changed is not None
+        self.seen.append(history.changed.sum(1).tolist())
+        return Refresh(history.tokens if history.step == 0 else 0, history.age)
+
+
+def test_tokens_that_a_step_drops_did_not_change(mar: MAR) -> None:
+    policy = ChangedTokens()
+    optimized = marche_fx.transform(mar, refresh=policy, compile=False, verify=False)
+    decode(mar, optimized)
+    # In the first step all that the encoder sees, four class tokens; then the four decoded in the step before.
+    assert policy.seen == [[4, 4]] * 6
+
+
 def test_exact_sites_of_one_method_leave_the_other_alone(mar: MAR) -> None:
     policies = {"forward_mae_encoder": SelectiveRefresh(0.1), "forward_mae_decoder": DriftRefresh(0.1, exact_sites=1)}
     optimized = marche_fx.transform(mar, refresh=policies, compile=False)

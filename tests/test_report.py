@@ -19,7 +19,8 @@ from torch.overrides import TorchFunctionMode
 
 import marche_fx
 from marche_fx import ArgumentError, Monitor, SelectiveRefresh, UnsupportedModelError
-from marche_fx.choices import COLOURS, Grid, choices_of, place_of
+from marche_fx.choice_picture import COLOURS, Grid, place_of
+from marche_fx.choices import choices_of
 from marche_fx.models.mar import mask_by_order
 from marche_fx.report import SessionReport
 from marche_fx.transform import optimization_of
