@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .errors import MarcheError
+
+if TYPE_CHECKING:
+    from .models import MAR
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -16,6 +19,7 @@ Bf16 = Annotated[bool, typer.Option(help="bfloat16 autocast, twice as fast where
 Steps = Annotated[int, typer.Option(help="decoding steps")]
 Guidance = Annotated[float, typer.Option(help="guidance scale")]
 Temperature = Annotated[float, typer.Option(help="noise of the diffusion head; less is cleaner and less varied")]
+Weights = Annotated[Path | None, typer.Option(help="weights of mar_fashion; the bundled ones when omitted")]
 Seed = Annotated[int, typer.Option(help="seed of every random draw")]
 
 
@@ -26,6 +30,13 @@ def run() -> None:
     except MarcheError as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         raise SystemExit(1) from error
+
+
+def garment_model(weights: Path | None) -> MAR:
+    """The bundled MAR, with other weights if they are given."""
+    from .models import load_checkpoint, load_fashion_mar, mar_fashion
+
+    return load_checkpoint(mar_fashion(), weights).eval() if weights else load_fashion_mar()
 
 
 @app.callback()
@@ -122,7 +133,7 @@ def evaluate(
     seed: Seed = 0,
     drift: Annotated[bool, typer.Option("--drift", help="measure drift alone, without generating images")] = False,
     drift_images: Annotated[int, typer.Option(help="images on whose decoding drift is measured")] = 20,
-    weights: Annotated[Path | None, typer.Option(help="weights of mar_fashion; the bundled ones when omitted")] = None,
+    weights: Weights = None,
 ) -> None:
     """Judge garments that the bundled MAR generates under refresh policies; resumable after a kill at any moment.
 
@@ -130,10 +141,9 @@ def evaluate(
     """
     from .evaluate import DriftSettings, Settings, evaluate_drift, parse_points
     from .evaluate import evaluate as evaluate_points
-    from .models import load_checkpoint, load_fashion_mar, mar_fashion
 
     points = parse_points(policy or ["exact", "selective:0.1"])
-    model = load_checkpoint(mar_fashion(), weights).eval() if weights else load_fashion_mar()
+    model = garment_model(weights)
     if drift:
         evaluate_drift(model, points, out, DriftSettings(steps, cfg, temperature, seed, drift_images))
     else:
@@ -146,7 +156,7 @@ def tune(
     out: Annotated[Path, typer.Option(help="policy file to write; what was tried goes beside it")] = Path(
         "policy.json"
     ),
-    weights: Annotated[Path | None, typer.Option(help="weights of mar_fashion; the bundled ones when omitted")] = None,
+    weights: Weights = None,
     images: Annotated[int, typer.Option(help="images of a generation")] = 10,
     steps: Steps = 32,
     cfg: Guidance = 3.0,
@@ -158,10 +168,10 @@ def tune(
     from rich import print as show
     from torch import nn
 
-    from .models import CLASSES, load_checkpoint, load_fashion_mar, mar_fashion
+    from .models import CLASSES
     from .tuning import tune as search
 
-    model = load_checkpoint(mar_fashion(), weights).eval() if weights else load_fashion_mar()
+    model = garment_model(weights)
 
     def run(given: nn.Module, own: int) -> None:
         generator = torch.Generator().manual_seed(own)

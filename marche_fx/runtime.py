@@ -224,11 +224,14 @@ class StepState:
         # What compares rows with cached ones means nothing where there were none.
         return {own: value for own, value in zip(program.signals, signals) if not (first and compares_rows(own))}
 
+    def visible(self, values: Values) -> Tensor | None:
+        """Tokens that the step does not drop, bool ``[B, N]``; None where it drops none."""
+        return None if self.program.plan.visible is None else values[self.program.plan.visible]
+
     def choose(self, values: Values, must: Tensor, refresh: Refresh, measured: Sequence[Tensor] = ()) -> ActiveStreams:
         """The tokens to compute in this step; all of them in a state's first step."""
-        visible = None if self.program.plan.visible is None else values[self.program.plan.visible]
         chosen = Refresh(self.program.tokens) if self.is_new else refresh
-        return choose_streams(must, visible, chosen, self.program.plan.axes.lengths, measured)
+        return choose_streams(must, self.visible(values), chosen, self.program.plan.axes.lengths, measured)
 
     def results(self, values: Values) -> list[Any]:
         return self.program.finish(values, self.caches)

@@ -325,8 +325,8 @@ class PendingStep:
 
     def visible(self, tokens: Tensor) -> Tensor:
         """Those of ``tokens``, bool ``[B, N]``, that the step does not drop."""
-        mask = self.program.plan.visible
-        return tokens if mask is None else tokens & self.values[mask]
+        visible = self.state.visible(self.values)
+        return tokens if visible is None else tokens & visible
 
     def drift(self) -> float:
         """How far cached rows of the results are from exact ones."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import Progress
 from rich.table import Table
@@ -28,6 +26,7 @@ from .refresh import (
 )
 from .replay import Recording, record, replay
 from .step import Query
+from .stored import weights_hash, write_json
 
 Run = Callable[[nn.Module, int], Any]
 """``run(model, seed)``: one generation with what it is given."""
@@ -144,7 +143,8 @@ def tune(
 
             return record(model, generate, **options, candidates=transformed)
 
-        trials = Trials(recording, tuple(seeds), tuple(unseen), Store(out, fingerprint(model, seeds, unseen)))
+        key = f"{type(model).__qualname__} {weights_hash(model)} {tuple(seeds)} {tuple(unseen)}"
+        trials = Trials(recording, tuple(seeds), tuple(unseen), Store(out, key))
         tried = bar.add_task("trying policies", total=None)
         trials.on_trial = lambda: bar.advance(tried)
         chosen = cheapest(trials, families, max_drift)
@@ -242,15 +242,4 @@ class Store:
         self.trials.append(trial)
         if self.path is not None:
             trials = [{**asdict(own), "policy": policy_to_dict(own.policy)} for own in self.trials]
-            temporary = self.path.with_suffix(".part")
-            temporary.write_text(json.dumps({"key": self.key, "trials": trials}, indent=2) + "\n", encoding="utf-8")
-            temporary.replace(self.path)
-
-
-def fingerprint(model: nn.Module, seeds: Sequence[int], unseen: Sequence[int]) -> str:
-    """Of the model's weights and the seeds."""
-    digest = hashlib.sha256(repr((type(model).__qualname__, tuple(seeds), tuple(unseen))).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+            write_json(self.path, {"key": self.key, "trials": trials})

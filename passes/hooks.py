@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -70,10 +71,9 @@ class Hooks:
         node = site.q if tensor == "q" else site.node
         layout, rows = self.plan.region.layouts[node], self.plan.region.rows[node]
         update = self.update_of(site.v)
-        now = self.call(ops.as_rows, self.split.copies[node], layout.batch_dim, layout.token_dim)
-        active = update.args[3] if self.plan.region.rows[site.v].streams == rows.streams else None
-        if active is None or not layout.is_plain:
+        if rows.streams != self.plan.region.rows[site.v].streams or not layout.is_plain:
             raise ArgumentError(f"{tensor} of {path} has no rows of the site's keys to be measured")
+        now = self.call(ops.as_rows, self.split.copies[node], layout.batch_dim, layout.token_dim)
         return self.on_tokens(self.call(function, now, None), update)
 
     # ---------------------------------------------------------------------------------------------------- sites
@@ -120,8 +120,8 @@ class Hooks:
 
     # ---------------------------------------------------------------------------------------------------- graph
 
-    def call(self, target: Callable, *args: object) -> fx.Node:
-        return self.graph.call_function(target, args)  # type: ignore[arg-type]
+    def call(self, target: Callable, *args: Any) -> fx.Node:
+        return self.graph.call_function(target, args)
 
     def update_of(self, value: fx.Node) -> fx.Node:
         """The node that writes the rows of a key or value into its cache."""

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import ArgumentError, CheckpointError
-from ..models.checkpoint import replacing
+from ..stored import replacing, write_json
 from .points import Point
 
 SETTINGS_FILE = "settings.json"
@@ -135,11 +135,6 @@ def refuse_others(found: Mapping[str, Any], expected: Mapping[str, Any], path: P
     if names:
         changes = ", ".join(f"{name} was {found.get(name)} and is {expected.get(name)}" for name in names)
         raise ArgumentError(f"{path} holds results of another evaluation: {changes}. Choose another --out.")
-
-
-def write_json(path: Path, values: Any) -> None:
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

@@ -10,6 +10,7 @@ from statistics import mean
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 DISTANCES = (9, 16, 24, 34, 46)
@@ -69,10 +70,10 @@ def side_by_side(values: Sequence[float], gap: float) -> list[float]:
     return [moved[number] for number in range(len(values))]
 
 
-def put(text: object, x: float, y: float) -> None:
+def put(text: Annotation, x: float, y: float) -> None:
     """Move an annotation, left of its point where it goes to the left."""
-    text.set_position((x, y))  # type: ignore[attr-defined]
-    text.set_horizontalalignment("left" if x > 3 else "right" if x < -3 else "center")  # type: ignore[attr-defined]
+    text.set_position((x, y))
+    text.set_horizontalalignment("left" if x > 3 else "right" if x < -3 else "center")
 
 
 def area(box: Bbox) -> float:

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.transforms import Bbox
 from torch import Tensor
 
-from ..models.checkpoint import replacing
+from ..stored import replacing
 from .labels import label_points, side_by_side
 from .points import EXACT, Point
 from .rows import DriftRow, Evaluation

@@ -13,8 +13,9 @@ from ..models import MAR, Judge, load_judge
 from ..models.bundled import WEIGHTS
 from ..models.judge import FEATURES_FILE, load_features
 from ..report import WIDTH
+from ..stored import write_json
 from .drift import measure_missing_drift
-from .folder import Folder, write_json
+from .folder import Folder
 from .generation import generate_missing
 from .metrics import Manifold
 from .plots import save_drift_by_flops, save_drift_by_step, save_images, save_quality

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..errors import ArgumentError
+from ..stored import weights_hash
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,3 @@ def identity(settings: DriftSettings, **models: nn.Module) -> dict[str, Any]:
     from .. import __version__
 
     return asdict(settings) | {name: weights_hash(model) for name, model in models.items()} | {"version": __version__}
-
-
-def weights_hash(model: nn.Module) -> str:
-    """The first 16 digits of the SHA-256 of a model's weights and buffers with their names, types and shapes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from ..stored import replacing
 from .presets import SIZES
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -143,11 +142,3 @@ def save_weights(model: nn.Module, path: Path) -> None:
             partial.write_bytes(save(weights))
     except OSError as error:
         raise CheckpointError(f"the weights cannot be written to {path}: {error}") from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to, put in its place when done: a kill leaves the old file or the new one."""
-    partial = path.with_name(f"{path.name}.partial")
-    yield partial
-    os.replace(partial, path)

@@ -12,7 +12,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .checkpoint import read_checkpoint, replacing
+from ..stored import replacing
+from .checkpoint import read_checkpoint
 from .fashion import CLASSES, Fashion, to_pixels
 from .train import Recipe, train
 

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from marche_fx.errors import CheckpointError
-from marche_fx.models.checkpoint import load_checkpoint, replacing, save_weights
+from marche_fx.models.checkpoint import load_checkpoint, save_weights
 from marche_fx.models.presets import mar_fashion
+from marche_fx.stored import replacing
 
 from .tiny import tiny_mar
 
