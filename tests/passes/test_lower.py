@@ -13,9 +13,9 @@ from tests.program import Program
 
 
 @torch.no_grad()
-def test_one_compiled_graph_serves_every_number_of_active_tokens() -> None:
+def test_one_compiled_graph_serves_every_layer_and_every_number_of_active_tokens() -> None:
     torch.manual_seed(0)
-    model = Transformer(9, 8, 2, depth=1).eval()
+    model = Transformer(9, 8, 2, depth=3).eval()
     program = Program(model, "forward", [torch.randn(2, 9, 8)])
     assert lower(program.split, compile=False) is program.split.incremental.module
     torch._dynamo.reset()

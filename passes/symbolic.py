@@ -1,0 +1,70 @@
+"""The shapes of a rewritten step with the number of active tokens as a symbol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+from .. import ops
+from .flops import hint
+from .split import Split
+
+SOME = 7
+"""Stands for any number of active tokens."""
+
+
+def ragged_dims(split: Split, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
+    """Of every tensor of ``graph`` the dimensions whose size depends on how many tokens are active.
+
+    Args:
+        graph: that of the rewritten step, or a copy.
+    """
+    sample, streams = split.caches[0], len(split.queried)
+    count, device = sample.layout.shape[sample.layout.batch_dim], sample.value.meta["val"].device
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    placeholders = graph.find_nodes(op="placeholder")
+    values: dict[fx.Node, Any] = {}
+    for number, node in enumerate(placeholders):
+        if number == 0:
+            values[node] = like(mode, torch.empty(count, 1, dtype=torch.int64, device=device))
+        elif number <= 2 * streams:
+            values[node] = ragged(mode, count, torch.int64 if number <= streams else torch.bool, device)
+        else:
+            values[node] = like(mode, node.meta["val"])
+    with mode:
+        for node in graph.nodes:
+            if node.op == "call_function":
+                args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+                values[node] = result_of(node, args, kwargs)
+    return {
+        node: tuple(dim for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt))
+        for node, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def ragged(mode: FakeTensorMode, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """``[B, A]``."""
+    context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.STATIC, DimDynamic.DYNAMIC])
+    return mode.from_tensor(torch.empty(count, SOME, dtype=dtype, device=device), symbolic_context=context)
+
+
+def like(mode: FakeTensorMode, captured: Any) -> Any:
+    """A captured value in ``mode``."""
+    if not isinstance(captured, Tensor):
+        return captured
+    shape, stride = ([hint(size) for size in own] for own in (captured.shape, captured.stride()))
+    with mode:
+        return torch.empty_strided(shape, stride, dtype=captured.dtype, device=captured.device)
+
+
+def result_of(node: fx.Node, args: Any, kwargs: Any) -> Any:
+    target: Any = node.target
+    if isinstance(target, torch._ops.OpOverload) or target.__module__ == ops.__name__:
+        return target(*args, **kwargs)
+    # A user's function of rows gives one number for each; it need not run on fake tensors.
+    return args[0].new_empty(args[0].shape[:2], dtype=torch.float32)
