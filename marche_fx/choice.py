@@ -81,7 +81,7 @@ def choose_streams(
         measured: numbers on the device to bring to the host along with the counts.
 
     Raises:
-        PolicyError: a priority is NaN.
+        PolicyError: a policy's priority holds NaN.
     """
     total = sum(lengths)
     wanted = []
@@ -93,10 +93,12 @@ def choose_streams(
     scalars = [scalar for own in wanted for scalar in own.counts]
     host: list[float] = []
     if scalars:
-        has_nan = [own.score.isnan().any() for own in wanted if own.is_ranked]
+        ranked = () if all(own.everything for own in wanted) else refresh.by_policy
+        has_nan = [priority.isnan().any() for _, priority in ranked]
         host = torch.stack([scalar.float() for scalar in (*scalars, *measured, *has_nan)]).tolist()
-        if any(host[len(scalars) + len(measured) :]):
-            raise PolicyError("a refresh policy's priority holds NaN, which has no rank")
+        for (name, _), is_nan in zip(ranked, host[len(scalars) + len(measured) :], strict=True):
+            if is_nan:
+                raise PolicyError(f"{name} gave a priority that holds NaN, which has no rank")
     counts = iter(host)
     streams = tuple(own.take([int(next(counts)) for _ in own.counts]) for own in wanted)
     positions = [own.positions + start for own, start in zip(streams, itertools.accumulate(lengths, initial=0))]
@@ -110,23 +112,21 @@ class Wanted:
 
     Attributes:
         must: bool ``[B, N]``, tokens that run in any case. score: ``[B, N]``, by which the others are ranked.
-        everything: whether all run. is_ranked: whether the score is a policy's.
+        everything: whether all run.
     """
 
     must: Tensor
     score: Tensor
     visible: Tensor | None
     everything: bool
-    is_ranked: bool
 
     @classmethod
     def of(cls, must: Tensor, visible: Tensor | None, refresh: Refresh) -> Wanted:
         everything = refresh.count >= must.shape[1]
-        is_ranked = refresh.priority is not None and not everything
         score = (
             refresh.priority.float() if refresh.priority is not None else torch.zeros(must.shape, device=must.device)
         )
-        # An infinite priority must not stand in for a token that runs in any case; NaN stays.
+        # An infinite priority must not stand in for a token that runs in any case.
         score = score.clamp(-LARGEST, LARGEST)
         # The budget counts the whole token axis. Dropped tokens have changed, and so are no candidates: a step that
         # drops tokens spends all of it on visible ones.
@@ -135,7 +135,7 @@ class Wanted:
             must = must.scatter(1, chosen, True)
         if visible is not None:
             must, score = must & visible, score.masked_fill(~visible, float("-inf"))
-        return cls(must, score, visible, everything, is_ranked)
+        return cls(must, score, visible, everything)
 
     @property
     def counts(self) -> list[Tensor]:

@@ -2,73 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import ArgumentError
+from .generation import Draws, Generation, Sampling, draw, generate
 from .models import CLASSES, MAR, Judge, load_fashion_mar, load_judge
 from .models.drift import teacher_forced_drift
 from .refresh import FullRefresh, RefreshPolicy, SelectiveRefresh
-from .report import SessionReport, report
 from .transform import transform
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Images ``[B, 1, 28, 28]`` of one run and where its seconds went."""
-
-    images: Tensor
-    head_seconds: float
-    transformer_seconds: float
-    session: SessionReport | None = None
-
-    @property
-    def seconds(self) -> float:
-        return self.head_seconds + self.transformer_seconds
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Every random choice of a generation, so that two runs differ in nothing else.
-
-    Attributes:
-        labels: ``[B]``. orders: ``[B, N]``. noise: ``[B, N, S, C]``.
-    """
-
-    labels: Tensor
-    orders: Tensor
-    noise: Tensor
-
-    def first(self, count: int) -> Draws:
-        return Draws(self.labels[:count], self.orders[:count], self.noise[:count])
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How `MAR.sample_tokens` decodes: its number of steps, guidance scale and temperature."""
-
-    steps: int
-    cfg: float
-    temperature: float
-
-
-def draw(mar: MAR, per_class: int, seed: int) -> Draws:
-    """Draws for so many images of each class, the classes in turn."""
-    labels = torch.arange(len(CLASSES)).repeat(per_class)
-    generator = torch.Generator().manual_seed(seed)
-    orders = mar.sample_orders(len(labels), generator)
-    shape = (len(labels), mar.seq_len, len(mar.diffloss.gen_diffusion), mar.token_embed_dim)
-    return Draws(labels, orders, torch.randn(shape, generator=generator))
 
 
 def run_demo(
@@ -95,7 +42,8 @@ def run_demo(
         raise ArgumentError(f"there is no folder {out.resolve().parent} to write the picture to")
     console = console or Console()
     mar, judge = mar or load_fashion_mar(), load_judge()
-    draws = draw(mar, per_class, seed)
+    labels = torch.arange(len(CLASSES)).repeat(per_class)
+    draws = draw(mar, labels, torch.Generator().manual_seed(seed))
     policy = SelectiveRefresh() if refresh is None else refresh
     optimized = transform(mar, refresh=policy, compile=compile)
     sampling = Sampling(steps, cfg, temperature)
@@ -125,47 +73,6 @@ def run_demo(
     )
     save_picture(out, exact.images, cached.images, per_class)
     console.print(f"Picture: {out.resolve()}")
-
-
-def generate(model: MAR, draws: Draws, sampling: Sampling, *, progress: bool = True) -> Generation:
-    """Run the model's own loop, and time its head apart."""
-    with torch.inference_mode(), timed(model.diffloss, "sample") as head:
-        started = time.perf_counter()
-        images = model.sample_tokens(
-            len(draws.labels),
-            sampling.steps,
-            sampling.cfg,
-            labels=draws.labels,
-            temperature=sampling.temperature,
-            orders=draws.orders,
-            noise=draws.noise,
-            progress=progress,
-        )
-        total = time.perf_counter() - started
-    session = report(model).session if hasattr(model, "_marche_fx") else None
-    return Generation(images.clamp(-1, 1).clone(), sum(head), total - sum(head), session)
-
-
-@contextmanager
-def timed(module: nn.Module, name: str) -> Iterator[list[float]]:
-    """The seconds of every call of a method of ``module`` while this is open."""
-    # In the class: an attribute set on a module of the model would have its steps captured again.
-    kind = type(module)
-    method = vars(kind)[name]
-    seconds: list[float] = []
-
-    def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
-        result = method(self, *args, **kwargs)
-        if self is module:
-            seconds.append(time.perf_counter() - started)
-        return result
-
-    setattr(kind, name, call)
-    try:
-        yield seconds
-    finally:
-        setattr(kind, name, method)
 
 
 def timing_table(exact: Generation, cached: Generation) -> Table:

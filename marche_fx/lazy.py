@@ -71,6 +71,14 @@ def resolved(tree: Any) -> Any:
 
 def rows_read(shape: torch.Size, dims: tuple[int, int], index: Any) -> Tensor:
     """Which rows ``tensor[index]`` reads of a tensor of this ``shape``: bool ``[B, R]`` along its ``dims``."""
+    if dims == (0, 1) and isinstance(index, Tensor) and index.dtype == torch.bool and index.shape == shape[:2]:
+        # The mask itself says it, and to index by it would wait for the device. A copy: the loop may write into it.
+        return index.clone()
+    return rows_addressed(shape, dims, index)
+
+
+def rows_addressed(shape: torch.Size, dims: tuple[int, int], index: Any) -> Tensor:
+    """The same for any index, found by indexing the numbers of the rows."""
     samples, rows = shape[dims[0]], shape[dims[1]]
     device = next((leaf.device for leaf in pytree.tree_leaves(index) if isinstance(leaf, Tensor)), None)
     # Index a tensor that holds the number of its own row everywhere; the other dimensions take no memory.

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .choice import ActiveStreams
-from .errors import PolicyError
 from .refresh import History, InputDrift, Refresh, RefreshPolicy, Signal, ValueDrift
+from .refresh.checking import checked
 from .runtime import Program, StepState
 
 if TYPE_CHECKING:
@@ -132,31 +132,6 @@ class TokenHistory:
                 self.drift = refreshed.nansum() / refreshed.isfinite().sum().clamp(min=1)
         if method == self.last_method:
             self.history.age = self.history.age.scatter(1, active.positions, 0.0)
-
-
-def checked(policy: RefreshPolicy, refresh: Refresh, history: History) -> Refresh:
-    """A policy's answer, if it can be done.
-
-    Raises:
-        PolicyError: it is no `Refresh`, or its count or priority has the wrong type, sign, shape or device.
-    """
-    name = type(policy).__name__
-    if not isinstance(refresh, Refresh):
-        raise PolicyError(f"{name}.choose must return a Refresh, got {type(refresh).__name__}")
-    count, priority = refresh.count, refresh.priority
-    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        raise PolicyError(f"{name} must count the tokens to refresh as an int that is not negative, got {count!r}")
-    if priority is None:
-        if 0 < count < history.tokens:
-            raise PolicyError(f"{name} refreshes {count} of {history.tokens} tokens and must give a priority to choose")
-        return refresh
-    shape, device = (history.samples, history.tokens), history.age.device
-    if not isinstance(priority, Tensor) or tuple(priority.shape) != shape or priority.is_complex():
-        got = tuple(priority.shape) if isinstance(priority, Tensor) else type(priority).__name__
-        raise PolicyError(f"{name} must give a priority of shape {shape}, one number for each token, got {got}")
-    if priority.device != device:
-        raise PolicyError(f"{name} gave a priority on {priority.device}, and the tokens are on {device}")
-    return refresh
 
 
 class Session:

@@ -6,11 +6,10 @@ import io
 from pathlib import Path
 
 import pytest
-import torch
 from rich.console import Console
 
 from marche_fx import ArgumentError
-from marche_fx.demo import run_demo, timed
+from marche_fx.demo import run_demo
 from marche_fx.models import load_fashion_mar
 
 
@@ -31,12 +30,3 @@ def test_the_demo_prints_its_tables_and_writes_a_picture(tmp_path: Path) -> None
 def test_the_demo_refuses_before_it_generates(tmp_path: Path, out: str, per_class: int) -> None:
     with pytest.raises(ArgumentError, match=r"folder|at least one"):
         run_demo(tmp_path / out, per_class=per_class)
-
-
-def test_timed_counts_the_calls_of_a_method_and_gives_it_back() -> None:
-    module = torch.nn.Linear(2, 2)
-    with timed(module, "forward") as seconds:
-        module(torch.ones(2))
-        module(torch.ones(2))
-    assert len(seconds) == 2
-    assert "forward" not in vars(module)

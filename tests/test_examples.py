@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from examples import custom_policy, mar, masked_diffusion_text, maskgit_fashion, own_loop, text_quality
+from examples import custom_policy, mar, masked_diffusion_text, maskgit_fashion, oracle_signal, own_loop, text_quality
+from marche_fx.evaluate import DriftSettings
 
+from .evaluate.tiny import tiny_garments
 from .models.tiny import tiny_images
 
 
@@ -53,6 +55,16 @@ def test_text_quality_compares_policies_with_the_exact_path(tmp_path: Path) -> N
     assert nothing["flops_ratio"] < selective["flops_ratio"] < exact["flops_ratio"]
     assert all(row["perplexity"] > 1 for row in rows)
     assert json.loads((tmp_path / "quality.json").read_text())["rows"] == rows
+
+
+def test_an_oracle_is_compared_with_the_default() -> None:
+    settings = DriftSettings(steps=8, cfg=1.0, drift_images=2)
+    rows = oracle_signal.main(tiny_garments(), settings, shares=(0.1,))
+    assert [name for name, *_ in rows] == ["the default", "attention of the step", "movement", "both"]
+    default, *others = rows
+    assert default[3] == 1
+    assert all(drift > 0 and 0.1 < ratio < 10 for _, _, drift, ratio in others)
+    assert len({drift for _, _, drift, _ in rows}) > 1, "the truth chooses other tokens"
 
 
 def test_maskgit_draws_exact_and_cached_garments(tmp_path: Path) -> None:

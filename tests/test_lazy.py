@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from marche_fx.lazy import LateTensor, resolved, rows_read
+from marche_fx.lazy import LateTensor, resolved, rows_addressed, rows_read
 
 VALUE = torch.randn(3, 6, 4)
 
@@ -46,6 +46,15 @@ def test_reading_rows_asks_for_exactly_those() -> None:
     assert torch.equal(asked, mask)
 
 
+def test_what_was_asked_for_stays_when_the_loop_goes_on_with_its_mask() -> None:
+    reader, mask = Reader(), torch.ones(3, 6, dtype=torch.bool)
+    late(reader)[mask]
+    mask[:] = False
+    (asked,) = reader.asked
+    assert asked is not None
+    assert asked.all()
+
+
 @pytest.mark.parametrize(
     "index",
     [
@@ -73,6 +82,24 @@ def test_any_index_asks_for_the_rows_it_reads_and_no_others(index: Any) -> None:
         poisoned = VALUE.clone()
         poisoned[sample, row] = float("nan")
         assert poisoned[index].isnan().any()
+
+
+@pytest.mark.filterwarnings("ignore:indexing with dtype torch.uint8")
+@given(st.data())
+def test_a_mask_is_read_as_any_other_index_is(data: st.DataObject) -> None:
+    """Also where its shape is that of other dimensions than samples and rows."""
+    size = st.integers(1, 3)
+    shape = torch.Size(data.draw(st.lists(size, min_size=2, max_size=4)))
+    first, second, *_ = data.draw(st.permutations(range(len(shape))))
+    addressed = shape[: data.draw(st.integers(1, len(shape)))]
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
+    mask = torch.rand(addressed, generator=generator) < data.draw(st.sampled_from([0.0, 0.3, 1.0]))
+    if data.draw(st.booleans()):
+        mask = mask.to(torch.uint8)  # As masks were written before there was a bool.
+    expected = rows_addressed(shape, (first, second), mask)
+    found = rows_read(shape, (first, second), mask)
+    assert found.dtype == torch.bool
+    assert torch.equal(found, expected)
 
 
 @given(st.permutations([0, 1, 2]), st.integers(0, 5))

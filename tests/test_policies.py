@@ -1,18 +1,17 @@
-"""Refresh policies inside sessions: which rows run, who chooses for whom, what it costs the host."""
+"""Refresh policies inside sessions: which rows run, who chooses for whom."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import marche_fx
@@ -20,59 +19,22 @@ from marche_fx import (
     AdaptiveBudget,
     ArgumentError,
     AttentionReceived,
-    CosineBudget,
     DriftRefresh,
     FullRefresh,
     History,
-    InterleavedRefresh,
-    NeighbourRefresh,
     PolicyError,
-    RandomRefresh,
     Refresh,
     RefreshPolicy,
     RowSignal,
     SelectiveRefresh,
-    StalenessRefresh,
     ValueDrift,
 )
-from marche_fx.lazy import DESCRIPTIONS, LateTensor
-from marche_fx.models.mar import MAR, mask_by_order
-from marche_fx.session import StepRecord
+from marche_fx.models.mar import MAR
 from marche_fx.transform import optimization_of
-from tests.networks import Transformer, small_mar
 from tests.oracle import Oracle
 from tests.passes.test_hooks import ByHand, moved
 from tests.program import oracle_of
-
-TOKENS, WIDTH = 40, 16
-
-
-def records(optimized: nn.Module) -> list[StepRecord]:
-    session = optimization_of(optimized).last_session
-    assert session is not None
-    return session.records
-
-
-def positions(record: StepRecord) -> Tensor:
-    """The active tokens of a step, ``[B, A]``."""
-    return torch.stack([sample.nonzero()[:, 0] for sample in record.reasons])
-
-
-def transformer(depth: int = 3) -> Transformer:
-    torch.manual_seed(0)
-    return Transformer(TOKENS, WIDTH, 2, depth=depth).double().eval()
-
-
-def inputs(steps: int, dtype: torch.dtype = torch.float64, device: str = "cpu") -> list[Tensor]:
-    """Every token drifts a little, and three of them are replaced in each step."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, TOKENS, WIDTH, generator=generator, dtype=torch.float64)
-    found = [x]
-    for _ in range(steps - 1):
-        x = x + 0.01 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
-        x[:, torch.randperm(TOKENS, generator=generator)[:3]] = torch.randn(2, 3, WIDTH, generator=generator).double()
-        found.append(x)
-    return [x.to(device, dtype) for x in found]
+from tests.sessions import TOKENS, decode, grid_mar, inputs, positions, records, run, transformer
 
 
 class Rolling(RefreshPolicy):
@@ -189,20 +151,7 @@ def test_what_no_first_site_can_see_is_refreshed_by_what_it_sees() -> None:
 
 @pytest.fixture
 def mar() -> MAR:
-    torch.manual_seed(0)
-    return small_mar(side=6, width=WIDTH, buffer=4).eval()
-
-
-@torch.no_grad()
-def decode(mar: MAR, optimized: MAR, steps: int = 6) -> None:
-    """A loop like MAR's, four tokens a step, without its head."""
-    generator = torch.Generator().manual_seed(0)
-    orders, tokens = mar.sample_orders(2, generator), torch.randn(2, mar.seq_len, 4, generator=generator)
-    with marche_fx.decoding(optimized):
-        for step in range(steps):
-            masks = [mask_by_order(mar.seq_len - 4 * own, orders, 2, mar.seq_len) for own in (step, step + 1)]
-            x = optimized.forward_mae_encoder(tokens * (1 - masks[0])[..., None], masks[0], torch.ones(2, WIDTH))
-            optimized.forward_mae_decoder(x, masks[0])[(masks[0] - masks[1]).nonzero(as_tuple=True)]
+    return grid_mar()
 
 
 def test_each_policy_measures_and_chooses_for_its_own_method(mar: MAR) -> None:
@@ -304,16 +253,6 @@ class FastMovers(RefreshPolicy):
         return Refresh(4, history.age if moves is None else moves * history.age)
 
 
-@torch.no_grad()
-def run(policy: RefreshPolicy, steps: int = 4, model: nn.Module | None = None) -> nn.Module:
-    """A session in which two tokens are read in every step."""
-    optimized = marche_fx.transform(model or transformer(2), refresh=policy, compile=False, verify=False)
-    with marche_fx.decoding(optimized):
-        for x in inputs(steps):
-            optimized(x)[:, :2]
-    return optimized
-
-
 def test_a_policy_of_ones_own_refreshes_what_it_ranks_highest() -> None:
     policy = FastMovers()
     optimized = run(policy, steps=5)
@@ -335,8 +274,8 @@ made: Any = Refresh
         (lambda h: Refresh(4, h.age[..., None]), r"shape \(2, 40\).* got \(2, 40, 1\)"),
         (lambda h: Refresh(4, h.age.tolist()), r"shape \(2, 40\).* got list"),
         (lambda h: Refresh(4, h.age * 1j), r"one number for each token"),
-        (lambda h: Refresh(4, torch.full_like(h.age, float("nan"))), "priority holds NaN"),
-        (lambda h: Refresh(4, h.age.masked_fill(h.age == 1, float("nan"))), "priority holds NaN"),
+        (lambda h: Refresh(4, torch.full_like(h.age, float("nan"))), "Bad gave a priority that holds NaN"),
+        (lambda h: Refresh(4, h.age.masked_fill(h.age == 1, float("nan"))), "Bad gave a priority that holds NaN"),
         (lambda h: Refresh(-1, h.age), "int that is not negative, got -1"),
         (lambda h: made(0.1, h.age), r"int that is not negative, got 0\.1"),
         (lambda h: Refresh(True, h.age), "int that is not negative, got True"),
@@ -347,13 +286,19 @@ made: Any = Refresh
         (lambda h: None, "Bad.choose must return a Refresh, got NoneType"),
     ],
 )
-def test_an_answer_that_cannot_be_done_is_refused(answer: Callable[[History], Any], message: str) -> None:
+def test_an_answer_that_cannot_be_done_is_refused_by_the_name_of_the_policy(
+    answer: Callable[[History], Any], message: str
+) -> None:
+    """Alone, or as a part of a sum."""
+
     class Bad(RefreshPolicy):
         def choose(self, history: History) -> Refresh:
             return Refresh(history.tokens) if history.step == 0 else answer(history)
 
-    with pytest.raises(PolicyError, match=message):
-        run(Bad(), steps=2)
+    good = Constant(4, torch.arange(TOKENS).expand(2, TOKENS))
+    for policy in (Bad(), good + Bad(), Bad() + good, good + (Bad() + good)):
+        with pytest.raises(PolicyError, match=message):
+            run(policy, steps=2)
 
 
 class Constant(RefreshPolicy):
@@ -365,6 +310,27 @@ class Constant(RefreshPolicy):
 
     def choose(self, history: History) -> Refresh:
         return Refresh(self.count, self.priority)
+
+
+def test_a_policy_that_repeats_anothers_choice_with_a_priority_of_its_own_is_checked_for_that() -> None:
+    class Halved(RefreshPolicy):
+        def choose(self, history: History) -> Refresh:
+            return replace(self.inner.choose(history), priority=torch.full((2, TOKENS), float("nan")))
+
+        inner = Constant(2, torch.ones(2, TOKENS)) + Constant(2, torch.ones(2, TOKENS))
+
+    with pytest.raises(PolicyError, match="Halved gave a priority that holds NaN"):
+        run(Halved(), steps=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.bfloat16, torch.float64])
+def test_a_priority_may_have_any_dtype_that_has_an_order(dtype: torch.dtype) -> None:
+    first, second = torch.zeros(2, 2, TOKENS, dtype=dtype).unbind()
+    first[:, -4:], second[:, 20:24] = 1, 1
+    for policy in (Constant(4, first), Constant(4, first) + Constant(4, second)):
+        for record in records(run(policy, steps=3))[1:]:
+            assert (record.reasons[:, -4:] > 0).all()
+    assert (record.reasons[:, 20:24] > 0).all()
 
 
 def test_no_priority_is_so_high_that_what_changed_or_is_read_does_not_run() -> None:
@@ -380,189 +346,10 @@ def test_an_infinite_priority_of_the_second_of_two_does_not_push_out_the_first()
         assert (record.reasons[:, -8:] > 0).all()
 
 
-def test_nan_of_either_of_two_policies_is_refused() -> None:
-    good, bad = torch.ones(2, TOKENS), torch.full((2, TOKENS), float("nan"))
-    for both in (Constant(4, good) + Constant(4, bad), Constant(4, bad) + Constant(4, good)):
-        with pytest.raises(PolicyError, match="NaN"):
-            run(both, steps=2)
-
-
-# ------------------------------------------------------------------------------------------------------ host reads
-
-
-READS = {
-    getattr(Tensor, name)
-    for name in ("item", "tolist", "numpy", "cpu", "nonzero", "masked_select", "equal", "is_nonzero", "unique")
-} | {Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, Tensor.__contains__}
-"""Methods that wait for a device. `Tensor.tolist` of a tensor on the host reads memory and calls no operator."""
-
-OPERATORS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique", "_unique2")
-"""Operators that do, also where C++ calls them; an index by a mask does too."""
-
-
-class Operators(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket._qualified_op_name.removeprefix("aten::")
-        is_mask = name in ("index", "index_put", "index_put_") and any(
-            own is not None and own.dtype in (torch.bool, torch.uint8) for own in args[1]
-        )
-        self.count += is_mask or name in OPERATORS
-        return func(*args, **(kwargs or {}))
-
-
-class HostReads(TorchFunctionMode):
-    """Counts how often values of a tensor are brought to the host, a method that calls an operator once."""
-
-    def __init__(self, operators: Operators) -> None:
-        super().__init__()
-        self.operators = operators
-        self.methods = 0
-
-    @property
-    def count(self) -> int:
-        return self.methods + self.operators.count
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if LateTensor in types and func not in DESCRIPTIONS:
-            # A mode is off while it answers, and a step that waited runs in the answer.
-            with self:
-                return LateTensor.__torch_function__(func, types, args, kwargs)
-        before = self.operators.count
-        result = func(*args, **(kwargs or {}))
-        if func in READS:
-            self.methods += 1
-            self.operators.count = before
-        return result
-
-
-@contextmanager
-def host_reads() -> Iterator[HostReads]:
-    with Operators() as operators, HostReads(operators) as found:
-        yield found
-
-
-@pytest.mark.parametrize(
-    "read",
-    [
-        lambda x: x.sum().item(),
-        lambda x: x.tolist(),
-        lambda x: bool(x[0] > 0),
-        lambda x: int(x[0]),
-        lambda x: float(x[0]),
-        lambda x: [0, 1, 2, 3][x[0].long()],
-        lambda x: x.nonzero(),
-        lambda x: x[x > 0],
-        lambda x: torch.equal(x, x),
-        lambda x: x.cpu(),
-        lambda x: 1.0 in x,
-    ],
-)
-def test_the_counter_of_host_reads_counts_one(read: Callable[[Tensor], Any]) -> None:
-    x = torch.ones(3)
-    with host_reads() as found:
-        x.add(1).topk(2).values.softmax(-1)
-    assert found.count == 0
-    with host_reads() as found:
-        read(x)
-    assert found.count == 1
-
-
-POLICIES: list[RefreshPolicy] = [
-    SelectiveRefresh(0.1, warmup=1),
-    SelectiveRefresh(0.1, warmup=1, age=False, sites="all"),
-    SelectiveRefresh(CosineBudget(0.2, 0.1, 6), warmup=1),
-    SelectiveRefresh(AdaptiveBudget(0.1), warmup=1),
-    InterleavedRefresh(period=3, warmup=1),
-    DriftRefresh(0.1, warmup=1),
-    DriftRefresh(AdaptiveBudget(0.1), warmup=1, exact_sites=1),
-    StalenessRefresh(0.1, warmup=1),
-    RandomRefresh(0.1, warmup=1),
-    NeighbourRefresh(0.1, warmup=1, grid=(6, 6)),
-    SelectiveRefresh(0.05, warmup=1) + NeighbourRefresh(0.05, warmup=1, grid=(6, 6)) + DriftRefresh(0.05, warmup=1),
-    FullRefresh(),
-    FastMovers(),
-]
-
-
-@pytest.mark.parametrize("policy", POLICIES, ids=str)
-@torch.no_grad()
-def test_a_step_reads_at_most_once_what_is_on_the_device(policy: RefreshPolicy) -> None:
-    optimized = marche_fx.transform(transformer(2), refresh=policy, compile=False, verify=False)
-    counts = []
-    with marche_fx.decoding(optimized):
-        for x in inputs(7):
-            with host_reads() as found:
-                optimized(x)[:, :2]
-            counts.append(found.count)
-    expected = [int(record.active < TOKENS) for record in records(optimized)]
-    assert counts == expected, "none where all tokens run"
-    assert (sum(expected) > 2) == (not isinstance(policy, FullRefresh))
-
-
-@pytest.mark.parametrize("how", ["rows by index", "query"])
-@torch.no_grad()
-def test_other_ways_to_say_which_rows_are_read_cost_no_more(how: str) -> None:
-    mask = torch.zeros(2, TOKENS, dtype=torch.bool)
-    mask[:, 3:6] = True
-    rows = mask.nonzero(as_tuple=True)
-    query = (lambda x: mask) if how == "query" else None
-    policy = SelectiveRefresh(0.1, warmup=1)
-    optimized = marche_fx.transform(transformer(2), refresh=policy, query=query, compile=False, verify=False)
-    counts = []
-    with marche_fx.decoding(optimized):
-        for x in inputs(4):
-            with host_reads() as found:
-                optimized(x)[rows]
-            counts.append(found.count)
-    assert counts == [0, 1, 1, 1]
-
-
-@pytest.mark.parametrize("policy", [POLICIES[3], POLICIES[6], POLICIES[10], FullRefresh()], ids=str)
-@torch.no_grad()
-def test_a_step_that_drops_tokens_reads_once_more_than_the_model_itself(mar: MAR, policy: RefreshPolicy) -> None:
-    """MAR's encoder and decoder each call `nonzero` of the mask, which is part of what is captured."""
-    optimized = marche_fx.transform(mar, refresh=policy, compile=False, verify=False)
-    orders = mar.sample_orders(2)
-    with marche_fx.decoding(optimized):
-        for step in range(7):
-            masks = [mask_by_order(mar.seq_len - 4 * own, orders, 2, mar.seq_len) for own in (step, step + 1)]
-            index = (masks[0] - masks[1]).nonzero(as_tuple=True)
-            arguments = torch.ones(2, mar.seq_len, 4) * (1 - masks[0])[..., None], masks[0], torch.ones(2, WIDTH)
-            counts = []
-            for model in (mar, optimized):
-                with host_reads() as found:
-                    # Somebody reads it as a whole.
-                    x = model.forward_mae_encoder(*arguments).clone()
-                counts.append(found.count)
-                with host_reads() as found:
-                    model.forward_mae_decoder(x, masks[0])[index]
-                counts.append(found.count)
-            if step > 0:
-                assert counts[:2] == [1, 1]
-                assert max(counts[2:]) <= 2
-    assert len(records(optimized)) == 14
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("policy", POLICIES, ids=str)
-@torch.no_grad()
-def test_a_step_waits_for_the_gpu_at_most_once(policy: RefreshPolicy) -> None:
-    optimized = marche_fx.transform(transformer(2).float().cuda(), refresh=policy, compile=False, verify=False)
-    with marche_fx.decoding(optimized):
-        for x in inputs(7, torch.float32, "cuda"):
-            torch.cuda.set_sync_debug_mode("warn")
-            try:
-                with warnings.catch_warnings(record=True) as caught:
-                    warnings.simplefilter("always")
-                    optimized(x)[:, :2]
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-            assert len([own for own in caught if "synchroniz" in str(own.message)]) <= 1
-    assert min(record.active for record in records(optimized)) < TOKENS or isinstance(policy, FullRefresh)
+def test_nan_of_a_token_that_the_first_of_two_takes_is_refused_too() -> None:
+    first = torch.arange(TOKENS, dtype=torch.float32).expand(2, TOKENS)
+    with pytest.raises(PolicyError, match="Constant gave a priority that holds NaN"):
+        run(Constant(4, first) + Constant(4, first.masked_fill(first == TOKENS - 1, float("nan"))), steps=2)
 
 
 # ----------------------------------------------------------------------------------------------- adaptive budgets

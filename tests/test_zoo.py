@@ -9,20 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import marche_fx
-from tests.zoo import (
-    ENTRIES,
-    REFUSED,
-    Entry,
-    Refused,
-    apart,
-    captured,
-    drawn_anew,
-    error_at_full_refresh,
-    errors_against_oracle,
-    full_operators,
-    is_claimed,
-    relative_error,
-)
+from tests.zoo import ENTRIES, REFUSED
+from tests.zoo.captured import apart, captured, drawn_anew, full_operators, is_claimed
+from tests.zoo.entry import Entry, Refused
+from tests.zoo.errors import error_at_full_refresh, errors_against_oracle, relative_error
 
 
 def sizes(entry: Entry) -> list[tuple[int, int]]:

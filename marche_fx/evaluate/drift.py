@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
-from torch import nn
 
+from ..generation import Sampling, sample
 from ..models import MAR
 from ..replay import Recording, record, replay
 from .draws import drift_draws
@@ -46,18 +45,5 @@ def measure_missing_drift(
 
 def record_exact(model: MAR, settings: DriftSettings, seeds: int, count: int) -> Recording:
     """An exact generation in ``count`` steps with the draws of a set of seeds."""
-    draws = drift_draws(model, settings, seeds)
-
-    def run(given: nn.Module) -> None:
-        sample: Any = given.sample_tokens
-        sample(
-            len(draws.labels),
-            count,
-            settings.cfg,
-            labels=draws.labels,
-            temperature=settings.temperature,
-            orders=draws.orders,
-            noise=draws.noise,
-        )
-
-    return record(model, run)
+    draws, sampling = drift_draws(model, settings, seeds), Sampling(count, settings.cfg, settings.temperature)
+    return record(model, lambda given: sample(given, draws, sampling))

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from ..demo import Generation, Sampling, generate
+from ..generation import Generation, Sampling, generate
 from ..models import MAR, Judge
 from ..transform import transform
 from .draws import batch_draws

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import Bbox
 from torch import Tensor
 
 from ..stored import replacing
+from .equal_flops import Curve, curves_of
 from .labels import label_points, side_by_side
 from .points import EXACT, Point
 from .rows import DriftRow, Evaluation
@@ -22,6 +24,7 @@ EXACT_COLOUR = "black"
 GAP = 0.013
 """Between intervals drawn side by side, of the width of the axes."""
 LINES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", "h")
 
 
 def save_quality(evaluation: Evaluation, path: Path) -> None:
@@ -79,24 +82,43 @@ def save_drift_by_step(points: Sequence[Point], drifts: Sequence[Sequence[float]
 
 
 def save_drift_by_flops(points: Sequence[Point], rows: Sequence[DriftRow], path: Path) -> None:
-    """Mean drift against FLOPs, a curve for each kind of policy, number of steps and set of seeds."""
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    """Mean drift against FLOPs, a curve for each kind of policy, number of steps and set of seeds.
+
+    Drift is drawn by its logarithm, so that equal ratios are equal distances.
+    """
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
     axes = figure.subplots()
     colours = colours_of(points)
-    curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for point, row in zip(points, rows, strict=True):
-        if point.policy is not None:
-            curves.setdefault((point.kind, point.suffix), []).append((row.flops_ratio, row.drift))
-    suffixes = list(dict.fromkeys(suffix for _, suffix in curves))
-    for (kind, suffix), places in curves.items():
-        line = LINES[suffixes.index(suffix) % len(LINES)]
-        flops, drift = zip(*sorted(places), strict=True)
-        axes.plot(flops, drift, f"o{line}", color=colours[kind], markersize=4, linewidth=1.2, label=kind + suffix)
+    curves = curves_of(points, rows)
+    kinds, suffixes = (list(dict.fromkeys(part)) for part in zip(*curves, strict=True)) if curves else ([], [])
+    for (kind, suffix), curve in curves.items():
+        line, marker = LINES[suffixes.index(suffix) % len(LINES)], MARKERS[kinds.index(kind) % len(MARKERS)]
+        flops, drift = zip(*curve, strict=True)
+        axes.plot(flops, drift, line, marker=marker, color=colours[kind], linewidth=1.3, label=kind + suffix)
     axes.set_xlabel("FLOPs of the transformer, over the exact model's")
-    axes.set_ylabel("drift, mean over decoding steps")
-    axes.set_ylim(bottom=0)
+    axes.set_ylabel("drift, mean over decoding steps (logarithmic)")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
     finish(figure, axes)
+    if curves:
+        words, own = [kind + suffix for kind, suffix in curves], [colours[kind] for kind, _ in curves]
+        drawn = [box for curve in curves.values() for box in boxes_along(curve)]
+        label_points(figure, axes, words, own, [curve[-1] for curve in curves.values()], drawn)
     write(figure, path)
+
+
+def boxes_along(curve: Curve, count: int = 12) -> list[Bbox]:
+    """Boxes that cover a curve whose drift is drawn by its logarithm, so many between two points."""
+    boxes = []
+    for (left, before), (right, after) in itertools.pairwise(curve):
+        ends = [
+            (left + (right - left) * part / count, before * (after / before) ** (part / count))
+            for part in range(count + 1)
+        ]
+        boxes += [Bbox.from_extents(a[0], min(a[1], b[1]), b[0], max(a[1], b[1])) for a, b in itertools.pairwise(ends)]
+    return boxes
 
 
 def save_images(points: Sequence[Point], images: Sequence[Tensor], path: Path) -> None:

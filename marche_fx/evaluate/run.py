@@ -15,6 +15,7 @@ from ..models.judge import FEATURES_FILE, load_features
 from ..report import WIDTH
 from ..stored import write_json
 from .drift import measure_missing_drift
+from .equal_flops import drift_over_others
 from .folder import Folder
 from .generation import generate_missing
 from .metrics import Manifold
@@ -23,7 +24,7 @@ from .points import Point
 from .rows import DriftRow, Evaluation, drift_row, quality_row
 from .settings import DriftSettings, Settings, identity
 from .steps import steps_ratios
-from .tables import drift_table, quality_table
+from .tables import drift_table, equal_flops_table, quality_table
 
 
 def evaluate(
@@ -72,7 +73,8 @@ def evaluate_drift(
 ) -> list[DriftRow]:
     """Measure the drift of all points on the steps of one exact generation for each set of seeds.
 
-    ``out`` gets ``drift.json``, ``drift.png`` and a folder for each point. Raises as `evaluate` does.
+    ``out`` gets ``drift.json``, which also compares the points at equal FLOPs, ``drift.png`` and a folder for each
+    point. Raises as `evaluate` does.
     """
     console = console or wide_console()
     folder = open_folder(out, points, settings, model=model)
@@ -82,9 +84,13 @@ def evaluate_drift(
         drift_row(point, folder.read_drift(point), settings.steps, settings.cfg, ratios[point.steps or settings.steps])
         for point in points
     ]
-    write_json(out / "drift.json", {"settings": folder.identity, "rows": [asdict(row) for row in rows]})
+    ratios_to_others = drift_over_others(points, rows)
+    found = {"settings": folder.identity, "rows": [asdict(row) for row in rows], "drift_over_others": ratios_to_others}
+    write_json(out / "drift.json", found)
     save_drift_by_flops(points, rows, out / "drift.png")
     console.print(drift_table(rows))
+    if any(value is not None for ratios in ratios_to_others.values() for value in ratios.values()):
+        console.print(equal_flops_table(ratios_to_others))
     console.print(f"{out}: drift.json, drift.png")
     return rows
 

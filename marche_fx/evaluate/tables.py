@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -44,4 +44,18 @@ def drift_table(rows: Sequence[DriftRow]) -> Table:
     for row in rows:
         highest = f"{max(row.drift_by_step):.4f}"
         table.add_row(row.policy, str(row.steps), f"{row.flops_ratio:.3f}", f"{row.drift:.4f}", highest)
+    return table
+
+
+def equal_flops_table(drift_over_others: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """What `equal_flops.drift_over_others` found, a column for each kind of policy."""
+    title = "drift over that of another policy at equal FLOPs; below 1 is better"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    table.add_column("policy", overflow="fold")
+    kinds = list(dict.fromkeys(kind for ratios in drift_over_others.values() for kind in ratios))
+    for kind in kinds:
+        table.add_column(kind, justify="right", no_wrap=True)
+    for policy, ratios in drift_over_others.items():
+        found = [ratios.get(kind) for kind in kinds]
+        table.add_row(policy, *("" if ratio is None else f"{ratio:.2f}" for ratio in found))
     return table

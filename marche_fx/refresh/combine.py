@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .checking import checked
 from .history import History, Refresh, RefreshPolicy
 from .signals import Signal
 
@@ -15,7 +16,8 @@ from .signals import Signal
 class Both(RefreshPolicy):
     """The tokens that ``first`` chooses, then, with its own budget, those that ``second`` does of the rest.
 
-    A step that either wants in full is in full.
+    A step that either wants in full is in full. An answer of either that cannot be done is a `PolicyError` that names
+    the policy, not the sum.
     """
 
     first: RefreshPolicy
@@ -36,23 +38,25 @@ class Both(RefreshPolicy):
     def choose(self, history: History) -> Refresh:
         spent = history.spent_by_parts.setdefault(id(self), [0.0, 0.0])
         first, second = (
-            policy.choose(replace(history, spent=own)) for policy, own in zip((self.first, self.second), spent)
+            checked(policy, policy.choose(replace(history, spent=own)), history)
+            for policy, own in zip((self.first, self.second), spent)
         )
+        by_policy = first.by_policy + second.by_policy
         count = first.count + second.count
         if count < history.tokens:
             spent[:] = [own + part.count / history.tokens for own, part in zip(spent, (first, second))]
         if count >= history.tokens or first.priority is None or second.priority is None:
             # A choice without a priority is of none or of all.
-            return Refresh(min(count, history.tokens), second.priority if first.priority is None else first.priority)
+            priority = second.priority if first.priority is None else first.priority
+            return Refresh(min(count, history.tokens), priority, by_policy)
         taken = [own for own in (history.changed, history.queried) if own is not None]
         score = first.priority.float()
         for must in taken:
             score = score.masked_fill(must, -math.inf)
         chosen = score.topk(first.count, 1).indices
-        # Above every number that the second gives; NaN of the first stays to be refused.
+        # Above every number that the second gives.
         rest = second.priority.float().clamp(max=torch.finfo(torch.float32).max / 2)
-        ranked = rest.scatter(1, chosen, math.inf)
-        return Refresh(count, ranked.masked_fill(first.priority.isnan(), math.nan))
+        return Refresh(count, rest.scatter(1, chosen, math.inf), by_policy)
 
     def __repr__(self) -> str:
         return f"{self.first!r} + {self.second!r}"

@@ -76,10 +76,13 @@ class Refresh:
     Attributes:
         count: tokens of each sample to recompute beside the changed and queried ones; N or more for all.
         priority: ``[B, N]``, higher is recomputed first; None where ``count`` decides alone (none or all).
+        by_policy: priorities as policies gave them, each behind its policy's name, so that NaN can be told of one; not
+            for a policy to give.
     """
 
     count: int
     priority: Tensor | None = None
+    by_policy: tuple[tuple[str, Tensor], ...] = field(default=(), repr=False)
 
 
 class RefreshPolicy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from marche_fx.evaluate.draws import batch_draws, drift_draws
@@ -36,3 +37,12 @@ def test_the_orders_are_orders_and_the_noise_is_of_every_token_and_denoising_ste
     draws = batch_draws(MODEL, SETTINGS, 1, 0)
     assert torch.equal(draws.orders.sort(1).values, torch.arange(16).repeat(10, 1))
     assert draws.noise.shape == (10, 16, 5, 49)
+
+
+def test_the_draws_of_a_seed_are_those_of_evaluations_made_before() -> None:
+    """A folder goes on with the draws that it was begun with, so these values never change within a version."""
+    batch, drift = batch_draws(MODEL, SETTINGS, 2, 1), drift_draws(MODEL, SETTINGS, 1)
+    assert batch.orders[3].tolist() == [1, 12, 6, 7, 8, 5, 11, 3, 2, 4, 14, 15, 10, 13, 9, 0]
+    assert batch.noise[3, 5, 2, :3].tolist() == pytest.approx([0.619431, 1.446737, 1.183545], abs=1e-5)
+    assert drift.orders[3].tolist() == [9, 2, 1, 14, 12, 15, 4, 13, 8, 0, 3, 7, 10, 6, 5, 11]
+    assert drift.noise[3, 5, 2, :3].tolist() == pytest.approx([0.262411, 1.149278, 0.230741], abs=1e-5)

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from marche_fx import ArgumentError
-from marche_fx.demo import Generation
 from marche_fx.evaluate import DriftSettings, Evaluation, Settings, evaluate, evaluate_drift, generation, parse_points
+from marche_fx.evaluate.draws import batch_draws
 from marche_fx.evaluate.folder import Folder
 from marche_fx.evaluate.rows import of_one_run, time_ratio
 from marche_fx.evaluate.steps import steps_ratios
+from marche_fx.generation import Generation
 from marche_fx.models import load_judge
 
 from .test_folder import BATCH
@@ -84,7 +85,7 @@ def test_features_are_the_judges_of_the_images_that_the_models_own_loop_makes(
     evaluation: Evaluation, out: Path
 ) -> None:
     folder = Folder(out, evaluation.settings)
-    draws = generation.batch_draws(MODEL, SETTINGS, 1, 1)
+    draws = batch_draws(MODEL, SETTINGS, 1, 1)
     images = MODEL.sample_tokens(
         3, 6, 2.0, labels=draws.labels, temperature=0.8, orders=draws.orders, noise=draws.noise
     )
@@ -181,6 +182,7 @@ def test_drift_alone_makes_one_exact_generation_for_each_set_of_seeds(
     content = json.loads((tmp_path / "drift.json").read_text())
     assert [row["policy"] for row in content["rows"]] == [point.spec for point in points]
     assert set(content["rows"][0]) >= {"policy", "fraction", "steps", "cfg", "flops_ratio", "drift", "drift_by_step"}
+    assert content["drift_over_others"] == {"nothing": {}, "random:0.15": {}}, "single points are no curve"
     assert evaluate_drift(MODEL, points, tmp_path, settings, console=silent()) == rows
     assert recorded == [(1, 6)], "what was measured is not measured again"
 

@@ -1,0 +1,158 @@
+"""What a step may not do is refused by name and line."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import marche_fx
+from marche_fx import CaptureError, EquivalenceError, UnsupportedModelError
+from tests.around import MOVED, WIDTH, Around, X, captures, optimize, refused, same, transformer
+
+
+class KeepsLast(nn.Module):
+    """State of each kind, in the module ``memory``."""
+
+    calls: Tensor
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.register_buffer("calls", torch.zeros(()))
+        self.last: Tensor | None = None
+        self.count = 1
+        self.store: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "calls":
+            self.calls = self.calls + 1
+        elif self.how == "last":
+            self.last = x
+        elif self.how == "count":
+            self.count += 1
+        elif self.how == "store":
+            self.store["x"] = x
+        return x
+
+
+@pytest.mark.parametrize("how", ["calls", "last", "count", "store"])
+def test_attributes_assigned_in_the_step_are_refused_by_name_and_line(how: str) -> None:
+    model = Around(lambda model, x: model.inner(model.memory(x)), memory=KeepsLast(how))
+    refused(model, UnsupportedModelError, rf"assigns the attribute 'memory\.{how}' \(test_refusals\.py:\d+\)", X)
+    memory = model.get_submodule("memory")
+    assert isinstance(memory, KeepsLast)
+    assert all(type(left) is Tensor for left in (memory.calls, memory.last, memory.store.get("x")) if left is not None)
+
+
+class Caches(nn.Module):
+    """Makes a table when it meets a larger length than before."""
+
+    table: Tensor | None
+
+    def __init__(self, *, as_buffer: bool) -> None:
+        super().__init__()
+        self.as_buffer = as_buffer
+        self.keep(None)
+
+    def keep(self, table: Tensor | None) -> None:
+        if self.as_buffer:
+            self.register_buffer("table", table, persistent=False)
+        else:
+            self.table = table
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.table is None or len(self.table) < x.shape[1]:
+            self.keep(torch.arange(x.shape[1])[:, None])
+        assert self.table is not None
+        return x + self.table[-x.shape[1] :] / 10
+
+
+@pytest.mark.parametrize("as_buffer", [False, True])
+@torch.no_grad()
+def test_tables_that_a_model_makes_and_keeps_are_no_state(as_buffer: bool) -> None:
+    model = Around(lambda model, x: model.inner(model.caches(x)), caches=Caches(as_buffer=as_buffer))
+    model.inner.position = nn.Parameter(torch.zeros(1, 1, WIDTH))
+    optimized = optimize(model)
+    for length in (9, 12, 9, 12):
+        with marche_fx.decoding(optimized):
+            assert same(optimized(X[:, :length]), model(X[:, :length]))
+            assert same(optimized(MOVED[:, :length]), model(MOVED[:, :length]))
+    assert captures(optimized) == 2
+
+
+def write_buffer(model: Any, x: Tensor) -> Tensor:
+    model.norm.running_mean.mul_(0.5)
+    return model.inner(x)
+
+
+def write_weight(model: Any, x: Tensor) -> Tensor:
+    model.inner.head.weight.mul_(0.5)
+    return model.inner(x)
+
+
+def write_argument(model: Any, x: Tensor) -> Tensor:
+    x.mul_(0.5)
+    return model.inner(x)
+
+
+@pytest.mark.parametrize(
+    ("forward", "what"),
+    [
+        (write_buffer, r"the buffer 'norm\.running_mean'"),
+        (write_weight, r"the weight 'inner\.head\.weight'"),
+        (write_argument, "positional argument 0"),
+    ],
+)
+def test_writes_in_place_are_refused_by_name_and_line(forward: Callable[..., Tensor], what: str) -> None:
+    model = Around(forward, norm=nn.BatchNorm1d(WIDTH))
+    refused(model, UnsupportedModelError, rf"writes {what} in aten\.mul.*\.py:\d+\)", X.clone())
+
+
+RANDOM: dict[str, Callable[..., Tensor]] = {
+    "rand": lambda x: x + torch.rand(WIDTH),
+    "randn_like": lambda x: x + torch.randn_like(x),
+    "normal": lambda x: x + torch.empty(WIDTH).normal_(),
+    "native_dropout": lambda x: F.dropout(x, 0.1, training=True),
+    "multinomial": lambda x: x + x.softmax(-1)[:, 0].multinomial(1)[:, None],
+    "scaled_dot_product_attention": lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.1),
+}
+
+
+@pytest.mark.parametrize("operator", RANDOM)
+def test_random_operators_are_refused_by_name_and_line(operator: str) -> None:
+    model = Around(lambda model, x: model.inner(RANDOM[operator](x)))
+    refused(model, UnsupportedModelError, rf"random numbers in aten\.{operator}.*\(around\.py:\d+\)", X)
+
+
+def test_random_numbers_from_elsewhere_fail_the_comparison() -> None:
+    model = Around(lambda model, x: model.inner(x) + random.random())
+    refused(model, EquivalenceError, "gives one result and then another for the same arguments", X)
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+def test_a_branch_on_values_is_refused_by_its_line() -> None:
+    line = Branching.forward.__code__.co_firstlineno + 1
+    match = rf"at branching \(test_refusals\.py:{line}, `if x\.sum\(\) > 0:`\).*(?s:.)*torch\.where"
+    refused(Around(lambda model, x: model.inner(model.branching(x)), branching=Branching()), CaptureError, match, X)
+
+
+def test_an_error_of_the_model_itself_is_named_with_its_line() -> None:
+    refused(transformer(), CaptureError, r"networks\.py:\d+, `x = x \+ self\.position`", X[..., :3])
+
+
+def test_weights_without_values_are_refused() -> None:
+    model = transformer()
+    model.head.to("meta")
+    refused(model, UnsupportedModelError, r"'head\.weight' of Transformer is on the meta device.*load the weights", X)
