@@ -1,0 +1,158 @@
+"""What ``marche-fx bench`` does with its options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ..errors import ArgumentError
+from ..evaluate.run import wide_console
+from ..models import MAR
+from ..stored import write_json
+from .breakdown import Breakdown, break_down
+from .candidates import make_candidates
+from .clock import clock_for
+from .compiler import compiling
+from .machine import machine
+from .memory import refuse_what_does_not_fit
+from .run import bench, save_bench, sized, variants_that_run, workloads
+from .scaling import measure_scaling
+from .scaling_plot import save_scaling
+from .settings import Settings
+from .tables import bench_tables, breakdown_table, scaling_table
+from .user_model import user_workload
+from .variants import DEFAULT_REFRESH, OURS, UNCOMPILED, Variant, default_words, parse_variants
+from .workload import Workload
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to benchmark.
+
+    Attributes:
+        size: of MAR, ``fashion`` when neither it nor a model is given. model: ``module:function``.
+        words, refresh: see `parse_variants`; the usual ones when empty.
+        device: ``cpu`` or ``cuda``.
+        profile: instead of timing generations, show where the time of a partial step goes. scaling: instead, show how
+            time and memory grow.
+
+    Raises:
+        ArgumentError: options contradict each other.
+    """
+
+    size: str | None = None
+    model: str | None = None
+    words: tuple[str, ...] = ()
+    refresh: tuple[float, ...] = ()
+    device: str = "cpu"
+    profile: bool = False
+    scaling: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.model is not None:
+            raise ArgumentError(f"give --size or --model, not both: got {self.size} and {self.model}")
+        if self.profile and self.scaling:
+            raise ArgumentError("give --profile or --scaling, not both")
+
+    @property
+    def name(self) -> str:
+        return self.size or "fashion"
+
+    def variants(self, settings: Settings) -> list[Variant]:
+        """What is compared, or profiled."""
+        if self.profile:
+            words: Sequence[str] = self.words or (OURS + UNCOMPILED, OURS)
+            found = [own for own in parse_variants(words, self.refresh or (0.1,)) if not own.is_original]
+            if not found:
+                raise ArgumentError(f"{', '.join(words)}: the original has no parts to profile; profile {OURS}")
+            return found
+        words = self.words or default_words(settings.steps if self.model is None else None)
+        return parse_variants(words, self.refresh or DEFAULT_REFRESH)
+
+
+def run_bench(wanted: Wanted, settings: Settings, out: Path, *, console: Console | None = None) -> None:
+    """Benchmark what is wanted; print tables, write JSON and pictures to the folder ``out``.
+
+    Raises:
+        ArgumentError: an option is out of its range or names what does not exist, or there is not the memory for it.
+    """
+    console = console or wide_console()
+    device, variants = device_of(wanted.device), wanted.variants(settings)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"the folder {out} cannot be written: {error}") from error
+    if wanted.scaling:
+        run_scaling(out, device, settings, console)
+        return
+    if wanted.model is None:
+        refuse_what_does_not_fit(wanted.name, variants, settings, device)
+        subject: MAR | Workload = sized(wanted.name, device, settings.seed)
+    else:
+        subject = user_workload(wanted.model)
+    if wanted.profile:
+        run_profile(next(workloads(subject, settings, wanted.name)), variants, settings, out, console)
+        return
+    found = bench(subject, variants, settings, name=wanted.name, console=console, shown=partial(save_bench, out=out))
+    for part in bench_tables(found):
+        console.print(part, markup=False, highlight=False)
+    console.print(f"{out}: bench.json, bench.png")
+
+
+def run_profile(
+    workload: Workload, variants: Sequence[Variant], settings: Settings, out: Path, console: Console
+) -> None:
+    """Profile partial steps of every variant: tables, ``profile.json`` and a trace for each."""
+    clock = clock_for(workload.device)
+    found: list[Breakdown] = []
+    with compiling():
+        able = variants_that_run(variants, workload.device, console)
+        for candidate in make_candidates(workload, able, settings):
+            with console.status(f"Profiling {candidate.variant.label} ..."):
+                own = break_down(candidate, clock, trace_writer(out, candidate.variant))
+            console.print(breakdown_table(own), markup=False, highlight=False)
+            found.append(own)
+    rows = [own.to_dict() for own in found]
+    write_json(out / "profile.json", {"machine": machine(workload.device), "workload": workload.name, "rows": rows})
+    traces = ", ".join(trace_name(variant) for variant in able)
+    console.print(f"{out}: profile.json and, for chrome://tracing or ui.perfetto.dev, {traces}")
+
+
+def trace_writer(out: Path, variant: Variant) -> Callable[[Any], None]:
+    return lambda profiled: profiled.export_chrome_trace(str(out / trace_name(variant)))
+
+
+def trace_name(variant: Variant) -> str:
+    kept = [letter if letter.isalnum() or letter in "-." else "-" for letter in variant.label.replace("%", "")]
+    return f"trace-{''.join(kept)}.json"
+
+
+def run_scaling(out: Path, device: torch.device, settings: Settings, console: Console) -> None:
+    """Measure how time and memory grow: a table, ``scaling.json`` and ``scaling.png``."""
+    with console.status("Measuring decoders of many shapes ..."):
+        found = measure_scaling(repeats=max(settings.repeats, 5), device=device)
+    write_json(out / "scaling.json", found.to_dict())
+    save_scaling(found, out / "scaling.png")
+    console.print(scaling_table(found), markup=False, highlight=False)
+    console.print(f"{out}: scaling.json, scaling.png")
+
+
+def device_of(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        ArgumentError: it is neither the processor nor a CUDA device that is here.
+    """
+    if name == "cpu":
+        return torch.device("cpu")
+    if name.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise ArgumentError(f"there is no CUDA device here for --device {name}")
+        return torch.device(name)
+    raise ArgumentError(f"device must be cpu or cuda, got {name!r}")

@@ -1,0 +1,186 @@
+"""What every variant runs: a model and the decoding steps of one generation, each in its true state."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..errors import ArgumentError
+from ..models import MAR
+from ..models.drift import replay
+from ..passes.arguments import opened
+from ..replay import Call, Earlier, Read, record
+from ..step import Query
+from ..transform import KNOWN_STEPS, method_names
+
+PARTS = {"forward_mae_encoder": "encoder", "forward_mae_decoder": "decoder"}
+"""What MAR's step methods are called in the results; others keep their names."""
+
+ENCODER, DECODER = KNOWN_STEPS
+
+
+@dataclass(frozen=True)
+class WorkStep:
+    """A decoding step: its calls of step methods, and the rows of the last result that it reads.
+
+    Attributes:
+        first: number of its first call among those of the generation.
+        read: rows that the head draws tokens for, of all samples.
+        rows: that the original computes in each call, of all samples; empty where that is not known.
+    """
+
+    first: int
+    calls: tuple[Call, ...] = field(repr=False)
+    read: int = 0
+    rows: tuple[int, ...] = ()
+
+    @property
+    def reads_earlier_steps(self) -> bool:
+        """Whether a call is given what a call of an earlier step returned."""
+        leaves = [leaf for call in self.calls for leaf in pytree.tree_leaves(call.arguments)]
+        return any(isinstance(leaf, Earlier) and leaf.call < self.first for leaf in leaves)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The diffusion head of ``model`` at a guidance scale. Its time depends on the number of rows alone."""
+
+    model: MAR
+    cfg: float
+
+    def vectors(self, rows: int, generator: torch.Generator) -> Tensor:
+        """Random stand-ins for the decoder's vectors: ``[rows, D]``."""
+        weight = self.model.mask_token
+        return torch.randn(rows, weight.shape[-1], generator=generator).to(weight)
+
+    def draw(self, z: Tensor) -> Tensor:
+        drawn: Tensor = self.model.diffloss.sample(z, cfg=self.cfg)
+        return drawn
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The decoding steps of one generation of ``model``.
+
+    Attributes:
+        name: of the size, or ``module:function``.
+        batch: images at once, or samples in a call of a model that is no MAR. cfg: guidance scale, where there is one.
+        step, loop, query: as in `transform`.
+        head: what draws tokens from the rows that a step reads, where that is known.
+        in_steps: the same generation in another number of decoding steps, where that can be.
+    """
+
+    name: str
+    model: nn.Module
+    steps: tuple[WorkStep, ...] = field(repr=False)
+    batch: int
+    cfg: float | None = None
+    step: str | Sequence[str] | None = None
+    loop: str | Sequence[str] | None = None
+    query: Query | None = None
+    head: Head | None = None
+    in_steps: Callable[[int], Workload] | None = field(default=None, repr=False)
+
+    @property
+    def step_methods(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(call.step for work in self.steps for call in work.calls))
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """What each step method is called in the results."""
+        return {name: PARTS.get(name, name) for name in self.step_methods}
+
+    @property
+    def is_cut_anywhere(self) -> bool:
+        """Whether a model without state can run any step without those before it."""
+        return not any(work.reads_earlier_steps for work in self.steps)
+
+    @property
+    def device(self) -> torch.device:
+        weights = itertools.chain(self.model.parameters(), self.model.buffers())
+        return next((own.device for own in weights), torch.device("cpu"))
+
+
+def mar_workload(model: MAR, batch: int, cfg: float, steps: int, *, seed: int = 0, name: str = "") -> Workload:
+    """The steps of `MAR.sample_tokens` for ``batch`` images, of random tokens in random orders.
+
+    Nothing is generated: only which tokens are masked, and how many rows are read, matters to time. Guidance doubles
+    the samples.
+
+    Raises:
+        ArgumentError: there are more decoding steps than tokens.
+    """
+    if steps > model.seq_len:
+        raise ArgumentError(f"{steps} decoding steps are more than the {model.seq_len} tokens of an image")
+    generator = torch.Generator().manual_seed(seed)
+    side, weight = model.patch_size, model.mask_token
+    shape = (batch, model.vae_embed_dim, model.seq_h * side, model.seq_w * side)
+    images = torch.randn(shape, generator=generator).to(weight)
+    orders = torch.rand(batch, model.seq_len, generator=generator).argsort(-1).to(weight.device)
+    labels = (torch.arange(batch) % model.num_classes).to(weight.device)
+    work = []
+    with torch.no_grad():
+        for number, own in enumerate(replay(model, images, orders, labels, steps, cfg)):
+            # The loop makes a new class embedding in every step.
+            encode = Call(ENCODER, ((own.tokens, own.mask, own.class_embedding.clone()), {}))
+            decode = Call(DECODER, ((Earlier(2 * number, 0), own.mask), {}), [read_rows(own.read)])
+            samples, masked = len(own.mask), int(own.mask[0].sum())
+            tokens = samples * (model.buffer_size + model.seq_len)
+            rows = (tokens - samples * masked, tokens)
+            work.append(WorkStep(2 * number, (encode, decode), int(own.read.sum()), rows))
+    return Workload(
+        name or type(model).__name__,
+        model,
+        tuple(work),
+        batch,
+        cfg,
+        head=Head(model, cfg),
+        in_steps=lambda count: mar_workload(model, batch, cfg, count, seed=seed, name=name),
+    )
+
+
+def read_rows(rows: Tensor) -> Read:
+    """A read of ``rows``, bool ``[B, N]``, of the first result; nobody compares what is read."""
+    return Read(0, rows, (0, 1), torch.empty(0))
+
+
+def recorded_workload(
+    model: nn.Module,
+    run: Callable[[nn.Module], Any],
+    *,
+    name: str = "",
+    step: str | Sequence[str] | None = None,
+    loop: str | Sequence[str] | None = None,
+    query: Query | None = None,
+) -> Workload:
+    """The steps of the first generation that ``run`` makes with the model that it is given; see `replay.record`.
+
+    Raises:
+        ArgumentError: ``run`` called no step method inside of a session.
+    """
+    calls = record(model, run, step=step, loop=loop, query=query).sessions[0]
+    # In the order in which a step calls them, which the transformed model was told too.
+    is_mar = all(callable(getattr(model, own, None)) for own in KNOWN_STEPS)
+    last = method_names(model, step, default=KNOWN_STEPS if is_mar else ("forward",), argument="step")[-1]
+    read = [sum(own.exact.shape[0] for own in call.reads if own.rows is not None) for call in calls]
+    work, first = [], 0
+    for number, call in enumerate(calls):
+        if call.step == last or number == len(calls) - 1:
+            work.append(WorkStep(first, calls[first : number + 1], sum(read[first : number + 1])))
+            first = number + 1
+    tensors = [leaf for leaf in pytree.tree_leaves(opened(calls[0].arguments)) if isinstance(leaf, Tensor)]
+    samples = next((len(own) for own in tensors if own.ndim), 1)
+    return Workload(name or type(model).__name__, model, tuple(work), samples, None, step, loop, query)
+
+
+def rows_of(own: Read, result: Any) -> Tensor:
+    """What the loop reads of a result, in the way in which it does."""
+    if own.rows is not None and own.dims == (0, 1):
+        return result[own.rows.nonzero(as_tuple=True)]
+    return own.of(result)

@@ -1,0 +1,93 @@
+"""The words of variants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from marche_fx import DriftRefresh, FullRefresh, InterleavedRefresh, SelectiveRefresh, StalenessRefresh, save_policy
+from marche_fx.bench import Variant, parse_variants
+from marche_fx.bench.variants import default_words
+from marche_fx.errors import ArgumentError
+from marche_fx.models.presets import SIZES
+
+
+def parse(*words: str, refresh: tuple[float, ...] = (0.1,)) -> list[Variant]:
+    return parse_variants(words, refresh)
+
+
+def test_ours_stands_for_one_variant_at_each_share() -> None:
+    ours = parse("ours", refresh=(0.0, 0.25, 1.0))
+    assert [own.label for own in ours] == ["ours 0%", "ours 25%", "ours 100%"]
+    assert [own.policies for own in ours] == [SelectiveRefresh(0.0), SelectiveRefresh(0.25), FullRefresh()]
+    assert all(own.compile for own in ours)
+    assert [own.has_state for own in ours] == [True, True, False]
+
+
+def test_eager_behind_a_word_means_without_compilation() -> None:
+    (ours,) = parse("ours:0.05-eager")
+    assert (ours.name, ours.refresh, ours.compile) == ("ours-eager", 0.05, False)
+    (recap,) = parse("recap-eager")
+    assert (recap.policies, recap.compile) == (InterleavedRefresh(2), False)
+
+
+def test_originals_have_no_policy_and_no_state() -> None:
+    originals = parse("eager", "compiled", "fewer:32")
+    assert [own.is_original for own in originals] == [True] * 3
+    assert [own.compile for own in originals] == [False, True, False]
+    assert [own.steps for own in originals] == [None, None, 32]
+    assert not any(own.has_state for own in originals)
+
+
+def test_lazymar_has_a_policy_for_each_half() -> None:
+    (own,) = parse("lazymar")
+    assert own.policies == {
+        "forward_mae_encoder": SelectiveRefresh(0.0, warmup=5, every=9),
+        "forward_mae_decoder": DriftRefresh(0.1, warmup=5, every=9, exact_sites=3),
+    }
+
+
+def test_policies_of_evaluate_are_variants(tmp_path: Path) -> None:
+    save_policy(StalenessRefresh(0.2), tmp_path / "own.json")
+    found = parse("oldest:0.1", "periodic:8", "periodic:4", "nothing", str(tmp_path / "own.json"))
+    assert [own.label for own in found] == [
+        *("oldest 10%", "periodic:8", "periodic:4", "nothing", str(tmp_path / "own.json"))
+    ]
+    assert found[-1].policies == StalenessRefresh(0.2)
+
+
+def test_a_variant_named_twice_runs_once() -> None:
+    assert len(parse("ours", "ours:0.1", "eager", "eager")) == 2
+
+
+def test_half_the_steps_are_compared_where_they_can_be_chosen() -> None:
+    assert default_words(64)[-1] == "fewer:32"
+    assert default_words(None) == default_words(1)
+    assert len(parse(*default_words(64), refresh=(0.05, 0.1, 1.0))) == 7
+
+
+@pytest.mark.parametrize("word", ["theirs", "ours@20", "eager-eager", "selective:0.1@20", "exact", "selective:0.1#2"])
+def test_an_unknown_variant_lists_those_that_exist(word: str) -> None:
+    with pytest.raises(ArgumentError, match=r"those that exist are eager and compiled .*recap, lazymar, .*fewer:STEPS"):
+        parse(word)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("fewer", "lacks its number of decoding steps"),
+        ("fewer:0", "lacks its number of decoding steps"),
+        ("ours:much", "lacks its share"),
+        ("ours:2", "fraction must lie in 0..1"),
+        ("oldest:x", "lacks a number"),
+        ("recap:2", "there is no variant"),
+    ],
+)
+def test_numbers_are_checked(word: str, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        parse(word)
+
+
+def test_every_size_is_known() -> None:
+    assert set(SIZES) == {"fashion", "base", "large", "huge"}
