@@ -216,6 +216,9 @@ def bench(
     all_steps: Annotated[bool, typer.Option("--all-steps", help="time everything at all steps")] = False,
     repeats: Annotated[int, typer.Option(help="generations of every variant; the median counts")] = 2,
     head: Annotated[bool, typer.Option(help="time the diffusion head too")] = True,
+    cpu_time: Annotated[
+        bool, typer.Option("--cpu-time", help="time one thread's work, not the wall: for a machine that others use")
+    ] = False,
     profile: Annotated[bool, typer.Option("--profile", help="instead show where a partial step's time goes")] = False,
     scaling: Annotated[
         bool, typer.Option("--scaling", help="instead show how time and memory grow with tokens, batch, depth, rows")
@@ -239,6 +242,7 @@ def bench(
             all_steps=all_steps,
             repeats=repeats,
             head=head,
+            cpu_time=cpu_time,
             seed=seed,
         ),
         out,

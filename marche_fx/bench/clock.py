@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+from ..errors import ArgumentError
+
 
 class Clock(Protocol):
     """Takes marks while work is under way; their distance is known once the work has settled."""
@@ -21,10 +23,17 @@ class Clock(Protocol):
 
 
 class ProcessorClock:
-    """Of work that is done when its call returns."""
+    """Of work that is done when its call returns.
+
+    Args:
+        now: seconds of the wall, or of the work of this process.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self.now = now
 
     def mark(self) -> float:
-        return time.perf_counter()
+        return self.now()
 
     def settle(self) -> None:
         pass
@@ -64,10 +73,22 @@ class CudaClock:
         return begin.elapsed_time(end) / 1000
 
 
-def clock_for(device: torch.device) -> Clock:
-    """The clock of a device's work."""
+def clock_for(device: torch.device, *, cpu_time: bool = False) -> Clock:
+    """The clock of a device's work.
+
+    Args:
+        cpu_time: count what this process works, not the wall.
+
+    Raises:
+        ArgumentError: ``cpu_time`` on another device than the processor, or of more threads than one.
+    """
+    if cpu_time and (device.type != "cpu" or torch.get_num_threads() > 1):
+        raise ArgumentError(
+            f"processor time tells how long something takes on the processor with one thread, not on {device} with "
+            f"{torch.get_num_threads()}, of which idle ones work too while they wait; set OMP_NUM_THREADS=1"
+        )
     if device.type != "cuda":
-        return ProcessorClock()
+        return ProcessorClock(time.process_time if cpu_time else time.perf_counter)
 
     def new_event() -> Event:
         event: Event = torch.cuda.Event(enable_timing=True)

@@ -97,7 +97,7 @@ def bench_workload(
     workload: Workload, variants: Sequence[Variant], settings: Settings, console: Console
 ) -> Iterable[Row]:
     """The rows of one workload."""
-    clock = clock_for(workload.device)
+    clock = clock_for(workload.device, cpu_time=settings.cpu_time)
     candidates = make_candidates(workload, variants, settings)
     warmed_up = warm_up_all(candidates, clock, console)
     candidates = [own for own in candidates if own in warmed_up]

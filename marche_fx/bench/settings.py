@@ -19,6 +19,7 @@ class Settings:
         all_steps: time them at all steps.
         repeats: times that the generation runs, all variants side by side.
         head: time the diffusion head too.
+        cpu_time: time what one thread of the processor works instead of the wall, for a machine that others use.
         seed: of the random tokens, orders and vectors.
     """
 
@@ -29,6 +30,7 @@ class Settings:
     all_steps: bool = False
     repeats: int = 2
     head: bool = True
+    cpu_time: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

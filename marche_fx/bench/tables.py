@@ -33,22 +33,25 @@ def time_table(rows: Sequence[Row]) -> Table:
         # The one step method is all of the transformer.
         del parts[0]
     table = plain_table("variant", title=title(rows[0]))
+    has_spread = any(row.speedup_vs_eager_low != row.speedup_vs_eager_high for row in rows)
     for part in parts:
         table.add_column(f"{part}\nseconds", justify="right", no_wrap=True)
         if part in (TRANSFORMER, WHOLE):
             table.add_column("x eager\n", justify="right", no_wrap=True)
-            table.add_column("low .. high\n", justify="right", no_wrap=True)
+            if part == TRANSFORMER and has_spread:
+                table.add_column("low-high\n", justify="right", no_wrap=True)
             table.add_column("x comp.\n", justify="right", no_wrap=True)
     for name in dict.fromkeys(row.label for row in rows):
         own = {row.part: row for row in rows if row.label == name}
         cells = [name]
         for part in parts:
             row = own[part]
-            cells.append(f"{row.seconds:#.3g}")
+            cells.append(seconds(row.seconds))
             if part in (TRANSFORMER, WHOLE):
-                low, high = row.speedup_vs_eager_low, row.speedup_vs_eager_high
-                spread = "" if low is None or high is None else f"{low:.2f} .. {high:.2f}"
-                cells += [times(row.speedup_vs_eager), spread, times(row.speedup_vs_compiled)]
+                cells.append(times(row.speedup_vs_eager))
+                if part == TRANSFORMER and has_spread:
+                    cells.append(span(row.speedup_vs_eager_low, row.speedup_vs_eager_high))
+                cells.append(times(row.speedup_vs_compiled))
         table.add_row(*cells)
     return table
 
@@ -66,7 +69,7 @@ def work_table(rows: Sequence[Row]) -> Table:
 
 
 def plain_table(first: str, title: str | None = None) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
     table.add_column(first, no_wrap=True)
     return table
 
@@ -109,7 +112,8 @@ def title(row: Row) -> str:
 def caption(bench: Bench, rows: Sequence[Row]) -> str:
     """Where and how it was measured, and how far the ratios differ between repeats."""
     repeats = bench.settings["repeats"]
-    lines = [f"{described(bench.machine)}; {repeats} repeat{'s' * (repeats != 1)}, variants side by side."]
+    clock = ", processor time" if bench.settings["cpu_time"] else ""
+    lines = [f"{described(bench.machine)}; {repeats} repeat{'s' * (repeats != 1)}, variants side by side{clock}."]
     sampled = [row for row in rows if row.timed_steps < row.steps]
     if sampled:
         names = ", ".join(dict.fromkeys(row.label for row in sampled))
@@ -132,6 +136,15 @@ def estimation(bench: Bench, rows: Sequence[Row]) -> str:
     row = next(row for row in rows if row.part == TRANSFORMER)
     off = row.estimated_seconds / row.seconds - 1
     return f"One step in {bench.settings['every']} would have given {off:+.1%} for {row.label}."
+
+
+def seconds(number: float) -> str:
+    """Three digits at least."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:#.3g}"
+
+
+def span(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.2f}-{high:.2f}"
 
 
 def times(ratio: float | None) -> str:

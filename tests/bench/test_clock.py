@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 from marche_fx.bench.clock import CudaClock, ProcessorClock, clock_for
+from marche_fx.errors import ArgumentError
 from tests.bench.streams import Stream
 
 
@@ -33,3 +35,11 @@ def test_events_are_read_after_the_stream_was_waited_for() -> None:
 
 def test_cuda_has_a_clock_of_events() -> None:
     assert isinstance(clock_for(torch.device("cuda")), CudaClock)
+
+
+def test_processor_time_is_of_one_thread() -> None:
+    clock: Any = clock_for(torch.device("cpu"), cpu_time=True)
+    begin = clock.mark()
+    assert clock.seconds(begin, clock.mark()) >= 0
+    with pytest.raises(ArgumentError, match="not on cuda with"):
+        clock_for(torch.device("cuda"), cpu_time=True)
