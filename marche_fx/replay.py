@@ -21,7 +21,7 @@ from .passes.arguments import closed, opened
 from .refresh import FullRefresh, RefreshPolicy
 from .session import Session, current_session
 from .step import Query
-from .transform import decoding, optimization_of, transform
+from .transform import decoding, optimization_of, transform, what_is_measured
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,7 @@ class Recording:
         """The model under a policy."""
         new = self.newly_transformed(refresh)
         policies = optimization_of(new).settings.policies
-        numbers = {id(policy): number for number, policy in enumerate(policies.values())}
-        key = tuple((own.signals, own.exact_sites, numbers[id(own)]) for own in policies.values())
-        known = self.candidates.setdefault(key, new)
+        known = self.candidates.setdefault(what_is_measured(policies), new)
         optimization_of(known).settings.policies.update(policies)
         return known
 

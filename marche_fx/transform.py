@@ -163,6 +163,12 @@ def policies_of(refresh: object, steps: Sequence[str]) -> dict[str, RefreshPolic
     return {name: found[name] for name in steps}
 
 
+def what_is_measured(policies: Mapping[str, RefreshPolicy]) -> tuple[Any, ...]:
+    """Equal for policies by step method whose captured steps can serve one another: they measure the same."""
+    numbers = {id(policy): number for number, policy in enumerate(policies.values())}
+    return tuple((own.signals, own.exact_sites, numbers[id(own)]) for own in policies.values())
+
+
 def refuse_wrappers(model: nn.Module) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         raise ArgumentError("transform takes the Python module that torch.jit compiled, not the ScriptModule")

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import ArgumentError
 from ..refresh import RefreshPolicy
-from ..transform import KNOWN_STEPS, optimization_of, transform
+from ..transform import KNOWN_STEPS, optimization_of, transform, what_is_measured
 from .compiler import compiled_original
 from .schedule import spread
 from .settings import Settings
@@ -99,6 +99,4 @@ class Models:
             verify=False,
         )
         policies = optimization_of(new).settings.policies
-        numbers = {id(policy): number for number, policy in enumerate(policies.values())}
-        measures = tuple((own.signals, own.exact_sites, numbers[id(own)]) for own in policies.values())
-        return self.known.setdefault((variant.compile, measures), new), dict(policies)
+        return self.known.setdefault((variant.compile, what_is_measured(policies)), new), dict(policies)
