@@ -12,6 +12,7 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.exc import InvalidCxxCompiler, TritonMissing
 
 from .. import ops
+from .products import use_onednn
 from .repeats import Segment, find_segments
 from .split import Split
 from .symbolic import ragged_dims
@@ -34,6 +35,7 @@ def lower(split: Split, *, compile: bool) -> Incremental:
         return module
     graph = reading_written_caches(module.graph)
     ragged = ragged_dims(split, graph)
+    use_onednn(graph)
     lowered = fx.Graph()
     values = {node: lowered.node_copy(node) for node in graph.find_nodes(op="placeholder")}
     compiled: dict[int, Compiled] = {}

@@ -1,0 +1,52 @@
+"""Products with weights by oneDNN, which for few rows is faster than the library that `aten.linear` calls."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+from torch.library import Library
+
+LIBRARY = Library("marche_fx", "DEF")
+LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor")
+
+SMALL = 2**21
+"""For so few multiplications choosing a kernel, which oneDNN does at every call, takes longer than it saves."""
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x [.., D] @ weight.T [D, E] + bias [E]``: ``[.., E]``.
+
+    The weight stays as it is: no packed copy, which would take the memory twice and miss later changes.
+    """
+    # Asked again, for a model may have been moved or cast since its step was compiled.
+    if x.numel() * len(weight) >= SMALL and is_plain(x):
+        return onednn(x, weight, bias, "none", [], "")
+    return torch.nn.functional.linear(x, weight, bias)
+
+
+def shape_of_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))
+
+
+onednn = torch.ops.mkldnn._linear_pointwise.default
+LIBRARY.impl("linear", linear, "CompositeExplicitAutograd")
+LIBRARY.impl("linear", shape_of_linear, "Meta")
+
+
+def use_onednn(graph: fx.Graph) -> None:
+    """Have oneDNN multiply by weights wherever it can; ``torch.backends.mkldnn.enabled = False`` forbids it.
+
+    Before:  y = aten.linear(x, weight, bias)
+    After:   y = marche_fx.linear(x, weight, bias)
+    """
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+        return
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default):
+        weight = node.args[1]
+        if isinstance(weight, fx.Node) and weight.op == "placeholder" and is_plain(weight.meta["val"]):
+            node.target = torch.ops.marche_fx.linear.default
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether it is float32 in the CPU's memory. `aten.linear` uses oneDNN itself for lower precisions."""
+    return x.dtype is torch.float32 and x.device.type == "cpu"

@@ -1,0 +1,95 @@
+"""Products with weights are the same by oneDNN as by `aten.linear`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, fx
+
+from marche_fx.passes import products
+from marche_fx.passes.lower import lower
+from marche_fx.passes.products import use_onednn
+from tests.networks import Transformer
+from tests.program import Program
+
+aten = torch.ops.aten
+marche_linear = torch.ops.marche_fx.linear.default
+
+
+@given(
+    rows=st.lists(st.integers(0, 9), max_size=3),
+    inner=st.sampled_from([1, 7, 64, 300]),
+    outer=st.sampled_from([1, 9, 1024, 3000]),
+    bias=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    turned=st.booleans(),
+)
+@torch.no_grad()
+def test_a_product_equals_the_original_one(
+    rows: list[int], inner: int, outer: int, bias: bool, dtype: torch.dtype, turned: bool
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(*rows, inner, dtype=dtype)
+    x = x.transpose(0, -2) if turned and rows else x
+    weight = torch.randn(outer, inner, dtype=dtype) if not turned else torch.randn(inner, outer, dtype=dtype).T
+    added = torch.randn(outer, dtype=dtype) if bias else None
+    expected = torch.nn.functional.linear(x, weight, added)
+    found = torch.ops.marche_fx.linear(x, weight, added)
+    assert found.dtype is dtype
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4 if dtype is not torch.bfloat16 else 2e-2)
+    shape = torch.ops.marche_fx.linear(*(None if own is None else own.to("meta") for own in (x, weight, added)))
+    assert shape.shape == expected.shape
+    assert shape.dtype is dtype
+
+
+def test_large_products_and_no_others_go_to_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[torch.Size] = []
+
+    def counted(x: Tensor, *others: object) -> Tensor:
+        calls.append(x.shape)
+        return onednn(x, *others)
+
+    onednn = products.onednn
+    monkeypatch.setattr(products, "onednn", counted)
+    weight = torch.randn(1024, 256)
+    for rows in (7, 8, 100):
+        torch.ops.marche_fx.linear(torch.randn(rows, 256), weight)
+    torch.ops.marche_fx.linear(torch.randn(100, 256).double(), weight.double())
+    assert calls == [(8, 256), (100, 256)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_products_with_float32_weights_are_replaced_unless_onednn_is_forbidden(
+    dtype: torch.dtype, enabled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Transformer(9, 8, 2, depth=1).to(dtype).eval()
+    program = Program(model, "forward", [torch.randn(2, 9, 8, dtype=dtype)])
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(program.split.incremental.module.graph, {}))
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", enabled)
+    use_onednn(graph)
+    expected = torch.ops.marche_fx.linear if enabled and dtype is torch.float32 else aten.linear
+    found = {node.target for node in graph.nodes if node.target in (aten.linear.default, marche_linear)}
+    assert found == {expected.default}
+
+
+@torch.no_grad()
+def test_a_compiled_step_that_was_cast_still_computes() -> None:
+    model = Transformer(9, 8, 2, depth=1).eval()
+    program = Program(model, "forward", [torch.randn(2, 9, 8)])
+    compiled = lower(program.split, compile=True)
+    active = torch.stack([torch.randperm(9)[:4] for _ in range(2)])
+    state = dict(model.named_parameters())
+    x = torch.randn(2, 9, 8)
+    for dtype in (torch.float32, torch.float64):
+        weights = {node: state[path].to(dtype) for node, path in program.plan.dense.weights.items()}
+        values = weights | dict(zip(program.plan.inputs, [x.to(dtype)], strict=True))
+        reads = [values[node] for node in program.split.incremental.inputs]
+        caches = [[torch.zeros_like(cache, dtype=dtype) for cache in program.caches] for _ in range(2)]
+        for run, own in ((compiled, caches[0]), (program.split.incremental.module, caches[1])):
+            run(torch.arange(2)[:, None], active, torch.ones_like(active).bool(), *reads, *own)
+        for a, b in zip(*caches, strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
