@@ -103,7 +103,7 @@ def transform(
             methods above, otherwise none: use `decoding`.
         query: called with the arguments of the last step method, returns the tokens whose outputs will be read, bool
             ``[B, N]``. When omitted, a step waits until its result is read and computes the rows read.
-        compile: lower the rewritten step with `torch.compile`.
+        compile: lower the rewritten step with `torch.compile`. On the CPU oneDNN then multiplies by float32 weights.
         verify: at the first call of each kind run the original too, and raise where the two differ.
         strict: refuse models with operators that would run on all tokens.
         monitor: compare cached rows with exact ones now and then, as `Monitor` says, and recompute all tokens when they

@@ -1,10 +1,11 @@
-"""Products with weights by oneDNN, which for few rows is faster than the library that `aten.linear` calls."""
+"""Products with float32 weights by oneDNN, which on many CPUs is faster than the library that `aten.linear` calls."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, fx
 from torch.library import Library
+from torch.nn import functional as F
 
 LIBRARY = Library("marche_fx", "DEF")
 LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor")
@@ -21,7 +22,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     # Asked again, for a model may have been moved or cast since its step was compiled.
     if x.numel() * len(weight) >= SMALL and is_plain(x):
         return onednn(x, weight, bias, "none", [], "")
-    return torch.nn.functional.linear(x, weight, bias)
+    return F.linear(x, weight, bias)
 
 
 def shape_of_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -31,6 +32,8 @@ def shape_of_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 onednn = torch.ops.mkldnn._linear_pointwise.default
 LIBRARY.impl("linear", linear, "CompositeExplicitAutograd")
 LIBRARY.impl("linear", shape_of_linear, "Meta")
+# There the original's product is one of lower precision.
+LIBRARY.impl("linear", F.linear, "AutocastCPU")
 
 
 def use_onednn(graph: fx.Graph) -> None:

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, fx
+from torch.nn import functional as F
 
 from marche_fx.passes import products
 from marche_fx.passes.lower import lower
@@ -16,6 +17,24 @@ from tests.program import Program
 
 aten = torch.ops.aten
 marche_linear = torch.ops.marche_fx.linear.default
+
+
+def large() -> tuple[Tensor, Tensor]:
+    return torch.randn(100, 256), torch.randn(1024, 256)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """The shapes of what goes to oneDNN."""
+    found: list[torch.Size] = []
+
+    def counted(x: Tensor, *others: object) -> Tensor:
+        found.append(x.shape)
+        return onednn(x, *others)
+
+    onednn = products.onednn
+    monkeypatch.setattr(products, "onednn", counted)
+    return found
 
 
 @given(
@@ -35,7 +54,7 @@ def test_a_product_equals_the_original_one(
     x = x.transpose(0, -2) if turned and rows else x
     weight = torch.randn(outer, inner, dtype=dtype) if not turned else torch.randn(inner, outer, dtype=dtype).T
     added = torch.randn(outer, dtype=dtype) if bias else None
-    expected = torch.nn.functional.linear(x, weight, added)
+    expected = F.linear(x, weight, added)
     found = torch.ops.marche_fx.linear(x, weight, added)
     assert found.dtype is dtype
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4 if dtype is not torch.bfloat16 else 2e-2)
@@ -44,15 +63,7 @@ def test_a_product_equals_the_original_one(
     assert shape.dtype is dtype
 
 
-def test_large_products_and_no_others_go_to_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[torch.Size] = []
-
-    def counted(x: Tensor, *others: object) -> Tensor:
-        calls.append(x.shape)
-        return onednn(x, *others)
-
-    onednn = products.onednn
-    monkeypatch.setattr(products, "onednn", counted)
+def test_large_products_and_no_others_go_to_onednn(calls: list[torch.Size]) -> None:
     weight = torch.randn(1024, 256)
     for rows in (7, 8, 100):
         torch.ops.marche_fx.linear(torch.randn(rows, 256), weight)
@@ -93,3 +104,12 @@ def test_a_compiled_step_that_was_cast_still_computes() -> None:
             run(torch.arange(2)[:, None], active, torch.ones_like(active).bool(), *reads, *own)
         for a, b in zip(*caches, strict=True):
             assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_products_in_lower_precision_stay_the_original_ones(calls: list[torch.Size]) -> None:
+    x, weight = large()
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        found = torch.ops.marche_fx.linear(x, weight)
+        assert torch.equal(found, F.linear(x, weight))
+    assert found.dtype is torch.bfloat16
+    assert calls == []
