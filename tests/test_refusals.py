@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 from typing import Any
@@ -156,3 +157,13 @@ def test_weights_without_values_are_refused() -> None:
     model = transformer()
     model.head.to("meta")
     refused(model, UnsupportedModelError, r"'head\.weight' of Transformer is on the meta device.*load the weights", X)
+
+
+def test_weights_of_inference_mode_are_refused_and_a_copy_of_them_is_not() -> None:
+    with torch.inference_mode():
+        model = transformer()
+    message = r"'position' of Transformer was made under torch\.inference_mode.*copy\.deepcopy"
+    refused(model, UnsupportedModelError, message, X)
+    copied = copy.deepcopy(model)
+    with torch.inference_mode():
+        assert torch.equal(marche_fx.transform(copied, compile=False)(X), copied(X))
