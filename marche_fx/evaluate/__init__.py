@@ -1,6 +1,6 @@
 """``marche-fx evaluate``: what refresh policies cost in quality, as figures with intervals."""
 
-from .metrics import Interval, Manifold, frechet_interval, precision_and_recall
+from .metrics import Interval, Manifold, Spread, frechet, precision_and_recall
 from .points import Point, parse_point, parse_points
 from .rows import DriftRow, Evaluation, Row
 from .run import evaluate, evaluate_drift
@@ -15,9 +15,10 @@ __all__ = [
     "Point",
     "Row",
     "Settings",
+    "Spread",
     "evaluate",
     "evaluate_drift",
-    "frechet_interval",
+    "frechet",
     "parse_point",
     "parse_points",
     "precision_and_recall",

@@ -24,23 +24,40 @@ class Interval:
     high: float
 
 
-def frechet_interval(
-    features: Tensor, mean: Tensor, covariance: Tensor, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """The Frechet distance of ``features [M, D]`` from a Gaussian ``[D]``, ``[D, D]``, with a 95% bootstrap interval.
+@dataclass(frozen=True)
+class Spread:
+    """An estimate and what it would be on other draws of the images.
+
+    Attributes:
+        resampled: ``[resamples]`` float64. Those of two sets of equally many images are of the same draws, so that
+            their difference leaves out what labels, orders and noise do to both.
+    """
+
+    estimate: float
+    resampled: Tensor
+
+    def __sub__(self, other: Spread) -> Spread:
+        return Spread(self.estimate - other.estimate, self.resampled - other.resampled)
+
+    @property
+    def interval(self) -> Interval:
+        """95%: the estimate plus the quantiles of the resamples from their mean."""
+        tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=self.resampled.dtype)
+        low, high = (self.estimate + (self.resampled - self.resampled.mean()).quantile(tails)).tolist()
+        return Interval(self.estimate, low, high)
+
+
+def frechet(features: Tensor, mean: Tensor, covariance: Tensor, *, resamples: int = RESAMPLES, seed: int = 0) -> Spread:
+    """The Frechet distance of ``features [M, D]`` from a Gaussian ``[D]``, ``[D, D]``, with a bootstrap.
 
     Images are drawn again with replacement, M of them ``resamples`` times (Efron 1979). The distance is biased upwards
     at finite M, and a resample, having fewer different images, is biased further: its distances lie above the estimate,
-    so their own quantiles would not hold it. The interval is therefore the estimate plus the quantiles of the
-    resamples' distances from their mean. It tells the spread that other seeds would give, not the bias, which points
-    of equal M share.
+    so their own quantiles would not hold it, and `Spread.interval` takes their spread alone. It tells what other seeds
+    would give, not the bias, which points of equal M share.
     """
     features, mean, covariance = features.double(), mean.double(), covariance.double()
     estimate = frechet_distance(features.mean(0), features.T.cov(), mean, covariance)
-    found = resampled_distances(features, mean, covariance, resamples, seed)
-    tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=found.dtype)
-    low, high = (estimate + (found - found.mean()).quantile(tails)).tolist()
-    return Interval(estimate, low, high)
+    return Spread(estimate, resampled_distances(features, mean, covariance, resamples, seed))
 
 
 def resampled_distances(features: Tensor, mean: Tensor, covariance: Tensor, resamples: int, seed: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from ..models import Judge
 from .folder import Batch, Drift, Folder
-from .metrics import Manifold, frechet_interval, label_accuracy, precision_and_recall
+from .metrics import Interval, Manifold, Spread, frechet, label_accuracy, precision_and_recall
 from .points import Point
 from .settings import Settings
 
@@ -42,7 +42,7 @@ class Row:
     Attributes:
         policy: the point's word.
         flops_ratio: of the transformer, over the exact model's in the evaluation's number of steps.
-        frechet, frechet_low, frechet_high: see `frechet_interval`.
+        frechet, frechet_low, frechet_high: see `metrics.frechet`; a 95% interval.
         precision, recall: see `precision_and_recall`.
         drift, drift_by_step: teacher-forced, over the exact model in as many steps.
         seconds_ratio: wall time over that of ``exact``, transformer and diffusion head, median over the batches that
@@ -71,11 +71,14 @@ class Evaluation:
     Attributes:
         exact_interval: of the Frechet distances of ``exact``, ``exact#2``, ...: the lowest low and the highest high of
             the sets that were evaluated. Other seeds alone give such differences.
+        differences: of the Frechet distances of two points on the same seeds, ``differences[one][other]`` of one less
+            that of the other.
     """
 
     settings: dict[str, Any]
     points: tuple[Point, ...]
     rows: tuple[Row, ...]
+    differences: dict[str, dict[str, Interval]]
 
     @property
     def exact_interval(self) -> tuple[float, float] | None:
@@ -89,7 +92,24 @@ class Evaluation:
             "settings": self.settings,
             "exact_interval": self.exact_interval,
             "rows": [asdict(row) for row in self.rows],
+            "differences": {
+                one: {other: asdict(interval) for other, interval in others.items()}
+                for one, others in self.differences.items()
+            },
         }
+
+
+def differences(points: Sequence[Point], distances: Sequence[Spread]) -> dict[str, dict[str, Interval]]:
+    """What `Evaluation.differences` holds, of points and their Frechet distances."""
+    known = list(zip(points, distances, strict=True))
+    return {
+        one.spec: {
+            other.spec: (own - reference).interval
+            for other, reference in known
+            if other.seeds == one.seeds and other is not one
+        }
+        for one, own in known
+    }
 
 
 def drift_row(point: Point, drift: Drift, steps: int, cfg: float, steps_ratio: float) -> DriftRow:
@@ -106,18 +126,19 @@ def quality_row(
     real: Manifold,
     steps_ratio: float,
     exact: Sequence[Batch],
-) -> Row:
-    """The row of a point whose batches are all in the folder.
+) -> tuple[Row, Spread]:
+    """The row of a point whose batches are all in the folder, and its Frechet distance.
 
     Args:
         real: of real images. exact: the batches of ``exact``, none if it was not evaluated.
     """
     batches = folder.read_batches(point, settings.batches)
     features = torch.cat([batch.features for batch in batches])
-    distance = frechet_interval(features, judge.feature_mean.cpu(), judge.feature_covariance.cpu())
+    spread = frechet(features, judge.feature_mean.cpu(), judge.feature_covariance.cpu())
+    distance = spread.interval
     precision, recall = precision_and_recall(real, Manifold.of(features))
     drift = folder.read_drift(point)
-    return Row(
+    row = Row(
         policy=point.spec,
         images=len(features),
         flops_ratio=statistics.mean(batch.flops_ratio for batch in batches) * steps_ratio,
@@ -137,6 +158,7 @@ def quality_row(
             for own, other in of_one_run(batches, exact)
         ),
     )
+    return row, spread
 
 
 def of_one_run(batches: Sequence[Batch], exact: Sequence[Batch]) -> list[tuple[Batch, Batch]]:

@@ -21,7 +21,7 @@ from .generation import generate_missing
 from .metrics import Manifold
 from .plots import save_drift_by_flops, save_drift_by_step, save_images, save_quality
 from .points import Point
-from .rows import DriftRow, Evaluation, drift_row, quality_row
+from .rows import DriftRow, Evaluation, differences, drift_row, quality_row
 from .settings import DriftSettings, Settings, identity
 from .steps import steps_ratios
 from .tables import drift_table, equal_flops_table, quality_table
@@ -54,11 +54,12 @@ def evaluate(
         ratios = ratios_of(model, points, settings)
         exact = next((point for point in points if point.is_exact and point.seeds == 1), None)
         others = [] if exact is None else folder.read_batches(exact, settings.batches)
-        rows = [
+        found = [
             quality_row(point, folder, settings, judge, real, ratios[point.steps or settings.steps], others)
             for point in points
         ]
-    evaluation = Evaluation(folder.identity, tuple(points), tuple(rows))
+    rows, distances = zip(*found)
+    evaluation = Evaluation(folder.identity, tuple(points), rows, differences(points, distances))
     write_json(out / "evaluation.json", evaluation.to_dict())
     save_quality(evaluation, out / "quality.png")
     save_drift_by_step(points, [row.drift_by_step for row in rows], out / "drift.png")

@@ -7,13 +7,22 @@ from collections.abc import Mapping, Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from .rows import DriftRow, Evaluation
+from .points import EXACT
+from .rows import DriftRow, Evaluation, Row
 
 
 def quality_table(evaluation: Evaluation) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("policy", overflow="fold")
-    for heading in ("FLOPs\nratio", "Frechet\ndistance", "95%\ninterval", "label\naccuracy", "precision\n", "recall\n"):
+    for heading in (
+        "FLOPs\nratio",
+        "Frechet\ndistance",
+        "95%\ninterval",
+        "over exact,\n95% interval",
+        "label\naccuracy",
+        "precision\n",
+        "recall\n",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("drift\n", "seconds\nratio"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -23,6 +32,7 @@ def quality_table(evaluation: Evaluation) -> Table:
             f"{row.flops_ratio:.3f}",
             f"{row.frechet:.3f}",
             f"{row.frechet_low:.3f} .. {row.frechet_high:.3f}",
+            over_exact(evaluation, row),
             f"{row.label_accuracy:.3f}",
             f"{row.precision:.3f}",
             f"{row.recall:.3f}",
@@ -34,6 +44,12 @@ def quality_table(evaluation: Evaluation) -> Table:
         sets = sum(point.is_exact for point in evaluation.points)
         table.caption = f"exact over {sets} set{'s' * (sets > 1)} of seeds: {low:.3f} .. {high:.3f}"
     return table
+
+
+def over_exact(evaluation: Evaluation, row: Row) -> str:
+    """By how much the Frechet distance of a row is above that of ``exact`` on the same seeds."""
+    difference = evaluation.differences[row.policy].get(EXACT)
+    return "" if difference is None else f"{difference.low:+.3f} .. {difference.high:+.3f}"
 
 
 def drift_table(rows: Sequence[DriftRow]) -> Table:

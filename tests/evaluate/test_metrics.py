@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from marche_fx.evaluate.metrics import Manifold, frechet_interval, precision_and_recall, resampled_distances
+from marche_fx.evaluate.metrics import Manifold, frechet, precision_and_recall, resampled_distances
 from marche_fx.models import frechet_distance
 
 
@@ -75,7 +75,7 @@ def test_the_interval_holds_the_distance_of_known_gaussians_about_as_often_as_it
     held = 0
     for seed in range(40):
         features = scale * gaussian(count, width, seed) + shift
-        found = frechet_interval(features, torch.zeros(width), torch.eye(width), resamples=200)
+        found = frechet(features, torch.zeros(width), torch.eye(width), resamples=200).interval
         assert found.low < found.estimate < found.high
         held += found.low <= true <= found.high
     assert held >= 34
@@ -84,15 +84,29 @@ def test_the_interval_holds_the_distance_of_known_gaussians_about_as_often_as_it
 def test_resamples_lie_above_the_estimate_so_their_own_quantiles_would_not_hold_it() -> None:
     features = gaussian(100, 16, 0)
     mean, covariance = torch.zeros(16).double(), torch.eye(16).double()
-    found = frechet_interval(features, mean, covariance, resamples=200)
+    found = frechet(features, mean, covariance, resamples=200)
     assert resampled_distances(features, mean, covariance, 200, 0).quantile(0.025) > found.estimate
 
 
 def test_equal_seeds_give_equal_intervals() -> None:
     features = gaussian(50, 3, 0)
     first, again, other = (
-        frechet_interval(features, torch.zeros(3), torch.eye(3), resamples=100, seed=seed) for seed in (1, 1, 2)
+        frechet(features, torch.zeros(3), torch.eye(3), resamples=100, seed=seed).interval for seed in (1, 1, 2)
     )
     assert first == again
     assert first.estimate == other.estimate
     assert first != other
+
+
+def test_images_of_the_same_draws_tell_smaller_differences() -> None:
+    mean, covariance = torch.zeros(3), torch.eye(3)
+    found = []
+    for seed in range(40):
+        drawn, other = gaussian(300, 3, seed) + 1, 0.1 * gaussian(300, 3, 100 + seed)
+        found.append([frechet(own, mean, covariance, resamples=200) for own in (drawn, 1.1 * drawn + other)])
+    true = sum(worse.estimate - better.estimate for better, worse in found) / len(found)
+    intervals = [(worse - better).interval for better, worse in found]
+    assert sum(own.low <= true <= own.high for own in intervals) >= 34
+    assert all(own.low > 0 for own in intervals)
+    # Apart, the intervals of the two would often not tell which is better.
+    assert any(better.interval.high > worse.interval.low for better, worse in found)

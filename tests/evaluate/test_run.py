@@ -76,6 +76,19 @@ def test_the_exact_interval_spans_all_of_its_sets_of_seeds(evaluation: Evaluatio
     assert exact.frechet != second.frechet
 
 
+def test_differences_are_of_points_on_the_same_seeds(evaluation: Evaluation) -> None:
+    exact, _, _, nothing = evaluation.rows
+    found = evaluation.differences
+    assert {one: set(others) for one, others in found.items()} == {
+        "exact": {"exact@3", "nothing"},
+        "exact#2": set(),
+        "exact@3": {"exact", "nothing"},
+        "nothing": {"exact", "exact@3"},
+    }
+    assert found["nothing"]["exact"].estimate == pytest.approx(nothing.frechet - exact.frechet)
+    assert found["exact"]["nothing"].high == pytest.approx(-found["nothing"]["exact"].low)
+
+
 def test_pictures_are_written(evaluation: Evaluation, out: Path) -> None:
     for name in ("quality.png", "drift.png", "images.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
