@@ -69,6 +69,33 @@ def figure_lines(name: str) -> list[str]:
     return lines
 
 
+def image_lines() -> list[str]:
+    """FLOPs, Frechet distance, its difference from the exact model's on the same seeds, labels of every point."""
+    content = found("images-32-guided")
+    heads = ("point", "FLOPs", "Frechet distance", "over exact, same seeds", "labels", "precision", "recall", "drift")
+    lines = [line(*heads), line(*["---"] * len(heads))]
+    for row in content["rows"]:
+        over = content["differences"][row["policy"]].get("exact")
+        lines.append(
+            line(
+                f"`{row['policy']}`",
+                f"{row['flops_ratio']:.1%}",
+                f"{row['frechet']:.2f} ({row['frechet_low']:.2f} to {row['frechet_high']:.2f})",
+                "" if over is None else f"{over['estimate']:+.2f} ({over['low']:+.2f} to {over['high']:+.2f})",
+                f"{row['label_accuracy']:.1%}",
+                f"{row['precision']:.2f}",
+                f"{row['recall']:.2f}",
+                f"{row['drift']:.3f}",
+            )
+        )
+    return lines
+
+
+def test_the_page_has_the_figures_of_the_images() -> None:
+    assert "\n".join(image_lines()) in PAGE
+    assert all(row["images"] == 2000 for row in found("images-32-guided")["rows"])
+
+
 @pytest.mark.parametrize("files", [SETTINGS, SEEDS_8], ids=["the study", "other seeds"])
 def test_the_page_compares_as_the_results_do(files: dict[str, str]) -> None:
     assert "\n".join(ratio_lines(files)) in PAGE
