@@ -7,6 +7,8 @@ from torch import Tensor, fx
 from torch.library import Library
 from torch.nn import functional as F
 
+from .rule_operands import operands
+
 LIBRARY = Library("marche_fx", "DEF")
 LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor")
 
@@ -45,8 +47,8 @@ def use_onednn(graph: fx.Graph) -> None:
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default):
-        weight = node.args[1]
-        if isinstance(weight, fx.Node) and weight.op == "placeholder" and is_plain(weight.meta["val"]):
+        weight = operands(node)[1]
+        if weight is not None and weight.op == "placeholder" and is_plain(weight.meta["val"]):
             node.target = torch.ops.marche_fx.linear.default
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -31,17 +31,37 @@ class Program:
         """The interpreter that this must agree with, at the start of a session."""
         return oracle_of(self.plan, self.model)
 
-    def step(self, inputs: Sequence[Tensor], *active: Tensor) -> list[Any]:
-        """The step's results when the tokens ``active [B, A]`` of each stream are recomputed."""
+    def values(self, inputs: Sequence[Tensor]) -> dict[fx.Node, Any]:
+        """What the incremental part reads: the model's weights of now, constants, inputs, the prologue's outputs."""
         state: dict[str, Tensor] = dict(self.model.named_parameters(remove_duplicate=False))
         state |= dict(self.model.named_buffers(remove_duplicate=False))
         values: dict[fx.Node, Any] = {node: state[path] for node, path in self.plan.dense.weights.items()}
         values |= self.plan.dense.constants
         values |= dict(zip(self.plan.inputs, inputs, strict=True))
-        values |= dict(zip(self.split.prologue.outputs, call(self.split.prologue, values), strict=True))
+        return values | dict(zip(self.split.prologue.outputs, call(self.split.prologue, values), strict=True))
+
+    def run(
+        self,
+        incremental: Callable[..., Any],
+        values: dict[fx.Node, Any],
+        active: Sequence[Tensor],
+        caches: Sequence[Tensor],
+        queried: Sequence[Tensor] | None = None,
+    ) -> Any:
+        """Write ``caches`` by the incremental part, or by what stands for it; return the signals.
+
+        Args:
+            queried: bool ``[B, A]`` of each stream; all active tokens when omitted.
+        """
         samples = torch.arange(len(active[0]))[:, None]
-        queried = [torch.ones_like(positions, dtype=torch.bool) for positions in active]
-        call(self.split.incremental, values, [samples, *active, *queried], self.caches)
+        asked = [torch.ones_like(own, dtype=torch.bool) for own in active] if queried is None else queried
+        reads = [values[node] for node in self.split.incremental.inputs]
+        return incremental(samples, *active, *asked, *reads, *caches)
+
+    def step(self, inputs: Sequence[Tensor], *active: Tensor) -> list[Any]:
+        """The step's results when the tokens ``active [B, A]`` of each stream are recomputed."""
+        values = self.values(inputs)
+        self.run(self.split.incremental.module, values, active, self.caches)
         values |= {spec.value: cache for spec, cache in zip(self.split.caches, self.caches)}
         # A result may be a cache itself, which the next step overwrites.
         return [value.clone() if isinstance(value, Tensor) else value for value in call(self.split.epilogue, values)]
@@ -75,5 +95,5 @@ def numbered(layout: Layout, start: int, tokens: int) -> Tensor:
     return (sample * tokens + start + token).expand(layout.shape)
 
 
-def call(part: Part, values: dict[fx.Node, Any], before: Iterable[Any] = (), after: Iterable[Any] = ()) -> Any:
-    return part.module(*before, *(values[node] for node in part.inputs), *after)
+def call(part: Part, values: dict[fx.Node, Any]) -> Any:
+    return part.module(*(values[node] for node in part.inputs))

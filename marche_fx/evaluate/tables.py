@@ -22,9 +22,9 @@ def quality_table(evaluation: Evaluation) -> Table:
         "label\naccuracy",
         "precision\n",
         "recall\n",
+        "drift\n",
+        "seconds\nratio",
     ):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("drift\n", "seconds\nratio"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in evaluation.rows:
         table.add_row(

@@ -26,7 +26,7 @@ from tests.networks import (
     Transformer,
 )
 from tests.passes.test_streams import IMAGE, TEXT, WIDTH, JointAttention, sliced
-from tests.program import Program, call
+from tests.program import Program
 
 
 class SelfAttention(nn.Module):
@@ -63,13 +63,7 @@ class Hooked(Program):
 
     def measure(self, args: list[Tensor], active: list[Tensor], queried: list[Tensor] | None = None) -> list[Tensor]:
         """The signals of a step in which the tokens ``active [B, A]`` of each stream are recomputed."""
-        state = dict(self.model.named_parameters()) | dict(self.model.named_buffers())
-        values: dict[fx.Node, Any] = {node: state[path] for node, path in self.plan.dense.weights.items()}
-        values |= self.plan.dense.constants | dict(zip(self.plan.inputs, args, strict=True))
-        values |= dict(zip(self.split.prologue.outputs, call(self.split.prologue, values), strict=True))
-        samples = torch.arange(len(active[0]))[:, None]
-        asked = [torch.ones_like(own).bool() for own in active] if queried is None else queried
-        return list(call(self.split.incremental, values, [samples, *active, *asked], self.caches))
+        return list(self.run(self.split.incremental.module, self.values(args), active, self.caches, queried))
 
 
 def everything(tokens: int, samples: int = 2) -> Tensor:

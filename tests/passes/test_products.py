@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, fx
+from torch import Tensor
 from torch.nn import functional as F
 
 from marche_fx.passes import products
-from marche_fx.passes.lower import lower
+from marche_fx.passes.lower import lower, reading_written_caches
 from marche_fx.passes.products import use_onednn
 from tests.networks import Transformer
 from tests.program import Program
@@ -78,8 +78,7 @@ def test_products_with_float32_weights_are_replaced_unless_onednn_is_forbidden(
 ) -> None:
     model = Transformer(9, 8, 2, depth=1).to(dtype).eval()
     program = Program(model, "forward", [torch.randn(2, 9, 8, dtype=dtype)])
-    graph = fx.Graph()
-    graph.output(graph.graph_copy(program.split.incremental.module.graph, {}))
+    graph = reading_written_caches(program.split.incremental.module.graph)
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", enabled)
     use_onednn(graph)
     expected = torch.ops.marche_fx.linear if enabled and dtype is torch.float32 else aten.linear
@@ -93,15 +92,12 @@ def test_a_compiled_step_that_was_cast_still_computes() -> None:
     program = Program(model, "forward", [torch.randn(2, 9, 8)])
     compiled = lower(program.split, compile=True)
     active = torch.stack([torch.randperm(9)[:4] for _ in range(2)])
-    state = dict(model.named_parameters())
     x = torch.randn(2, 9, 8)
     for dtype in (torch.float32, torch.float64):
-        weights = {node: state[path].to(dtype) for node, path in program.plan.dense.weights.items()}
-        values = weights | dict(zip(program.plan.inputs, [x.to(dtype)], strict=True))
-        reads = [values[node] for node in program.split.incremental.inputs]
+        model.to(dtype)
         caches = [[torch.zeros_like(cache, dtype=dtype) for cache in program.caches] for _ in range(2)]
         for run, own in ((compiled, caches[0]), (program.split.incremental.module, caches[1])):
-            run(torch.arange(2)[:, None], active, torch.ones_like(active).bool(), *reads, *own)
+            program.run(run, program.values([x.to(dtype)]), [active], own)
         for a, b in zip(*caches, strict=True):
             assert torch.allclose(a, b, atol=1e-5)
 
