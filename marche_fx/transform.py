@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from .errors import ArgumentError, UnsupportedModelError
+from .head import with_fast_products
 from .lazy import resolved
 from .monitor import Monitor
 from .refresh import RefreshPolicy, SelectiveRefresh, preset
@@ -27,7 +28,8 @@ ATTRIBUTE = "_marche_fx"
 
 KNOWN_STEPS = ("forward_mae_encoder", "forward_mae_decoder")
 KNOWN_LOOPS = ("sample_tokens",)
-"""Method names of MAR and its descendants; any other model's step is ``forward``."""
+KNOWN_HEADS = ("diffloss",)
+"""Names of MAR and its descendants; any other model's step is ``forward``."""
 
 
 WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
@@ -38,11 +40,11 @@ class Optimization:
     """What was done to one model: its steps, and the last session that ended, for `report`."""
 
     def __init__(
-        self, model: nn.Module, steps: dict[str, OptimizedStep], loops: Sequence[str], settings: Settings
+        self, model: nn.Module, steps: dict[str, OptimizedStep], others: Sequence[str], settings: Settings
     ) -> None:
         self.model = model
         self.steps = steps
-        self.replaced = (*steps, *loops)
+        self.replaced = (*steps, *others)
         self.settings = settings
         self.last_session: Session | None = None
         self.optimized: weakref.ref[nn.Module] | None = None
@@ -53,7 +55,7 @@ class Optimization:
         if optimized is not None:
             attributes = {**vars(optimized)}
             for name in (ATTRIBUTE, *self.replaced):
-                del attributes[name]
+                attributes.pop(name, None)
             vars(view).update(attributes)
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
@@ -75,6 +77,7 @@ def transform(
     refresh: RefreshPolicy | str | Mapping[str, RefreshPolicy] | None = None,
     step: str | Sequence[str] | None = None,
     loop: str | Sequence[str] | None = None,
+    head: str | Sequence[str] | None = None,
     query: Query | None = None,
     compile: bool = True,
     verify: bool = True,
@@ -101,16 +104,20 @@ def transform(
             omitted, or ``forward_mae_encoder`` and ``forward_mae_decoder`` where the model has them.
         loop: methods that run a whole decoding; each call is a session. ``sample_tokens`` where the model has the two
             methods above, otherwise none: use `decoding`.
+        head: children of the model that the loop calls between steps, such as a diffusion head. They compute what they
+            did, for every row that they are given, with faster products where ``compile`` allows. ``diffloss`` where
+            the model has it and the two methods above, otherwise none.
         query: called with the arguments of the last step method, returns the tokens whose outputs will be read, bool
             ``[B, N]``. When omitted, a step waits until its result is read and computes the rows read.
-        compile: lower the rewritten step with `torch.compile`. On the CPU oneDNN then multiplies by float32 weights.
+        compile: lower the rewritten step with `torch.compile`. On the CPU oneDNN then multiplies by float32 weights,
+            in the head too.
         verify: at the first call of each kind run the original too, and raise where the two differ.
         strict: refuse models with operators that would run on all tokens.
         monitor: compare cached rows with exact ones now and then, as `Monitor` says, and recompute all tokens when they
             are off; True for its defaults. The report counts what it found.
 
     Raises:
-        ArgumentError: an argument has the wrong type, or the model has no such method.
+        ArgumentError: an argument has the wrong type, or the model has no such method or child.
         UnsupportedModelError: the model is wrapped for several devices.
 
     At the first call of a step, `UnsupportedModelError`, `CaptureError` or `EquivalenceError` may be raised.
@@ -128,6 +135,7 @@ def transform(
     is_mar = all(callable(getattr(model, name, None)) for name in KNOWN_STEPS)
     steps = method_names(model, step, default=KNOWN_STEPS if is_mar else ("forward",), argument="step")
     loops = method_names(model, loop, default=KNOWN_LOOPS if is_mar and step is None else (), argument="loop")
+    heads = head_names(model, head, default=KNOWN_HEADS if is_mar and step is None else ())
 
     settings = Settings(policies_of(refresh, steps), query, compile, verify, strict, watching)
     last = len(steps) - 1
@@ -137,7 +145,7 @@ def transform(
         name: OptimizedStep(view, name, order, is_last=order == last, settings=settings)
         for order, name in enumerate(steps)
     }
-    optimization = Optimization(model, replaced, loops, settings)
+    optimization = Optimization(model, replaced, (*loops, *heads), settings)
     optimized = copy.copy(model)
     optimization.optimized = weakref.ref(optimized)
     optimized.__dict__[ATTRIBUTE] = optimization
@@ -146,6 +154,9 @@ def transform(
         optimized.__dict__[name] = optimized_step
     for name in loops:
         optimized.__dict__[name] = in_session(optimized, name, optimization)
+    for name in heads if compile else ():
+        # Found before the child of this name, which stays among the modules that the two models share.
+        optimized.__dict__[name] = with_fast_products(getattr(model, name))
     return optimized
 
 
@@ -198,6 +209,20 @@ def method_names(
             raise ArgumentError(
                 f"{type(model).__name__} has no method {name!r} to be a {argument}; its own methods are "
                 f"{', '.join(methods) or 'none'}"
+            )
+    return found
+
+
+def head_names(model: nn.Module, names: str | Sequence[str] | None, *, default: Sequence[str]) -> tuple[str, ...]:
+    children = dict(model.named_children())
+    if names is None:
+        return tuple(name for name in default if name in children)
+    found = (names,) if isinstance(names, str) else tuple(names)
+    for name in found:
+        if name not in children:
+            raise ArgumentError(
+                f"{type(model).__name__} has no child {name!r} to be a head; its children are "
+                f"{', '.join(children) or 'none'}"
             )
     return found
 

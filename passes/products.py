@@ -44,12 +44,17 @@ def use_onednn(graph: fx.Graph) -> None:
     Before:  y = aten.linear(x, weight, bias)
     After:   y = marche_fx.linear(x, weight, bias)
     """
-    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+    if not has_onednn():
         return
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default):
         weight = operands(node)[1]
         if weight is not None and weight.op == "placeholder" and is_plain(weight.meta["val"]):
             node.target = torch.ops.marche_fx.linear.default
+
+
+def has_onednn() -> bool:
+    """Whether oneDNN is there and not forbidden."""
+    return torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
 
 
 def is_plain(x: Tensor) -> bool:

@@ -111,14 +111,14 @@ def bench_workload(
             task = bar.add_task(f"repeat {repeat + 1} of {settings.repeats}", total=1.0)
             repeats.append(generate_side_by_side(entrants, repeat, partial(advance, bar, task)))
             say(console, f"done: repeat {repeat + 1} of {settings.repeats}")
-    by_steps = dict(zip(heads, zip(*(own[len(candidates) :] for own in repeats))))
+    of_heads = dict(zip(heads, zip(*(own[len(candidates) :] for own in repeats))))
     return rows_of(
         [
             Outcome(
                 candidate,
                 warmed_up[candidate],
                 tuple(own[number] for own in repeats),
-                by_steps.get(candidate.count, ()),
+                of_heads.get(head_of(candidate), ()),
             )
             for number, candidate in enumerate(candidates)
         ]
@@ -156,16 +156,26 @@ def transformer_entrants(candidates: Sequence[Candidate], clock: Clock, settings
     ]
 
 
-def head_entrants(candidates: Sequence[Candidate], clock: Clock, settings: Settings) -> dict[int, Entrant]:
-    """The head in each number of decoding steps that a candidate has; none where it is unknown or not asked for."""
-    found: dict[int, Entrant] = {}
+HeadKind = tuple[bool, int]
+"""Whether a head is a transformed one, and the number of decoding steps between which it runs."""
+
+
+def head_entrants(candidates: Sequence[Candidate], clock: Clock, settings: Settings) -> dict[HeadKind, Entrant]:
+    """Heads of the candidates in their numbers of decoding steps, each once; none where unknown or not asked for."""
+    found: dict[HeadKind, Entrant] = {}
     for candidate in candidates:
-        workload, count = candidate.workload, candidate.count
-        if settings.head and workload.head is not None and count not in found:
+        head, count, kind = candidate.workload.head, candidate.count, head_of(candidate)
+        if settings.head and head is not None and kind not in found:
             timed = spread(count, 1 if settings.all_steps else settings.every)
-            begin = partial(HeadTurn, workload.head, workload, clock, settings.seed)
-            found[count] = Entrant(count, timed, begin, spread(count, settings.every))
+            begin = partial(HeadTurn, head.of(candidate.model), candidate.workload, clock, settings.seed)
+            found[kind] = Entrant(count, timed, begin, spread(count, settings.every))
     return found
+
+
+def head_of(candidate: Candidate) -> HeadKind:
+    """Equal for candidates whose heads take the same time."""
+    variant = candidate.variant
+    return variant.compile and not variant.is_original, candidate.count
 
 
 def progress(console: Console) -> Progress:

@@ -122,7 +122,7 @@ class TransformerTurn:
 
 
 class HeadTurn:
-    """The diffusion head's part of a generation, the same for every variant of its number of decoding steps."""
+    """The diffusion head's part of a generation, the same for all variants that share a head and a number of steps."""
 
     compilations = 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -53,6 +53,11 @@ class Head:
 
     model: MAR
     cfg: float
+
+    def of(self, other: nn.Module) -> Head:
+        """The head of what was made of the model."""
+        assert isinstance(other, MAR)
+        return replace(self, model=other)
 
     def vectors(self, rows: int, generator: torch.Generator) -> Tensor:
         """Random stand-ins for the decoder's vectors: ``[rows, D]``."""

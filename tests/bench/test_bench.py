@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from marche_fx.bench import Bench, Row, Settings, bench, bench_tables, parse_variants, save_bench, user_workload
+from marche_fx.bench.candidates import make_candidates
+from marche_fx.bench.clock import clock_for
 from marche_fx.bench.rows import Ratio
+from marche_fx.bench.run import head_entrants, head_of
+from marche_fx.bench.workload import mar_workload
 from marche_fx.errors import ArgumentError, UnsupportedModelError
 from tests.evaluate.tiny import silent, tiny_garments, written
 
@@ -51,6 +55,18 @@ def test_parts_add_up(found: Bench) -> None:
 def test_the_head_is_shared_but_for_other_numbers_of_steps(found: Bench) -> None:
     assert row(found, "eager", "head").seconds == row(found, "recap-eager", "head").seconds
     assert row(found, "eager", "head").seconds != row(found, "fewer:3", "head").seconds
+
+
+def test_a_compiled_model_has_a_head_of_its_own() -> None:
+    workload = mar_workload(tiny_garments(), 1, 1.0, 3)
+    settings = Settings(steps=3)
+    candidates = make_candidates(
+        workload, parse_variants(["eager", "compiled", "ours", "ours:0.1-eager"], [0.1, 1.0]), settings
+    )
+    heads = [head_of(candidate) for candidate in candidates]
+    assert heads[0] == heads[1] == heads[4]
+    assert heads[2] == heads[3] != heads[0]
+    assert list(head_entrants(candidates, clock_for(workload.device), settings)) == [heads[0], heads[2]]
 
 
 def test_ratios_are_over_the_original_of_the_same_repeat(found: Bench) -> None:

@@ -1,0 +1,50 @@
+"""A model's head, what its loop runs between steps: the same computation with faster products."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from .passes.products import has_onednn
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` whose products with float32 weights on the CPU run in oneDNN."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Gradients, and compilers, which choose a product themselves, get the operator that they know.
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return super().forward(x)
+        found: Tensor = torch.ops.marche_fx.linear(x, self.weight, self.bias)
+        return found
+
+
+def with_fast_products(head: nn.Module) -> nn.Module:
+    """``head`` in evaluation mode, with `Linear` for its linears; itself where there are none or oneDNN is forbidden.
+
+    The copy shares parameters, buffers and hooks, so what becomes of them later counts in both.
+    """
+    return copied(head, {}).eval() if has_onednn() and has_linears(head) else head
+
+
+def copied(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
+    """A shallow copy of ``module`` and of those of its children that hold linears, each made once."""
+    if module not in known and has_linears(module):
+        own = known[module] = copy.copy(module)
+        if is_linear(own):
+            own.__class__ = Linear
+        own._modules = {
+            name: child if child is None else copied(child, known) for name, child in module._modules.items()
+        }
+    return known.get(module, module)
+
+
+def has_linears(module: nn.Module) -> bool:
+    return any(is_linear(own) for own in module.modules())
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether it is `nn.Linear` itself: a subclass may compute something else."""
+    return type(module) is nn.Linear
