@@ -22,6 +22,7 @@ from .passes.cost import Cost, step_cost
 from .passes.flops import node_flops
 from .passes.plan import Plan, make_plan
 from .passes.split import Split, split
+from .prediction import Prediction, rates_for
 from .session import Session
 from .site_report import (
     FullOperator,
@@ -57,6 +58,7 @@ class StepReport:
             that were taken to mix everything.
         fixed_flops: of what runs on all tokens before, inside and after the region.
         cache_bytes: what the caches of a session take, by role.
+        speedups: predicted, over the original run eagerly, by the share of active tokens; empty where not asked for.
     """
 
     name: str
@@ -73,6 +75,7 @@ class StepReport:
     fixed_flops: dict[str, float]
     cache_bytes: dict[str, int]
     cost: Cost
+    speedups: dict[float, float] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -103,6 +106,12 @@ class StepReport:
     def shares(self) -> list[float]:
         return sorted({*SHARES, self.fraction})
 
+    def with_speedups(self, prediction: Prediction) -> StepReport:
+        """The same with what a step gains by these shares of active tokens."""
+        original = prediction.original()
+        found = {share: original / prediction.incremental(active_tokens(self.streams, share)) for share in self.shares}
+        return dataclasses.replace(self, speedups=found)
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         drops = ", drops masked tokens" if self.drops_tokens else ""
         yield Text(
@@ -130,6 +139,9 @@ class StepReport:
         yield Text(f"FLOPs that no choice of tokens saves: {', '.join(fixed)} the region")
         savings = ", ".join(f"{self.saving(share):.1f}x at {share:.0%}" for share in self.shares)
         yield Text(f"fewer FLOPs by the share of active tokens: {savings}")
+        if self.speedups:
+            speedups = ", ".join(f"{speedup:.1f}x at {share:.0%}" for share, speedup in self.speedups.items())
+            yield Text(f"predicted speed-up over the original run eagerly, by rates measured here: {speedups}")
 
 
 @dataclass(frozen=True)
@@ -293,12 +305,21 @@ def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
     )
 
 
-def explain(model: nn.Module, *args: Any, step: str | None = None, fraction: float = 0.1, **kwargs: Any) -> Report:
-    """What `transform` would make of ``model.step(*args, **kwargs)``; runs nothing and changes nothing.
+def explain(
+    model: nn.Module,
+    *args: Any,
+    step: str | None = None,
+    fraction: float = 0.1,
+    speed: bool = False,
+    **kwargs: Any,
+) -> Report:
+    """What `transform` would make of ``model.step(*args, **kwargs)``; runs nothing of it and changes nothing.
 
     Args:
         step: the method's name, ``"forward"`` when omitted.
         fraction: the share of tokens to take as active where rows and FLOPs of a partial step are told.
+        speed: predict how much faster a compiled step is, from the rates of products and attention on this machine,
+            which are measured for a few seconds the first time. What the loop does between steps is not counted.
 
     Raises:
         ArgumentError: ``fraction`` is not between 0 and 1, or the model has no such method.
@@ -308,7 +329,10 @@ def explain(model: nn.Module, *args: Any, step: str | None = None, fraction: flo
     (name,) = method_names(model, step, default=("forward",), argument="step")
     plan = make_plan(model, name, args, kwargs)
     rewritten = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites)
-    return Report(type(model).__name__, (step_report(plan, rewritten, fraction),), graphs=((name, rewritten),))
+    found = step_report(plan, rewritten, fraction)
+    if speed:
+        found = found.with_speedups(Prediction(plan, rates_for(plan)))
+    return Report(type(model).__name__, (found,), graphs=((name, rewritten),))
 
 
 def check_fraction(fraction: float) -> None:

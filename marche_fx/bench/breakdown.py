@@ -12,13 +12,13 @@ from typing import Any
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from ..clock import Clock
 from ..errors import ArgumentError
 from ..passes.rules import operands, shape_of
 from ..runtime import Program, StepState
 from ..session import TokenHistory
 from ..transform import optimization_of
 from .candidates import Candidate
-from .clock import Clock
 from .turn import TransformerTurn
 from .warm_up import run_untimed, without_warm_up
 

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from ..clock import clock_for
 from ..errors import ArgumentError
 from ..evaluate.run import wide_console
 from ..models import MAR
 from ..stored import write_json
 from .breakdown import Breakdown, break_down
 from .candidates import make_candidates
-from .clock import clock_for
 from .compiler import compiling
 from .machine import machine
 from .memory import refuse_what_does_not_fit

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ..prediction import prediction_of
 from ..session import StepRecord
 from ..transform import optimization_of
 from .candidates import Candidate
@@ -51,6 +52,8 @@ class Row:
         peak_bytes: memory at most in use in a few steps, over that before; None where that cannot be known.
         cache_bytes: of that, the caches of a session; None for the original.
         flops_ratio, rows_ratio: of what the step methods computed over the original's; None where that is not known.
+        predicted_speedup: over the original run eagerly, as `Prediction` has it from this machine's rates; None for the
+            original.
     """
 
     workload: str
@@ -76,6 +79,7 @@ class Row:
     cache_bytes: int | None
     flops_ratio: float | None
     rows_ratio: float | None
+    predicted_speedup: float | None
 
     @property
     def label(self) -> str:
@@ -174,6 +178,9 @@ def outcome_rows(
     candidate, warmed_up, turn = outcome.candidate, outcome.warmed_up, outcome.turn
     workload, variant = candidate.workload, candidate.variant
     shares, estimated = shares_of(outcome, outcomes), outcome.estimated
+    predicted = (
+        {} if variant.is_original else predicted_speedups(turn.records, workload.parts, compiled=variant.compile)
+    )
     for part, seconds in outcome.seconds.items():
         vs_eager = None if eager is None else Ratio.of(eager[part], seconds)
         vs_compiled = None if compiled is None else Ratio.of(compiled[part], seconds)
@@ -198,6 +205,7 @@ def outcome_rows(
             cache_bytes=turn.cache_bytes,
             flops_ratio=flops,
             rows_ratio=rows,
+            predicted_speedup=predicted.get(part),
         )
 
 
@@ -224,14 +232,31 @@ def shares_of(outcome: Outcome, outcomes: Sequence[Outcome]) -> dict[str, Share]
 
 def shares_of_records(records: Sequence[StepRecord], parts: Mapping[str, str]) -> dict[str, Share]:
     """Of what a session computed."""
-    by_part = {part: [own for own in records if parts[own.name] == part] for part in parts.values()}
     return {
         part: (
             sum(record.flops for record in own) / sum(record.original_flops for record in own),
             sum(record.rows for record in own) / sum(record.original_rows for record in own),
         )
-        for part, own in {**by_part, TRANSFORMER: list(records)}.items()
-        if own
+        for part, own in by_part(records, parts).items()
+    }
+
+
+def by_part(records: Sequence[StepRecord], parts: Mapping[str, str]) -> dict[str, list[StepRecord]]:
+    """Those of each part that has any, and of all."""
+    found: dict[str, list[StepRecord]] = {}
+    for record in records:
+        for part in (parts[record.name], TRANSFORMER):
+            found.setdefault(part, []).append(record)
+    return found
+
+
+def predicted_speedups(records: Sequence[StepRecord], parts: Mapping[str, str], *, compiled: bool) -> dict[str, float]:
+    """Of what a session computed, over the original run eagerly."""
+    known = {program: prediction_of(program, compiled=compiled) for program in {own.program for own in records}}
+    return {
+        part: sum(known[record.program].original(record.visible) for record in own)
+        / sum(known[record.program].incremental(record.counts) for record in own)
+        for part, own in by_part(records, parts).items()
     }
 
 

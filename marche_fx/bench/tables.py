@@ -59,12 +59,14 @@ def time_table(rows: Sequence[Row]) -> Table:
 def work_table(rows: Sequence[Row]) -> Table:
     """A row for each variant: what its transformer computes, and what it took to compile and to hold."""
     table = plain_table("variant")
-    for heading in ("FLOPs\nratio", "rows\nratio", "graphs\n", "compile\nseconds", "peak\nmemory", "caches\n"):
+    headings = ("FLOPs\nratio", "rows\nratio", "x eager\npredicted")
+    for heading in (*headings, "graphs\n", "compile\nseconds", "peak\nmemory", "caches\n"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         sizes = ["" if size is None else memory(size) for size in (row.peak_bytes, row.cache_bytes)]
         seconds = f"{row.compile_seconds:.1f}"
-        table.add_row(row.label, share(row.flops_ratio), share(row.rows_ratio), graphs(row), seconds, *sizes)
+        work = share(row.flops_ratio), share(row.rows_ratio), times(row.predicted_speedup)
+        table.add_row(row.label, *work, graphs(row), seconds, *sizes)
     return table
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ..clock import Clock
 from ..passes.arguments import opened
 from ..refresh import RefreshPolicy
 from ..replay import Call, keep
 from ..session import Session, StepRecord, current_session
 from ..transform import decoding, optimization_of
 from .candidates import Candidate
-from .clock import Clock
 from .compiler import graphs_compiled
 from .workload import Head, Workload, rows_of
 

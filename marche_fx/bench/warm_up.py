@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..clock import Clock
 from ..refresh import RefreshPolicy
 from .candidates import Candidate, PolicyByStep
-from .clock import Clock
 from .compiler import graphs_compiled
 from .resident import measured_peak
 from .turn import TransformerTurn

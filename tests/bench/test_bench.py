@@ -10,10 +10,10 @@ import pytest
 
 from marche_fx.bench import Bench, Row, Settings, bench, bench_tables, parse_variants, save_bench, user_workload
 from marche_fx.bench.candidates import make_candidates
-from marche_fx.bench.clock import clock_for
 from marche_fx.bench.rows import Ratio
 from marche_fx.bench.run import head_entrants, head_of
 from marche_fx.bench.workload import mar_workload
+from marche_fx.clock import clock_for
 from marche_fx.errors import ArgumentError, UnsupportedModelError
 from tests.evaluate.tiny import silent, tiny_garments, written
 
@@ -55,6 +55,13 @@ def test_parts_add_up(found: Bench) -> None:
 def test_the_head_is_shared_but_for_other_numbers_of_steps(found: Bench) -> None:
     assert row(found, "eager", "head").seconds == row(found, "recap-eager", "head").seconds
     assert row(found, "eager", "head").seconds != row(found, "fewer:3", "head").seconds
+
+
+def test_a_speedup_is_predicted_of_what_is_not_the_original(found: Bench) -> None:
+    for own in found.rows:
+        is_predicted = own.part in ("encoder", "decoder", "transformer") and own.variant not in ("eager", "fewer:3")
+        assert (own.predicted_speedup is not None) == is_predicted
+        assert own.predicted_speedup is None or own.predicted_speedup > 0
 
 
 def test_a_compiled_model_has_a_head_of_its_own() -> None:

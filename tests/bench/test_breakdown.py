@@ -11,8 +11,8 @@ import torch
 from marche_fx.bench import Settings, break_down, mar_workload, parse_variants
 from marche_fx.bench.breakdown import ATTENTION, CACHE, CHOICE, EPILOGUE, GATHER, MLP, PROJECTIONS, PROLOGUE, RANGES
 from marche_fx.bench.candidates import Candidate, make_candidates
-from marche_fx.bench.clock import ProcessorClock
 from marche_fx.bench.tables import breakdown_table
+from marche_fx.clock import ProcessorClock
 from marche_fx.errors import ArgumentError
 from tests.evaluate.tiny import silent, tiny_garments, written
 

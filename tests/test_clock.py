@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from marche_fx.bench.clock import CudaClock, ProcessorClock, clock_for
+from marche_fx.clock import CudaClock, ProcessorClock, clock_for
 from marche_fx.errors import ArgumentError
 from tests.bench.streams import Stream
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..errors import ArgumentError
+from .errors import ArgumentError
 
 
 class Clock(Protocol):

@@ -1,0 +1,97 @@
+"""What a step takes is predicted from the rates of a machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import marche_fx
+from marche_fx import SelectiveRefresh
+from marche_fx.passes.flops import node_flops
+from marche_fx.passes.plan import Plan, make_plan
+from marche_fx.prediction import COLD, LAYER, OBSERVED, STEP, Prediction
+from marche_fx.rates import Curve, Rates, Surface, rates
+from tests.networks import Transformer
+
+X = torch.randn(2, 30, 16)
+
+
+def flat(rate: float) -> Curve:
+    return Curve((1, 1024), (rate, rate))
+
+
+def machine(product: float = 1e9, onednn: float = 2e9, attention: float = 1e9, call: float = 0.0) -> Rates:
+    """One whose rates do not depend on the number of rows, and where nothing but products takes time."""
+    surfaces = [Surface((8, 1024), (flat(own), flat(own))) for own in (product, onednn)]
+    return Rates(surfaces[0], surfaces[1], flat(attention), moved=1e30, mapped=1e30, call=call)
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return make_plan(Transformer(30, 16, 2).eval(), "forward", (X,))
+
+
+def flops_of(plan: Plan) -> tuple[float, float]:
+    """Of products with weights, and of attention: in each of two blocks 30 keys of 16 channels for every row, twice."""
+    attention = 2 * 60 * 30 * 2 * 2 * 16.0
+    return sum(node_flops(node) for node in plan.graph.nodes) - attention, attention
+
+
+def test_time_is_work_over_rate(plan: Plan) -> None:
+    products, attention = flops_of(plan)
+    found = Prediction(plan, machine(1e9, 4e9, 0.5e9), observed=0)
+    assert found.original() == pytest.approx(products / 1e9 + attention / 0.5e9)
+    assert found.incremental([30]) == pytest.approx(products / 4e9 + attention / 0.5e9)
+    # Rows of a third of the tokens, which attend to all.
+    assert found.incremental([10]) == pytest.approx(found.incremental([30]) / 3)
+    # The original that drops tokens has fewer keys too.
+    assert found.original(visible=15) == pytest.approx(products / 1e9 / 2 + attention / 0.5e9 / 4)
+    uncompiled = Prediction(plan, machine(1e9, 4e9, 0.5e9), compiled=False, observed=0)
+    assert uncompiled.incremental([30]) == pytest.approx(uncompiled.original())
+
+
+def test_calls_and_observed_sites_take_time(plan: Plan) -> None:
+    _, attention = flops_of(plan)
+    slow = machine(product=1e30, onednn=1e30, attention=1e30, call=1e-3)
+    compiled = Prediction(plan, slow, observed=0).incremental([10])
+    # Two attentions are called, and two layers.
+    assert compiled == pytest.approx(COLD * 1e-3 * (STEP + 2 * LAYER + 2))
+    eager = Prediction(plan, slow, compiled=False, observed=0)
+    assert eager.original() > COLD * 1e-3 * 15, "norms, sums and views are called"
+    assert eager.incremental([10]) == pytest.approx(eager.original() + COLD * 1e-3 * STEP)
+    seen = [Prediction(plan, machine(onednn=1e30), observed=own).incremental([30]) for own in (0, 1, 2, 9)]
+    assert seen == pytest.approx([attention / 1e9 * share for share in (1, 1.25, 1.5, 1.5)])
+    assert SelectiveRefresh().sites == OBSERVED
+
+
+@given(
+    rates=st.lists(st.floats(1e6, 1e12), min_size=3, max_size=3),
+    rows=st.floats(0.1, 5000),
+    width=st.floats(1, 1e5),
+)
+def test_a_rate_lies_between_those_measured(rates: list[float], rows: float, width: float) -> None:
+    curve = Curve((1, 10, 100), tuple(rates))
+    assert [curve.at(own) for own in (1, 10, 100)] == pytest.approx(rates)
+    assert curve.at(10**0.5) == pytest.approx((rates[0] * rates[1]) ** 0.5)
+    assert min(rates) * 0.999 <= curve.at(rows) <= max(rates) * 1.001
+    surface = Surface((10, 1000), (curve, replace(curve, rates=tuple(rates[::-1]))))
+    assert surface.at(1, 100) == pytest.approx((rates[0] * rates[2]) ** 0.5)
+    assert min(rates) * 0.999 <= surface.at(rows, width) <= max(rates) * 1.001
+
+
+def test_rates_are_measured_once_and_explain_uses_them() -> None:
+    found = rates(torch.device("cpu"), torch.float32)
+    assert rates(torch.device("cpu"), torch.float32) is found
+    curves = [*found.products.curves, *found.onednn.curves, found.attention]
+    assert all(rate > 0 for curve in curves for rate in curve.rates)
+    assert min(found.moved, found.mapped, found.call) > 0
+    model = Transformer(30, 16, 2).eval()
+    assert marche_fx.explain(model, X).steps[0].speedups == {}
+    report = marche_fx.explain(model, X, speed=True, fraction=0.2)
+    assert list(report.steps[0].speedups) == [0.05, 0.1, 0.2, 0.25, 0.5, 1.0]
+    assert "predicted speed-up over the original run eagerly" in str(report)
+    assert set(report.to_dict()["steps"][0]["speedups"]) == {"0.05", "0.1", "0.2", "0.25", "0.5", "1.0"}
