@@ -41,6 +41,7 @@ from .refresh import (
     save_policy,
 )
 from .report import Report, explain, report
+from .saved import load, save
 from .transform import decoding, transform
 from .tuning import Tuned, tune
 
@@ -84,9 +85,11 @@ __all__ = [
     "check_rule",
     "decoding",
     "explain",
+    "load",
     "load_policy",
     "register_rule",
     "report",
+    "save",
     "save_policy",
     "transform",
     "tune",

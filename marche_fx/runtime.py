@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from .changes import LastInputs
 from .choice import ActiveStreams, choose_streams
 from .measure import compares_rows, inserter
+from .passes.capture import Capture
 from .passes.cost import step_cost
 from .passes.flops import hint
 from .passes.hooks import emit
@@ -105,8 +106,7 @@ class Program:
         return self.current_weight_kinds() == self.weight_kinds and self.plan.dense.accepts(args, kwargs)
 
     def current_weight_kinds(self) -> list[Any]:
-        weights = self.current_weights().values()
-        return [None if weight is None else (weight.shape, weight.dtype, weight.device) for weight in weights]
+        return [weight_kind(weight) for weight in self.current_weights().values()]
 
     def current_weights(self) -> Values:
         return {node: table[name] for node, (table, name) in self.weights.items()}
@@ -154,6 +154,19 @@ def owner(model: nn.Module, path: str) -> tuple[dict[str, Any], str]:
     parent, _, name = path.rpartition(".")
     module = model.get_submodule(parent)
     return (module._parameters if name in module._parameters else module._buffers), name
+
+
+def fits_weights(capture: Capture, model: nn.Module) -> bool:
+    """Whether the weights of a model are of the kinds that a captured step was made for."""
+    for node, path in capture.weights.items():
+        table, name = owner(model, path)
+        if weight_kind(table[name]) != weight_kind(node.meta["val"]):
+            return False
+    return True
+
+
+def weight_kind(weight: Tensor | None) -> Any:
+    return None if weight is None else (weight.shape, weight.dtype, weight.device)
 
 
 def find_row_outputs(plan: Plan) -> list[RowOutput | None]:

@@ -21,11 +21,12 @@ from .errors import ArgumentError, UnsupportedModelError
 from .lazy import LateTensor, resolved
 from .monitor import Monitor, drift_of_cached
 from .passes.arguments import closed, opened
-from .passes.plan import Plan, make_plan
+from .passes.capture import Capture
+from .passes.plan import Plan, make_plan, plan_of
 from .passes.source import describe
 from .passes.structure import changed_attributes, structure
 from .refresh import InputDrift, Refresh, RefreshPolicy
-from .runtime import Program, StepState, Values
+from .runtime import Program, StepState, Values, fits_weights
 from .session import Session, StepRecord, current_session, open_session, reasons_of
 from .verify import check_equal
 
@@ -74,6 +75,8 @@ class OptimizedStep:
         self.settings = settings
         self.owner: Any = None
         self.programs: list[Program] = []
+        self.stored: list[Capture] = []
+        """Captures of another process, see `save`."""
         self.structure = structure(model)
         self.forms: dict[tuple[str, ...], Form] = {}
         """For each set of arguments by name, how they were first passed."""
@@ -157,7 +160,7 @@ class OptimizedStep:
         now = structure(self.model)
         if changed_attributes(self.structure, now):
             self.structure = now
-            self.programs = []
+            self.programs, self.stored = [], []
 
     def program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         """The rewritten step for arguments of this kind, captured if it is the first time."""
@@ -165,7 +168,7 @@ class OptimizedStep:
             for program in self.programs:
                 if program.accepts(args, kwargs):
                     return program
-            plan = make_plan(self.model, self.name, args, kwargs, exact_sites=self.policy.exact_sites)
+            plan = self.plan(args, kwargs)
             # A capture may have the model make a table for a new length.
             self.drop_outdated()
             if self.settings.strict and plan.in_full:
@@ -179,6 +182,14 @@ class OptimizedStep:
                     "values). Each costs a capture; pad inputs to few shapes, and pass numbers that change as tensors."
                 )
             return program
+
+    def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
+        """What to do with a step for arguments of this kind; captured unless another process did that."""
+        exact_sites = self.policy.exact_sites
+        for stored in self.stored:
+            if stored.accepts(args, kwargs) and fits_weights(stored, self.model):
+                return plan_of(stored, exact_sites=exact_sites)
+        return make_plan(self.model, self.name, args, kwargs, exact_sites=exact_sites)
 
     def queried(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
         """What the user's query says of these arguments, bool ``[B, N]``."""

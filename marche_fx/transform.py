@@ -58,10 +58,17 @@ class Optimization:
                 attributes.pop(name, None)
             vars(view).update(attributes)
 
+    def current(self) -> nn.Module:
+        """The original with the attributes that the transformed model has by now."""
+        view = next(iter(self.steps.values())).model
+        self.update(view)
+        return view
+
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise ArgumentError(
             "a transformed model holds captured graphs, which cannot be copied or saved. Copy the original and "
-            "transform the copy; save the weights, as in torch.save(model.state_dict(), path)."
+            "transform the copy; save the weights, as in torch.save(model.state_dict(), path), and the graphs by "
+            "marche_fx.save."
         )
 
     @contextmanager

@@ -84,7 +84,11 @@ def make_plan(
         CaptureError: the step cannot be captured.
         UnsupportedModelError: no attention over a token axis was found, or the step has state.
     """
-    original = capture(model, step, args, kwargs)
+    return plan_of(capture(model, step, args, kwargs), exact_sites=exact_sites)
+
+
+def plan_of(original: Capture, *, exact_sites: int = 0) -> Plan:
+    """The plan of a captured step; see `make_plan`."""
     packed = pack(original)
     graph = packed.capture.graph_module.graph
     sites = find_attention_sites(graph)
