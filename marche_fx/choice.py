@@ -29,11 +29,14 @@ class Active:
         positions: ``[B, A]`` int64, ascending in each sample.
         complete: every token that the step does not drop is among them.
         visible: how many tokens of a sample the step does not drop, at most.
+        queried: so many of them are enough to hold every token of a sample whose attention is observed; all of them
+            where a sample has none.
     """
 
     positions: Tensor
     complete: bool
     visible: int
+    queried: int
 
     @property
     def count(self) -> int:
@@ -67,11 +70,16 @@ class ActiveStreams:
 
 
 def choose_streams(
-    must: Tensor, visible: Tensor | None, refresh: Refresh, lengths: Sequence[int], measured: Sequence[Tensor] = ()
+    must: Tensor,
+    visible: Tensor | None,
+    refresh: Refresh,
+    lengths: Sequence[int],
+    measured: Sequence[Tensor] = (),
+    queried: Tensor | None = None,
 ) -> ActiveStreams:
     """Every token of ``must``, then those of the highest priority, equally many in every sample; stream by stream.
 
-    Waits once for the device, and not at all where all tokens run and none is dropped.
+    Waits once for the device, and not at all where all tokens run, none is dropped, and nobody observes attention.
 
     Args:
         must: bool ``[B, N]``, changed and queried tokens, over the tokens of all streams.
@@ -79,6 +87,7 @@ def choose_streams(
             too few of them.
         lengths: how many tokens each stream has; each gets its share of the refresh set.
         measured: numbers on the device to bring to the host along with the counts.
+        queried: bool ``[B, N]``, those of ``must`` whose attention will be observed; None where nobody does.
 
     Raises:
         PolicyError: a policy's priority holds NaN.
@@ -89,7 +98,8 @@ def choose_streams(
         own = slice(start, start + length)
         priority = None if refresh.priority is None else refresh.priority[:, own]
         share = Refresh(min(round(refresh.count * length / total), length), priority)
-        wanted.append(Wanted.of(must[:, own], None if visible is None else visible[:, own], share))
+        seen, asked = (None if tokens is None else tokens[:, own] for tokens in (visible, queried))
+        wanted.append(Wanted.of(must[:, own], seen, share, asked))
     scalars = [scalar for own in wanted for scalar in own.counts]
     host: list[float] = []
     if scalars:
@@ -112,16 +122,17 @@ class Wanted:
 
     Attributes:
         must: bool ``[B, N]``, tokens that run in any case. score: ``[B, N]``, by which the others are ranked.
-        everything: whether all run.
+        everything: whether all run. queried: bool ``[B, N]``, whose attention is observed.
     """
 
     must: Tensor
     score: Tensor
     visible: Tensor | None
     everything: bool
+    queried: Tensor | None
 
     @classmethod
-    def of(cls, must: Tensor, visible: Tensor | None, refresh: Refresh) -> Wanted:
+    def of(cls, must: Tensor, visible: Tensor | None, refresh: Refresh, queried: Tensor | None) -> Wanted:
         everything = refresh.count >= must.shape[1]
         score = (
             refresh.priority.float() if refresh.priority is not None else torch.zeros(must.shape, device=must.device)
@@ -135,31 +146,39 @@ class Wanted:
             must = must.scatter(1, chosen, True)
         if visible is not None:
             must, score = must & visible, score.masked_fill(~visible, float("-inf"))
-        return cls(must, score, visible, everything)
+            queried = None if queried is None else queried & visible
+        return cls(must, score, visible, everything, queried)
 
     @property
     def counts(self) -> list[Tensor]:
-        """What the host must know: how many tokens run, and how many are visible."""
-        shown = [] if self.visible is None else [self.visible.sum(1).max()]
-        return shown if self.everything else [self.must.sum(1).max(), *shown]
+        """What the host must know: how many tokens are observed, run, and are visible."""
+        found = []
+        if self.queried is not None:
+            own = self.queried.sum(1)
+            found.append(torch.where(own.min() > 0, own.max(), self.must.shape[1]))
+        if not self.everything:
+            found.append(self.must.sum(1).max())
+        return found if self.visible is None else [*found, self.visible.sum(1).max()]
 
     def take(self, counts: Sequence[int]) -> Active:
         limit = self.must.shape[1] if self.visible is None else counts[-1]
-        if self.everything:
-            return all_tokens(self.must, self.visible, limit)
-        count = min(-(-max(counts[0], 1) // BUCKET) * BUCKET, limit)
+        queried, *others = counts if self.queried is not None else (0, *counts)
+        count = limit if self.everything else min(in_buckets(others[0]), limit)
         if count > MOST * limit:
-            return all_tokens(self.must, self.visible, limit)
-        positions = self.score.masked_fill(self.must, float("inf")).topk(count, 1).indices.sort(1).values
-        return Active(positions, complete=False, visible=limit)
+            positions, complete = all_tokens(self.must, self.visible, limit), True
+        else:
+            ranked = self.score.masked_fill(self.must, float("inf"))
+            positions, complete = ranked.topk(count, 1).indices.sort(1).values, False
+        return Active(positions, complete, limit, min(in_buckets(queried), positions.shape[1]))
 
 
-def all_tokens(like: Tensor, visible: Tensor | None, count: int) -> Active:
-    """Every visible token; samples with fewer than ``count`` fill up with invisible ones."""
+def in_buckets(count: int) -> int:
+    return -(-max(count, 1) // BUCKET) * BUCKET
+
+
+def all_tokens(like: Tensor, visible: Tensor | None, count: int) -> Tensor:
+    """Positions of every visible token; samples with fewer than ``count`` fill up with invisible ones."""
     if visible is None:
-        positions = torch.arange(count, device=like.device).expand(len(like), count).contiguous()
-    else:
-        # A stable sort keeps positions ascending among the visible and among the others.
-        first = (~visible).to(torch.uint8).sort(dim=1, stable=True).indices[:, :count]
-        positions = first.sort(1).values
-    return Active(positions, complete=True, visible=count)
+        return torch.arange(count, device=like.device).expand(len(like), count).contiguous()
+    # A stable sort keeps positions ascending among the visible and among the others.
+    return (~visible).to(torch.uint8).sort(dim=1, stable=True).indices[:, :count].sort(1).values

@@ -52,14 +52,26 @@ def causal_mask(k: Tensor, active: Tensor, rank: int) -> Tensor:
     return seen.view(len(active), *[1] * (rank - 3), *seen.shape[1:])
 
 
-def attention_received(q: Tensor, k: Tensor, queried: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
+def attention_received(
+    q: Tensor,
+    k: Tensor,
+    samples: Tensor,
+    rows: Tensor,
+    queried: Tensor,
+    scale: float,
+    mask: Tensor | None = None,
+) -> Tensor:
     """The attention that queried tokens pay to every key, mean over heads and queried tokens: ``[B, N]`` float32.
 
     Args:
         q: ``[B, H, A, d]``, queries of the active tokens. k: ``[B, H, N, d]`` or ``[B, H / g, N, d]``.
-        queried: bool ``[B, A]``, which of the active tokens will be read; where none is, all count.
+        rows: ``[B, Q]`` int64, numbers of active tokens, of a sample's queried ones all.
+        queried: bool ``[B, Q]``, which of these are; where none is, all of ``rows`` count.
         mask: bool or additive, broadcast to ``[B, H, A, N]``.
     """
+    q = gather_active(q, samples, rows, 0, 2)
+    if mask is not None and mask.shape[-2] != 1:
+        mask = gather_active(mask, samples, rows, 0, 2)
     if k.shape[1] != q.shape[1]:
         k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
     scores = (q @ k.transpose(-1, -2)).float() * scale
@@ -68,8 +80,19 @@ def attention_received(q: Tensor, k: Tensor, queried: Tensor, scale: float, mask
     return mean_over_queried(scores.softmax(-1), queried)
 
 
+def weights_received(weights: Tensor, samples: Tensor, rows: Tensor, queried: Tensor) -> Tensor:
+    """`attention_received` of attention whose ``weights [B, H, A, N]`` are at hand."""
+    return mean_over_queried(gather_active(weights, samples, rows, 0, 2), queried)
+
+
+def join_rows(rows: Sequence[Tensor], active: Sequence[Tensor]) -> Tensor:
+    """Numbers of active tokens of streams ``[B, Q_i]`` among those of all of them, one after another: ``[B, Q]``."""
+    starts = itertools.accumulate((own.shape[1] for own in active), initial=0)
+    return torch.cat([own + start for own, start in zip(rows, starts)], 1)
+
+
 def mean_over_queried(attention: Tensor, queried: Tensor) -> Tensor:
-    """``attention [B, H, A, N]`` to ``[B, N]``: mean over heads and over the queried of the active tokens."""
+    """``attention [B, H, Q, N]`` to ``[B, N]``: mean over heads and over the queried of the tokens."""
     weights = queried.to(torch.float32)
     weights = torch.where(weights.sum(-1, keepdim=True) > 0, weights, 1.0)
     weights = weights / weights.sum(-1, keepdim=True)

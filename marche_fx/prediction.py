@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from . import ops
 from .passes.cost import meets_all_tokens
 from .passes.flops import hint, node_flops
 from .passes.moves import MOVES_TOKENS
 from .passes.plan import Plan
-from .passes.rules import operands, shape_of
 from .rates import Rates, rates
 from .runtime import Program
 
@@ -41,10 +39,6 @@ STEP, LAYER = 60, 16
 as it checks its inputs."""
 
 
-OBSERVED = 4
-"""Attention sites that the default refresh policy looks at."""
-
-
 @dataclass(frozen=True)
 class Work:
     """What one operator of a step does at its captured sizes.
@@ -53,7 +47,6 @@ class Work:
         amount: FLOPs of a product or of attention, elements of any other. rows: of a product; of attention a sample's.
         width: channels that go into a product.
         streams: those of its rows; None where it is not computed on rows. meets_all: it grows with the keys too.
-        scores: of fused attention, so many that a policy which observes it computes again.
     """
 
     kind: str
@@ -62,24 +55,21 @@ class Work:
     streams: tuple[int, ...] | None
     meets_all: bool
     width: float = 0.0
-    scores: float = 0.0
 
 
 class Prediction:
     """Seconds of a step, of the original run eagerly and of ours.
 
     Args:
-        compiled: whether ours is, so that it calls little but products and attention. observed: so many attention sites
-            are looked at by the refresh policy.
+        compiled: whether ours is, so that it calls little but products and attention.
     """
 
-    def __init__(self, plan: Plan, rates: Rates, *, compiled: bool = True, observed: int = OBSERVED) -> None:
+    def __init__(self, plan: Plan, rates: Rates, *, compiled: bool = True) -> None:
         self.lengths = plan.axes.lengths
         self.rates = rates
         self.call = COLD * rates.call
         self.compiled = compiled
         self.work = tuple(work_of(plan))
-        self.observed = [own for own in self.work if own.kind == ATTENTION and own.streams is not None][:observed]
 
     def original(self, visible: int | None = None) -> float:
         """Of the original, which computes all tokens, or those that it does not drop."""
@@ -92,10 +82,6 @@ class Prediction:
         total = (STEP + LAYER * layers) * self.call
         for own in self.work:
             total += self.seconds(own, self.share(own, active), 1.0, compiled=self.compiled)
-        for own in self.observed:
-            share = self.share(own, active)
-            products = share * own.amount / 2 / self.rates.attention.at(share * own.rows)
-            total += products + share * own.scores / self.rates.mapped
         return total
 
     def share(self, work: Work, active: Sequence[int]) -> float:
@@ -122,9 +108,8 @@ class Prediction:
 
 
 def prediction_of(program: Program, *, compiled: bool) -> Prediction:
-    """Of a captured step and what its policy observes, on the device and in the dtype of its weights."""
-    seen = program.split.incremental.module.graph.find_nodes(op="call_function", target=ops.attention_received)
-    return Prediction(program.plan, rates_for(program.plan), compiled=compiled, observed=len(seen))
+    """Of a captured step, on the device and in the dtype of its weights."""
+    return Prediction(program.plan, rates_for(program.plan), compiled=compiled)
 
 
 def rates_for(plan: Plan) -> Rates:
@@ -146,7 +131,7 @@ def work_of(plan: Plan) -> Iterator[Work]:
         meets_all = meets_all_tokens(node, axes)
         if flops and meets_all:
             tokens = sum(axes.lengths if streams is None else (axes.lengths[number] for number in streams))
-            yield Work(ATTENTION, flops, tokens, streams, meets_all, scores=scores_of(node))
+            yield Work(ATTENTION, flops, tokens, streams, meets_all)
         elif flops:
             yield Work(PRODUCT, flops, rows_of(node), streams, meets_all, width=flops / (2 * elements))
         else:
@@ -158,14 +143,6 @@ def kind_of(node: fx.Node) -> str:
         return VIEW
     name = getattr(node.target, "_opname", "")
     return MAPPED if name in MAPS else MOVED
-
-
-def scores_of(node: fx.Node) -> float:
-    """Of fused attention, one for each pair of a query and a key; those of other attention are at hand."""
-    if node.target is not aten.scaled_dot_product_attention.default:
-        return 0.0
-    q, k = (shape_of(own) for own in operands(node)[:2] if own is not None)
-    return float(math.prod(hint(size) for size in q[:-1]) * hint(k[-2]))
 
 
 def rows_of(node: fx.Node) -> float:

@@ -25,7 +25,7 @@ from .passes.split import split
 from .passes.stages import cut_stages
 from .passes.watch import find_watched
 from .prologue import Prologue, Values
-from .refresh import InputDrift, Refresh, Signal
+from .refresh import AttentionReceived, InputDrift, Refresh, Signal
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ class Program:
     def shape(self) -> tuple[int, int]:
         """Samples B and tokens N."""
         return self.samples, self.tokens
+
+    @property
+    def observes_attention(self) -> bool:
+        """Whether the attention of queried tokens is measured."""
+        return any(isinstance(signal, AttentionReceived) for signal in self.signals)
 
     @property
     def rounded_to(self) -> set[torch.dtype]:
@@ -225,9 +230,11 @@ class StepState:
             self.caches = program.allocate(inputs[0].device)
         samples = torch.arange(program.samples, device=positions.device)[:, None]
         ragged = [own.positions for own in active.streams]
-        asked = queried.gather(1, positions).split(active.counts, 1)
+        among_active = queried.gather(1, positions).split(active.counts, 1)
+        rows = [own.float().topk(stream.queried, 1).indices for own, stream in zip(among_active, active.streams)]
+        asked = [own.gather(1, first) for own, first in zip(among_active, rows)]
         try:
-            signals = program.incremental(samples, *ragged, *asked, *inputs, *self.caches)
+            signals = program.incremental(samples, *ragged, *rows, *asked, *inputs, *self.caches)
         except BaseException:
             # Some caches may hold rows of this step and others not.
             self.release()
@@ -241,10 +248,13 @@ class StepState:
         """Tokens that the step does not drop, bool ``[B, N]``; None where it drops none."""
         return None if self.program.plan.visible is None else values[self.program.plan.visible]
 
-    def choose(self, values: Values, must: Tensor, refresh: Refresh, measured: Sequence[Tensor] = ()) -> ActiveStreams:
-        """The tokens to compute in this step; all of them in a state's first step."""
+    def choose(
+        self, values: Values, must: Tensor, queried: Tensor, refresh: Refresh, measured: Sequence[Tensor] = ()
+    ) -> ActiveStreams:
+        """The tokens to compute in this step, those of ``must`` among them; all of them in a state's first step."""
         chosen = Refresh(self.program.tokens) if self.is_new else refresh
-        return choose_streams(must, self.visible(values), chosen, self.program.plan.axes.lengths, measured)
+        observed = queried if self.program.observes_attention else None
+        return choose_streams(must, self.visible(values), chosen, self.program.plan.axes.lengths, measured, observed)
 
     def results(self, values: Values) -> list[Any]:
         return self.program.finish(values, self.caches)

@@ -323,7 +323,7 @@ class PendingStep:
     def compute(self, changed: Tensor, asked: Tensor, refresh: Refresh) -> ActiveStreams:
         """Compute the tokens that changed, are asked for, or are refreshed; take note of it."""
         history = self.history
-        active = self.state.choose(self.values, changed | asked, refresh, history.measured)
+        active = self.state.choose(self.values, changed | asked, asked, refresh, history.measured)
         history.take_in(active.measured)
         signals = self.state.compute(self.values, active, asked)
         self.leaves = self.state.results(self.values)

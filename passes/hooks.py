@@ -41,7 +41,7 @@ class Hooks:
         """The attention that queried tokens pay to every key, mean over heads, tokens and ``sites``.
 
         Before:  y = sdpa(q, k_all, v_all);  return ()
-        After:   y = sdpa(q, k_all, v_all);  received = attention_received(q, k_all, queried, scale)
+        After:   y = sdpa(q, k_all, v_all);  received = attention_received(q, k_all, samples, rows, queried, scale)
                  return (received,)
         """
         return self.mean([self.attention_at(site) for site in chosen_sites(sites, self.observable)])
@@ -109,14 +109,23 @@ class Hooks:
 
     def attention_at(self, site: AttentionSite) -> fx.Node:
         """The signal of one site, from its copy in the rewritten graph."""
-        asked = [self.split.queried[number] for number in self.plan.region.rows[site.node].streams]
-        queried = asked[0] if len(asked) == 1 else self.call(aten.cat.default, asked, 1)
+        samples = next(iter(self.graph.nodes))
+        asked = (samples, *self.asked(self.plan.region.rows[site.node].streams))
         if site.weights is not None:
-            received = self.call(ops.mean_over_queried, self.split.copies[site.weights], queried)
+            received = self.call(ops.weights_received, self.split.copies[site.weights], *asked)
         else:
             q, k, _, *mask = operands(self.split.copies[site.node])
-            received = self.call(ops.attention_received, q, k, queried, site.scale, mask[0] if mask else None)
+            received = self.call(ops.attention_received, q, k, *asked, site.scale, mask[0] if mask else None)
         return self.padded(received, site)
+
+    def asked(self, streams: tuple[int, ...]) -> tuple[fx.Node, fx.Node]:
+        """Numbers of active tokens of these streams together, and which of them will be read."""
+        active, rows, queried = (
+            [own[number] for number in streams] for own in (self.split.active, self.split.rows, self.split.queried)
+        )
+        if len(streams) == 1:
+            return rows[0], queried[0]
+        return self.call(ops.join_rows, rows, active), self.call(aten.cat.default, queried, 1)
 
     # ---------------------------------------------------------------------------------------------------- graph
 

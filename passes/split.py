@@ -55,13 +55,13 @@ class Split:
 
     Attributes:
         prologue: from the step's inputs to what the region reads; all tokens, every step.
-        incremental: called with ``(samples, *active, *queried, *inputs, *caches)``, where each stream of tokens has its
-            active positions; writes the caches and returns the values of its hooks.
+        incremental: called with ``(samples, *active, *rows, *queried, *inputs, *caches)``, where each stream of tokens
+            has its active positions; writes the caches and returns the values of its hooks.
         epilogue: from caches and prologue values to the step's results.
         gathered: values of the prologue of which the region reads active rows.
         copies: node of the captured graph to its counterpart in the incremental graph.
-        queried: for each stream the placeholder of the incremental graph, bool ``[B, A]``, that says which active
-            tokens will be read.
+        active: for each stream the placeholder of its active positions, ``[B, A]``. rows, queried: those of numbers of
+            active tokens, ``[B, Q]``, which hold all that will be read, and of which of them are, bool ``[B, Q]``.
     """
 
     prologue: Part
@@ -70,6 +70,8 @@ class Split:
     caches: tuple[CacheSpec, ...]
     gathered: tuple[fx.Node, ...]
     copies: dict[fx.Node, fx.Node] = field(repr=False)
+    active: tuple[fx.Node, ...]
+    rows: tuple[fx.Node, ...]
     queried: tuple[fx.Node, ...]
 
 
@@ -99,6 +101,7 @@ class Splitter:
         self.samples = self.graph.placeholder("samples")
         numbers = [""] if len(axes.streams) == 1 else [f"_{i}" for i in range(len(axes.streams))]
         self.active = tuple(self.graph.placeholder(f"active{number}") for number in numbers)
+        self.asked = tuple(self.graph.placeholder(f"rows{number}") for number in numbers)
         self.queried = tuple(self.graph.placeholder(f"queried{number}") for number in numbers)
         self.inputs: dict[fx.Node, fx.Node] = {}
         self.rows: dict[fx.Node, fx.Node] = {}
@@ -141,7 +144,15 @@ class Splitter:
         before = [node for node in nodes if node.op == "call_function" and self.region.is_before(node)]
         prologue = cut_part(self.source, before, [node for node in before if node in wanted])
         return Split(
-            prologue, incremental, epilogue, tuple(self.caches.values()), tuple(self.gathered), self.rows, self.queried
+            prologue=prologue,
+            incremental=incremental,
+            epilogue=epilogue,
+            caches=tuple(self.caches.values()),
+            gathered=tuple(self.gathered),
+            copies=self.rows,
+            active=self.active,
+            rows=self.asked,
+            queried=self.queried,
         )
 
     def nodes_after(self, nodes: list[fx.Node]) -> set[fx.Node]:

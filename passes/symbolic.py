@@ -13,12 +13,12 @@ from .. import ops
 from .flops import hint
 from .split import Split
 
-SOME = 7
-"""Stands for any number of active tokens."""
+ACTIVE, QUERIED = 7, 5
+"""Stand for any number of active tokens, and of those among them that hold the queried ones."""
 
 
 def ragged_dims(split: Split, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
-    """Of every tensor of ``graph`` the dimensions whose size depends on how many tokens are active.
+    """Of every tensor of ``graph`` the dimensions whose size depends on how many tokens are active or queried.
 
     Args:
         graph: that of the rewritten step, or a copy.
@@ -31,8 +31,9 @@ def ragged_dims(split: Split, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]
     for number, node in enumerate(placeholders):
         if number == 0:
             values[node] = like(mode, torch.empty(count, 1, dtype=torch.int64, device=device))
-        elif number <= 2 * streams:
-            values[node] = ragged(mode, count, torch.int64 if number <= streams else torch.bool, device)
+        elif number <= 3 * streams:
+            dtype = torch.int64 if number <= 2 * streams else torch.bool
+            values[node] = ragged(mode, count, ACTIVE if number <= streams else QUERIED, dtype, device)
         else:
             values[node] = like(mode, node.meta["val"])
     with mode:
@@ -47,10 +48,10 @@ def ragged_dims(split: Split, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]
     }
 
 
-def ragged(mode: FakeTensorMode, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``[B, A]``."""
+def ragged(mode: FakeTensorMode, count: int, some: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """``[B, A]``, where ``some`` stands for A."""
     context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.STATIC, DimDynamic.DYNAMIC])
-    return mode.from_tensor(torch.empty(count, SOME, dtype=dtype, device=device), symbolic_context=context)
+    return mode.from_tensor(torch.empty(count, some, dtype=dtype, device=device), symbolic_context=context)
 
 
 def like(mode: FakeTensorMode, captured: Any) -> Any:

@@ -51,12 +51,14 @@ class Program:
         """Write ``caches`` by the incremental part, or by what stands for it; return the signals.
 
         Args:
-            queried: bool ``[B, A]`` of each stream; all active tokens when omitted.
+            queried: bool ``[B, A]`` of each stream, of which a sample may have as many as wanted; all active tokens
+                when omitted.
         """
         samples = torch.arange(len(active[0]))[:, None]
         asked = [torch.ones_like(own, dtype=torch.bool) for own in active] if queried is None else queried
+        rows = [torch.arange(own.shape[1]).expand_as(own) for own in active]
         reads = [values[node] for node in self.split.incremental.inputs]
-        return incremental(samples, *active, *asked, *reads, *caches)
+        return incremental(samples, *active, *rows, *asked, *reads, *caches)
 
     def step(self, inputs: Sequence[Tensor], *active: Tensor) -> list[Any]:
         """The step's results when the tokens ``active [B, A]`` of each stream are recomputed."""

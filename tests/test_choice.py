@@ -29,6 +29,27 @@ def test_changed_tokens_come_first_then_the_highest_priority() -> None:
 
 
 @given(st.data())
+def test_room_for_the_observed_tokens_is_as_little_as_holds_them(data: st.DataObject) -> None:
+    samples, tokens = data.draw(st.integers(1, 4)), data.draw(st.integers(2, 60))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
+    must = torch.rand(samples, tokens, generator=generator) < 0.4
+    queried = must & (torch.rand(samples, tokens, generator=generator) < data.draw(st.sampled_from([0.0, 0.2, 1.0])))
+    visible = None
+    if data.draw(st.booleans()):
+        visible = torch.rand(samples, tokens, generator=generator) < 0.7
+        visible[:, 0] = True
+    count = data.draw(st.sampled_from([0, tokens]))
+    active = choose_streams(must, visible, Refresh(count), [tokens], (), queried).streams[0]
+    counts = (queried if visible is None else queried & visible).sum(1)
+    if int(counts.min()) == 0:
+        assert active.queried == active.count
+    else:
+        most = int(counts.max())
+        assert most <= active.queried < most + BUCKET
+    assert choose_streams(must, visible, Refresh(count), [tokens]).streams[0].queried == min(BUCKET, active.count)
+
+
+@given(st.data())
 def test_every_choice_keeps_its_promises(data: st.DataObject) -> None:
     samples, tokens = data.draw(st.integers(1, 4)), data.draw(st.integers(2, 60))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
@@ -48,6 +69,7 @@ def test_every_choice_keeps_its_promises(data: st.DataObject) -> None:
     assert active.count <= active.visible
     assert active.count % BUCKET == 0 or active.count == active.visible
     assert active.complete == (active.count == active.visible)
+    assert active.queried <= active.count
     if active.complete:
         assert (chosen | ~shown).all()
     else:

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import marche_fx
 from marche_fx import (
     AdaptiveBudget,
+    AttentionReceived,
     CosineBudget,
     DriftRefresh,
     FullRefresh,
@@ -139,9 +140,10 @@ def test_a_step_reads_at_most_once_what_is_on_the_device(policy: RefreshPolicy) 
             with host_reads() as found:
                 optimized(x)[:, :2]
             counts.append(found.count)
-    expected = [int(record.active < TOKENS) for record in records(optimized)]
-    assert counts == expected, "none where all tokens run"
-    assert (sum(expected) > 2) == (not isinstance(policy, FullRefresh))
+    observes = any(isinstance(signal, AttentionReceived) for signal in policy.signals)
+    is_partial = [record.active < TOKENS for record in records(optimized)]
+    assert counts == [int(own or observes) for own in is_partial], "none where all tokens run, unless it observes some"
+    assert (sum(is_partial) > 2) == (not isinstance(policy, FullRefresh))
 
 
 @pytest.mark.parametrize(("how", "own"), [("rows by index", 0), ("query", 0), ("mask", 1)])
@@ -163,7 +165,7 @@ def test_other_ways_to_say_which_rows_are_read_cost_what_the_index_does(how: str
             with host_reads() as found:
                 optimized(x)[rows]
             counts.append(found.count)
-    assert counts == [own, 1 + own, 1 + own, 1 + own]
+    assert counts == 4 * [1 + own]
 
 
 @pytest.mark.parametrize("policy", [POLICIES[3], POLICIES[6], POLICIES[10], FullRefresh()], ids=str)

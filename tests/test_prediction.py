@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import marche_fx
-from marche_fx import SelectiveRefresh
 from marche_fx.passes.flops import node_flops
 from marche_fx.passes.plan import Plan, make_plan
-from marche_fx.prediction import COLD, LAYER, OBSERVED, STEP, Prediction
+from marche_fx.prediction import COLD, LAYER, STEP, Prediction
 from marche_fx.rates import Curve, Rates, Surface, rates
 from tests.networks import Transformer
 
@@ -43,29 +42,25 @@ def flops_of(plan: Plan) -> tuple[float, float]:
 
 def test_time_is_work_over_rate(plan: Plan) -> None:
     products, attention = flops_of(plan)
-    found = Prediction(plan, machine(1e9, 4e9, 0.5e9), observed=0)
+    found = Prediction(plan, machine(1e9, 4e9, 0.5e9))
     assert found.original() == pytest.approx(products / 1e9 + attention / 0.5e9)
     assert found.incremental([30]) == pytest.approx(products / 4e9 + attention / 0.5e9)
     # Rows of a third of the tokens, which attend to all.
     assert found.incremental([10]) == pytest.approx(found.incremental([30]) / 3)
     # The original that drops tokens has fewer keys too.
     assert found.original(visible=15) == pytest.approx(products / 1e9 / 2 + attention / 0.5e9 / 4)
-    uncompiled = Prediction(plan, machine(1e9, 4e9, 0.5e9), compiled=False, observed=0)
+    uncompiled = Prediction(plan, machine(1e9, 4e9, 0.5e9), compiled=False)
     assert uncompiled.incremental([30]) == pytest.approx(uncompiled.original())
 
 
-def test_calls_and_observed_sites_take_time(plan: Plan) -> None:
-    _, attention = flops_of(plan)
+def test_calls_take_time(plan: Plan) -> None:
     slow = machine(product=1e30, onednn=1e30, attention=1e30, call=1e-3)
-    compiled = Prediction(plan, slow, observed=0).incremental([10])
+    compiled = Prediction(plan, slow).incremental([10])
     # Two attentions are called, and two layers.
     assert compiled == pytest.approx(COLD * 1e-3 * (STEP + 2 * LAYER + 2))
-    eager = Prediction(plan, slow, compiled=False, observed=0)
+    eager = Prediction(plan, slow, compiled=False)
     assert eager.original() > COLD * 1e-3 * 15, "norms, sums and views are called"
     assert eager.incremental([10]) == pytest.approx(eager.original() + COLD * 1e-3 * STEP)
-    seen = [Prediction(plan, machine(onednn=1e30), observed=own).incremental([30]) for own in (0, 1, 2, 9)]
-    assert seen == pytest.approx([attention / 1e9 * share for share in (1, 1.25, 1.5, 1.5)])
-    assert SelectiveRefresh().sites == OBSERVED
 
 
 @given(

@@ -45,7 +45,7 @@ def test_the_attention_that_keys_received_becomes_an_output() -> None:
     hooked = emit(program.split, program.plan, [lambda hooks: hooks.attention(1)])[0]
     after = graph_text(hooked.incremental.module.graph)
     assert before.endswith("\nreturn ")
-    signal = f"attention_received(squeeze, update_cache, queried, {1 / math.sqrt(2)}, None)"
+    signal = f"attention_received(squeeze, update_cache, samples, rows, queried, {1 / math.sqrt(2)}, None)"
     assert after == before.removesuffix("return ") + (
         f"""\
 attention_received = {signal}
