@@ -109,14 +109,16 @@ class Hooks:
 
     def attention_at(self, site: AttentionSite) -> fx.Node:
         """The signal of one site, from its copy in the rewritten graph."""
-        samples = next(iter(self.graph.nodes))
-        asked = (samples, *self.asked(self.plan.region.rows[site.node].streams))
-        if site.weights is not None:
-            received = self.call(ops.weights_received, self.split.copies[site.weights], *asked)
-        else:
-            q, k, _, *mask = operands(self.split.copies[site.node])
-            received = self.call(ops.attention_received, q, k, *asked, site.scale, mask[0] if mask else None)
-        return self.padded(received, site)
+        attention, samples = self.split.copies[site.node], next(iter(self.graph.nodes))
+        # At once, so that queries and weights are not kept for later.
+        with self.graph.inserting_before(attention.next):
+            asked = (samples, *self.asked(self.plan.region.rows[site.node].streams))
+            if site.weights is not None:
+                received = self.call(ops.weights_received, self.split.copies[site.weights], *asked)
+            else:
+                q, k, _, *mask = operands(attention)
+                received = self.call(ops.attention_received, q, k, *asked, site.scale, mask[0] if mask else None)
+            return self.padded(received, site)
 
     def asked(self, streams: tuple[int, ...]) -> tuple[fx.Node, fx.Node]:
         """Numbers of active tokens of these streams together, and which of them will be read."""

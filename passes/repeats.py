@@ -55,21 +55,37 @@ class Repeat:
     blocks: tuple[Sequence[fx.Node], ...]
 
 
-def find_repeats(nodes: Sequence[fx.Node]) -> list[Repeat]:
+Known = dict[tuple[fx.Node, fx.Node], list[Repeat]]
+"""What was found between a first and a last node."""
+
+
+def find_repeats(nodes: Sequence[fx.Node], known: Known | None = None) -> list[Repeat]:
     """``nodes`` in order; the repetition that saves most first, then what is before and after it in the same way."""
     if not nodes:
         return []
-    best = best_repeat(nodes)
-    if best is None:
-        return [Repeat((nodes,))]
-    start, period, count = best
-    end = start + period * count
-    blocks = tuple(nodes[at : at + period] for at in range(start, end, period))
-    return [*find_repeats(nodes[:start]), Repeat(blocks), *find_repeats(nodes[end:])]
+    known = {} if known is None else known
+    ends = nodes[0], nodes[-1]
+    if ends not in known:
+        found = []
+        for start, period, count in best_repeats(nodes):
+            end = start + period * count
+            blocks = tuple(nodes[at : at + period] for at in range(start, end, period))
+            around = (find_repeats(own, known) for own in (nodes[:start], nodes[end:]))
+            found.append([*next(around), Repeat(blocks), *next(around)])
+        known[ends] = min(found, key=size_once, default=[Repeat((nodes,))])
+    return known[ends]
 
 
-def best_repeat(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
-    """Start, period and count of the repetition that saves most operators, cut where fewest values cross."""
+def size_once(repeats: Sequence[Repeat]) -> int:
+    """Operators, those of blocks that repeat counted once."""
+    return sum(len(repeat.blocks[0]) for repeat in repeats)
+
+
+def best_repeats(nodes: Sequence[fx.Node]) -> list[tuple[int, int, int]]:
+    """Start, period and count of the repetition that saves most operators, cut where fewest values cross.
+
+    Several where so many cross in several places, of which each leaves other operators before and after it.
+    """
     labels = [label(node) for node in nodes]
     found: list[tuple[int, int, int]] = []
     for period in range(LEAST, len(nodes) // 2 + 1):
@@ -90,8 +106,9 @@ def best_repeat(nodes: Sequence[fx.Node]) -> tuple[int, int, int] | None:
             if same_computation(nodes, at, period, count)
         ]
         if cuts:
-            return min(cuts)[1], period, count
-    return None
+            fewest = min(crossed for crossed, _ in cuts)
+            return [(at, period, count) for crossed, at in cuts if crossed == fewest]
+    return []
 
 
 def same_computation(nodes: Sequence[fx.Node], start: int, period: int, count: int) -> bool:

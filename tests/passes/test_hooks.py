@@ -44,13 +44,12 @@ def test_the_attention_that_keys_received_becomes_an_output() -> None:
     before = graph_text(program.split.incremental.module.graph)
     hooked = emit(program.split, program.plan, [lambda hooks: hooks.attention(1)])[0]
     after = graph_text(hooked.incremental.module.graph)
+    (attention,) = (line for line in before.splitlines() if "scaled_dot_product_attention(" in line)
+    received = f"attention_received(squeeze, update_cache, samples, rows, queried, {1 / math.sqrt(2)}, None)"
     assert before.endswith("\nreturn ")
-    signal = f"attention_received(squeeze, update_cache, samples, rows, queried, {1 / math.sqrt(2)}, None)"
-    assert after == before.removesuffix("return ") + (
-        f"""\
-attention_received = {signal}
-div_scalar = aten.div(attention_received, 1)
-return div_scalar"""
+    assert after == (
+        before.removesuffix("return ").replace(attention, f"{attention}\nattention_received = {received}")
+        + "div_scalar = aten.div(attention_received, 1)\nreturn div_scalar"
     )
 
 

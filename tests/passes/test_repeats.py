@@ -68,6 +68,24 @@ def test_a_constant_makes_another_kind() -> None:
     assert [segment.kind for segment in segments] == [0, 0, 1, 1]
 
 
+def test_layers_are_cut_where_other_layers_around_them_stay_whole() -> None:
+    """Of each layer's two halves the first is observed in the first layers; a cut in the middle would split one."""
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    observed = []
+    for number in range(6):
+        x = layer(graph, x, 2 * number, 0.5)
+        if number < 2:
+            last = x.args[1]
+            assert isinstance(last, fx.Node)
+            with graph.inserting_after(last):
+                observed.append(graph.call_function(aten.abs.default, (last,)))
+        x = layer(graph, x, 2 * number + 1, 2.0)
+    graph.output((x, *observed))
+    found = [(len(segment.nodes), segment.kind) for segment in find_segments(graph)]
+    assert found == [(17, 0)] * 2 + [(16, 1)] * 4
+
+
 @given(
     scales=st.lists(st.sampled_from([0.5, 2.0]), min_size=1, max_size=6),
     before=st.integers(0, 4),
