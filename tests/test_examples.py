@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from examples import custom_policy, mar, masked_diffusion_text, maskgit_fashion, oracle_signal, own_loop, text_quality
+from examples import (
+    custom_policy,
+    decoder_call,
+    mar,
+    masked_diffusion_text,
+    maskgit_fashion,
+    oracle_signal,
+    own_loop,
+    save_and_load,
+    text_quality,
+)
 from marche_fx.evaluate import DriftSettings
 
 from .evaluate.tiny import tiny_garments
@@ -55,6 +65,25 @@ def test_text_quality_compares_policies_with_the_exact_path(tmp_path: Path) -> N
     assert nothing["flops_ratio"] < selective["flops_ratio"] < exact["flops_ratio"]
     assert all(row["perplexity"] > 1 for row in rows)
     assert json.loads((tmp_path / "quality.json").read_text())["rows"] == rows
+
+
+@pytest.mark.slow
+def test_a_decoder_call_is_timed_at_few_active_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    found = decoder_call.main("fashion", repeats=1)
+    assert {name: len(ratios) for name, ratios in found.items()} == {
+        "original compiled": 1,
+        "ours eager": 4,
+        "ours compiled": 4,
+    }
+    assert "at 24, 40, 64, 128 active tokens" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_saved_step_is_loaded_by_the_next_process(capfd: pytest.CaptureFixture[str]) -> None:
+    save_and_load.main("fashion")
+    cold, loaded = capfd.readouterr().out.splitlines()
+    assert cold.startswith("fashion, cold: ")
+    assert loaded.startswith("fashion, loaded: ")
 
 
 def test_an_oracle_is_compared_with_the_default() -> None:
