@@ -17,6 +17,7 @@ from examples import (
     oracle_signal,
     own_loop,
     save_and_load,
+    speed_against_quality,
     text_quality,
 )
 from marche_fx.evaluate import DriftSettings
@@ -84,6 +85,35 @@ def test_a_saved_step_is_loaded_by_the_next_process(capfd: pytest.CaptureFixture
     cold, loaded = capfd.readouterr().out.splitlines()
     assert cold.startswith("fashion, cold: ")
     assert loaded.startswith("fashion, loaded: ")
+
+
+def test_speed_is_drawn_against_quality_for_what_was_both_timed_and_judged(tmp_path: Path) -> None:
+    def timed(variant: str, speedup: float, refresh: float | None = None, steps: int = 32) -> dict[str, Any]:
+        own = {"part": "transformer", "variant": variant, "refresh": refresh, "steps": steps}
+        return {**own, "speedup_vs_eager": speedup}
+
+    def judged(policy: str, frechet: float) -> dict[str, Any]:
+        return {"policy": policy, "frechet": frechet, "frechet_low": frechet - 0.2, "frechet_high": frechet + 0.2}
+
+    head = {**timed("eager", 9.0), "part": "head"}
+    rows = [
+        timed("eager", 1.0),
+        timed("selective", 3.0, 0.1),
+        timed("fewer:10", 3.1, steps=10),
+        timed("a.json", 4.0),
+        head,
+    ]
+    (tmp_path / "bench.json").write_text(json.dumps({"rows": rows}))
+    words = {"exact": 3.6, "selective:0.1": 3.7, "exact@10": 5.0, "policies/a.json": 3.9, "random:0.1": 4.0}
+    (tmp_path / "evaluation.json").write_text(json.dumps({"rows": [judged(*own) for own in words.items()]}))
+    found = speed_against_quality.main(*(tmp_path / name for name in ("bench.json", "evaluation.json", "speed.png")))
+    assert [(own.name, own.speedup, own.frechet) for own in found] == [
+        ("exact", 1.0, 3.6),
+        ("selective:0.1", 3.0, 3.7),
+        ("exact@10", 3.1, 5.0),
+        ("a.json", 4.0, 3.9),
+    ]
+    assert (tmp_path / "speed.png").stat().st_size > 1000
 
 
 def test_an_oracle_is_compared_with_the_default() -> None:
