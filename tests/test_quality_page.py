@@ -11,6 +11,7 @@ import pytest
 
 from marche_fx.evaluate import DriftRow, parse_points
 from marche_fx.evaluate.equal_flops import drift_over_others
+from marche_fx.refresh.presets import PRESETS
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "quality.md").read_text(encoding="utf-8")
@@ -89,6 +90,24 @@ def image_lines() -> list[str]:
             )
         )
     return lines
+
+
+def preset_lines() -> list[str]:
+    """What the presets cost, of the points that are the same policies."""
+    points = {Path(row["policy"]).name: row for row in found("images-32-guided")["rows"]}
+    over = {Path(name).name: own for name, own in found("images-32-guided")["differences"].items()}
+    lines = []
+    for name, point in {"exact": "exact", "balanced": "selective:0.15", "fast": "fast.json"}.items():
+        row, policy = points[point], str(PRESETS[name])
+        own = over[point].get("exact")
+        cells = [f"`{name}`", f"`{policy}`", f"{row['flops_ratio']:.1%}", f"{row['drift']:.3f}".replace("0.000", "0")]
+        cells += [f"{row['frechet']:.2f}", "" if own is None else f"{own['low']:+.2f} to {own['high']:+.2f}"]
+        lines.append(line(*cells, f"{row['label_accuracy']:.1%}"))
+    return lines
+
+
+def test_the_presets_are_told_with_their_figures() -> None:
+    assert "\n".join(preset_lines()) in (DOCS / "policies.md").read_text(encoding="utf-8")
 
 
 def test_the_page_has_the_figures_of_the_images() -> None:
