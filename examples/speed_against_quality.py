@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from marche_fx.evaluate.labels import label_points, side_by_side
 
 PART = "transformer"
 
@@ -52,27 +55,26 @@ def word_of(row: dict[str, Any]) -> str:
 
 def draw(points: list[Point], path: Path) -> None:
     """Frechet distance against the speed-up of the transformer."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
     exact = next((point for point in points if point.name == "exact"), None)
     if exact is not None:
         axes.axhspan(exact.low, exact.high, color="0.92", zorder=0)
-    for number, point in enumerate(sorted(points, key=lambda own: own.speedup)):
+    ordered = sorted(points, key=lambda own: own.speedup)
+    widest = max(point.speedup for point in points)
+    # Nearly equal ones are drawn side by side.
+    places = side_by_side([point.speedup for point in ordered], 0.012 * widest)
+    colours = [f"C{number % 10}" for number in range(len(points))]
+    for place, point, colour in zip(places, ordered, colours):
         bars = [[point.frechet - point.low], [point.high - point.frechet]]
-        axes.errorbar([point.speedup], [point.frechet], bars, fmt="o", color=f"C{number % 10}", capsize=3)
-        above = number % 2 == 0
-        axes.annotate(
-            point.name,
-            (point.speedup, point.high if above else point.low),
-            (0, 5 if above else -5),
-            textcoords="offset points",
-            ha="center",
-            va="bottom" if above else "top",
-            fontsize=8,
-        )
+        axes.errorbar([place], [point.frechet], bars, fmt="o", markersize=4, color=colour, capsize=2)
+    axes.set_xlim(0, 1.1 * max(places))
     axes.set_xlabel(f"times faster than the original run eagerly ({PART})")
     axes.set_ylabel("Frechet distance to the test set, 95% interval")
     axes.grid(alpha=0.3)
+    dots = [(place, point.frechet) for place, point in zip(places, ordered)]
+    drawn = [Bbox([[place, point.low], [place, point.high]]) for place, point in zip(places, ordered)]
+    label_points(figure, axes, [point.name for point in ordered], colours, dots, drawn)
     figure.savefig(path, dpi=130)
 
 

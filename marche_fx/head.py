@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from .passes import products
 from .passes.products import has_onednn
 
 
@@ -14,8 +15,10 @@ class Linear(nn.Linear):
     """`nn.Linear` whose products with float32 weights on the CPU run in oneDNN."""
 
     def forward(self, x: Tensor) -> Tensor:
-        # Gradients, and compilers, which choose a product themselves, get the operator that they know.
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        # Gradients, and compilers, which choose a product themselves, get the operator that they know. For a small
+        # product it is all that would be called in the end.
+        is_small = x.numel() * self.out_features < products.SMALL
+        if is_small or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(x)
         found: Tensor = torch.ops.marche_fx.linear(x, self.weight, self.bias)
         return found

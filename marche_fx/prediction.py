@@ -47,6 +47,7 @@ class Work:
         amount: FLOPs of a product or of attention, elements of any other. rows: of a product; of attention a sample's.
         width: channels that go into a product.
         streams: those of its rows; None where it is not computed on rows. meets_all: it grows with the keys too.
+        in_region: computed by the rewritten graph; what is before and after it is run operator by operator.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Work:
     rows: float
     streams: tuple[int, ...] | None
     meets_all: bool
+    in_region: bool
     width: float = 0.0
 
 
@@ -81,7 +83,7 @@ class Prediction:
         layers = sum(own.kind == ATTENTION for own in self.work) if self.compiled else 0
         total = (STEP + LAYER * layers) * self.call
         for own in self.work:
-            total += self.seconds(own, self.share(own, active), 1.0, compiled=self.compiled)
+            total += self.seconds(own, self.share(own, active), 1.0, compiled=self.compiled and own.in_region)
         return total
 
     def share(self, work: Work, active: Sequence[int]) -> float:
@@ -128,14 +130,14 @@ def work_of(plan: Plan) -> Iterator[Work]:
         on_rows = node in region.rows and node not in region.sources
         streams = region.rows[node].streams if on_rows else None
         flops, elements = node_flops(node), count_of(node)
-        meets_all = meets_all_tokens(node, axes)
+        meets_all, in_region = meets_all_tokens(node, axes), on_rows or node in region.full
         if flops and meets_all:
             tokens = sum(axes.lengths if streams is None else (axes.lengths[number] for number in streams))
-            yield Work(ATTENTION, flops, tokens, streams, meets_all)
+            yield Work(ATTENTION, flops, tokens, streams, meets_all, in_region)
         elif flops:
-            yield Work(PRODUCT, flops, rows_of(node), streams, meets_all, width=flops / (2 * elements))
+            yield Work(PRODUCT, flops, rows_of(node), streams, meets_all, in_region, width=flops / (2 * elements))
         else:
-            yield Work(kind_of(node), elements, 0.0, streams, len(axes.dims.get(node, ())) > 1)
+            yield Work(kind_of(node), elements, 0.0, streams, len(axes.dims.get(node, ())) > 1, in_region)
 
 
 def kind_of(node: fx.Node) -> str:

@@ -53,6 +53,16 @@ def test_time_is_work_over_rate(plan: Plan) -> None:
     assert uncompiled.incremental([30]) == pytest.approx(uncompiled.original())
 
 
+def test_what_runs_before_the_region_is_not_compiled() -> None:
+    plan = make_plan(Transformer(30, 16, 2).eval(), "forward", (X,), exact_sites=1)
+    flops = {node: node_flops(node) for node in plan.graph.nodes}
+    before = sum(own for node, own in flops.items() if plan.region.is_before(node))
+    assert 0 < before < sum(flops.values()) / 2
+    found = Prediction(plan, machine(1e9, 4e9, attention=1e30)).incremental([30])
+    attention = flops_of(plan)[1] / 2
+    assert found == pytest.approx((before - attention) / 1e9 + (sum(flops.values()) - before - attention) / 4e9)
+
+
 def test_calls_take_time(plan: Plan) -> None:
     slow = machine(product=1e30, onednn=1e30, attention=1e30, call=1e-3)
     compiled = Prediction(plan, slow).incremental([10])

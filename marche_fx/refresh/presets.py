@@ -13,7 +13,7 @@ PRESETS: dict[str, RefreshPolicy] = {
 }
 """From exact to cheap: what `tune` found for the bundled MAR at 32 steps with guidance 3.
 
-| preset | bound | drift on unseen seeds | FLOPs ratio of the transformer | Frechet distance, over exact (95%) | labels |
+| preset | bound | drift on unseen seeds | FLOPs of the transformer | Frechet distance, over exact (95%) | labels |
 | --- | --- | --- | --- | --- | --- |
 | exact | | 0 | 1 | 3.62 | 91.1% |
 | balanced | 0.02 | 0.018 | 0.388 | 3.65, -0.04 to +0.11 | 90.8% |
