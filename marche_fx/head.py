@@ -29,12 +29,16 @@ def with_fast_products(head: nn.Module) -> nn.Module:
 
     The copy shares parameters, buffers and hooks, so what becomes of them later counts in both.
     """
-    return copied(head, {}).eval() if has_onednn() and has_linears(head) else head
+    own = copied(head, {}) if has_onednn() else head
+    return head if own is head else own.eval()
 
 
 def copied(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
-    """A shallow copy of ``module`` and of those of its children that hold linears, each made once."""
-    if module not in known and has_linears(module):
+    """A shallow copy of ``module`` and of those of its children that hold linears, each made once.
+
+    A module that looks after its own attributes, such as one that `torch.compile` wrapped, stays as it is.
+    """
+    if module not in known and has_linears(module) and is_plain(module):
         own = known[module] = copy.copy(module)
         if is_linear(own):
             own.__class__ = Linear
@@ -42,6 +46,11 @@ def copied(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
             name: child if child is None else copied(child, known) for name, child in module._modules.items()
         }
     return known.get(module, module)
+
+
+def is_plain(module: nn.Module) -> bool:
+    kind = type(module)
+    return kind.__setstate__ is nn.Module.__setstate__ and kind.__getattr__ is nn.Module.__getattr__
 
 
 def has_linears(module: nn.Module) -> bool:

@@ -25,7 +25,9 @@ def compiled_kernels() -> Kernels:
     for load in list(CppPythonBindingsCodeCache.cache.values()):
         library: Any = load()
         path = Path(library.__file__)
-        libraries[path.relative_to(cache_dir()).as_posix()] = path.read_bytes()
+        # The folder may have been another one for a while, or be gone.
+        if path.is_relative_to(cache_dir()) and path.is_file():
+            libraries[path.relative_to(cache_dir()).as_posix()] = path.read_bytes()
     return None if artifacts is None else artifacts[0], libraries
 
 

@@ -29,9 +29,12 @@ def save(optimized: nn.Module, path: str | Path) -> None:
     The file holds no weights. All that `torch.compile` made in this process goes with it.
 
     Raises:
-        ArgumentError: the model was not made by `transform`, no step has been called yet, or one cannot be written.
+        ArgumentError: the model was not made by `transform`, no step has been called yet, one cannot be written, or
+            there is no folder to write to.
     """
-    optimization = optimization_of(optimized)
+    optimization, target = optimization_of(optimized), Path(path)
+    if not target.parent.is_dir():
+        raise ArgumentError(f"there is no folder {target.parent} to save to")
     captures = {name: [own.plan.original for own in step.programs] for name, step in optimization.steps.items()}
     if not any(captures.values()):
         raise ArgumentError("nothing has been captured yet; decode once, then save")
@@ -40,7 +43,6 @@ def save(optimized: nn.Module, path: str | Path) -> None:
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ArgumentError(f"a captured step of {type(optimized).__name__} cannot be written: {error}") from error
     content = pickle.dumps({"made for": made_for(optimization), "steps": steps, "compiled": compiled_kernels()})
-    target = Path(path)
     written = target.with_name(target.name + ".part")
     written.write_bytes(HEADING + hashlib.sha256(content).digest() + content)
     written.replace(target)

@@ -113,6 +113,17 @@ def test_where_there_is_nothing_to_do_a_head_stays(monkeypatch: pytest.MonkeyPat
     assert marche_fx.transform(mar, compile=False).diffloss is mar.diffloss
 
 
+@torch.no_grad()
+def test_a_head_that_is_compiled_stays_so() -> None:
+    head: Any = nn.Sequential(nn.Linear(8, 8), nn.Tanh()).eval()
+    wrapped: Any = torch.compile(head, backend="eager")
+    assert with_fast_products(wrapped) is wrapped
+    outer: Any = with_fast_products(nn.Sequential(wrapped, nn.Linear(8, 8)).eval())
+    assert outer[0] is wrapped
+    assert type(outer[1]) is Linear
+    assert outer(torch.randn(2, 8)).shape == (2, 8)
+
+
 class Projected(nn.Module):
     """A model whose loop, not its step, projects to a vocabulary."""
 
