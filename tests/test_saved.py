@@ -179,7 +179,7 @@ def test_there_is_nothing_to_save_before_a_step_was_called(tmp_path: Path) -> No
         marche_fx.save(optimize(transformer()), tmp_path / "steps")
     with pytest.raises(ArgumentError, match=r"not made by marche_fx\.transform"):
         marche_fx.save(transformer(), tmp_path / "steps")
-    with pytest.raises(ArgumentError, match="there is no folder .*nowhere"):
+    with pytest.raises(ArgumentError, match=r"there is no folder .*nowhere"):
         marche_fx.save(optimize(transformer()), tmp_path / "nowhere" / "steps")
     assert list(tmp_path.iterdir()) == []
 
