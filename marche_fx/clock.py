@@ -73,6 +73,20 @@ class CudaClock:
         return begin.elapsed_time(end) / 1000
 
 
+def timings(run: Callable[[], object], clock: Clock, repeats: int) -> list[float]:
+    """Seconds of each ``run()``, after one that is not timed."""
+    run()
+    taken = []
+    for _ in range(repeats):
+        clock.settle()
+        begin = clock.mark()
+        run()
+        end = clock.mark()
+        clock.settle()
+        taken.append(clock.seconds(begin, end))
+    return taken
+
+
 def clock_for(device: torch.device, *, cpu_time: bool = False) -> Clock:
     """The clock of a device's work.
 

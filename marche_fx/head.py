@@ -7,8 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from .passes import products
-from .passes.products import has_onednn
+from .passes.products import has_onednn, is_small
 
 
 class Linear(nn.Linear):
@@ -17,8 +16,7 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         # Gradients, and compilers, which choose a product themselves, get the operator that they know. For a small
         # product it is all that would be called in the end.
-        is_small = x.numel() * self.out_features < products.SMALL
-        if is_small or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if is_small(x, self.weight) or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(x)
         found: Tensor = torch.ops.marche_fx.linear(x, self.weight, self.bias)
         return found
@@ -38,7 +36,7 @@ def copied(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
 
     A module that looks after its own attributes, such as one that `torch.compile` wrapped, stays as it is.
     """
-    if module not in known and has_linears(module) and is_plain(module):
+    if module not in known and has_linears(module) and has_plain_attributes(module):
         own = known[module] = copy.copy(module)
         if is_linear(own):
             own.__class__ = Linear
@@ -48,7 +46,7 @@ def copied(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
     return known.get(module, module)
 
 
-def is_plain(module: nn.Module) -> bool:
+def has_plain_attributes(module: nn.Module) -> bool:
     kind = type(module)
     return kind.__setstate__ is nn.Module.__setstate__ and kind.__getattr__ is nn.Module.__getattr__
 

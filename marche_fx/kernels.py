@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch._inductor.codecache import CppPythonBindingsCodeCache
+from torch._inductor.codecache import CppPythonBindingsCodeCache, write_atomic
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 LIBRARY = re.compile(r"\w+/\w+(\.\w+)*\.so")
@@ -37,11 +36,7 @@ def restore_kernels(kernels: Kernels) -> None:
     for name, data in libraries.items():
         target = Path(cache_dir(), name)
         if LIBRARY.fullmatch(name) and not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # Another process may look at any moment.
-            part = target.with_name(f"{target.name}.{os.getpid()}")
-            part.write_bytes(data)
-            part.chmod(0o755)
-            part.replace(target)
+            # As the compiler does: another process may look at any moment.
+            write_atomic(str(target), data, make_dirs=True)
     if artifacts is not None:
         torch.compiler.load_cache_artifacts(artifacts)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .clock import clock_for
+from .clock import clock_for, timings
 from .passes import products
 
 ROWS = (1, 4, 16, 64, 256, 1024)
@@ -136,12 +136,4 @@ class Stopwatch:
 
     def seconds(self, run: Callable[[], object]) -> float:
         """The shortest of a few runs after a first one."""
-        run()
-        taken = []
-        for _ in range(REPEATS):
-            begin = self.clock.mark()
-            run()
-            end = self.clock.mark()
-            self.clock.settle()
-            taken.append(self.clock.seconds(begin, end))
-        return min(taken)
+        return min(timings(run, self.clock, REPEATS))

@@ -14,6 +14,7 @@ from .errors import ArgumentError
 from .fingerprint import Fingerprint, differences, fingerprint, software
 from .kernels import compiled_kernels, restore_kernels
 from .passes.pickled import dump_capture, load_capture
+from .stored import replacing
 from .transform import Optimization, optimization_of
 
 HEADING = b"marche_fx captured steps 1\n"
@@ -43,9 +44,8 @@ def save(optimized: nn.Module, path: str | Path) -> None:
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ArgumentError(f"a captured step of {type(optimized).__name__} cannot be written: {error}") from error
     content = pickle.dumps({"made for": made_for(optimization), "steps": steps, "compiled": compiled_kernels()})
-    written = target.with_name(target.name + ".part")
-    written.write_bytes(HEADING + hashlib.sha256(content).digest() + content)
-    written.replace(target)
+    with replacing(target) as partial:
+        partial.write_bytes(HEADING + hashlib.sha256(content).digest() + content)
 
 
 def load(optimized: nn.Module, path: str | Path) -> bool:

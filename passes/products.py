@@ -22,9 +22,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     The weight stays as it is: no packed copy, which would take the memory twice and miss later changes.
     """
     # Asked again, for a model may have been moved or cast since its step was compiled.
-    if x.numel() * len(weight) >= SMALL and is_plain(x):
+    if not is_small(x, weight) and is_plain(x):
         return onednn(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
+
+
+def is_small(x: Tensor, weight: Tensor) -> bool:
+    return x.numel() * len(weight) < SMALL
 
 
 def shape_of_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..clock import Clock, clock_for
+from ..clock import Clock, clock_for, timings
 from ..models import MAR
 from ..models.mar import mask_by_order
 from ..refresh import FullRefresh, StalenessRefresh
@@ -152,7 +152,7 @@ def measure_group(shapes: Sequence[Shape], clock: Clock, device: torch.device, r
             optimized.forward_mae_decoder(x.clone(), mask.clone())[rows.nonzero(as_tuple=True)]
 
         def point(own: Shape, kind: str, active: int) -> Point:
-            seconds = timed(lambda: step(active), clock, repeats)
+            seconds = statistics.median(timings(lambda: step(active), clock, repeats))
             with measured_peak(device) as peak:
                 step(active)
                 clock.settle()
@@ -196,17 +196,3 @@ def arguments(model: MAR, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
     known = CLASS_TOKENS + shape.tokens - shape.tokens // 2
     x = torch.randn(shape.batch, known, WIDTH, generator=generator).to(device)
     return x, mask, order
-
-
-def timed(step: Callable[[], None], clock: Clock, repeats: int) -> float:
-    """Median seconds of ``step()``, after one that is not timed."""
-    step()
-    taken = []
-    for _ in range(repeats):
-        clock.settle()
-        begin = clock.mark()
-        step()
-        end = clock.mark()
-        clock.settle()
-        taken.append(clock.seconds(begin, end))
-    return statistics.median(taken)
