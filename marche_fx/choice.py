@@ -29,8 +29,8 @@ class Active:
         positions: ``[B, A]`` int64, ascending in each sample.
         complete: every token that the step does not drop is among them.
         visible: how many tokens of a sample the step does not drop, at most.
-        queried: so many of them are enough to hold every token of a sample whose attention is observed; all of them
-            where a sample has none.
+        queried: so many of them are enough to hold every queried token of a sample; all of them where a sample has
+            none.
     """
 
     positions: Tensor
@@ -50,11 +50,13 @@ class ActiveStreams:
     Attributes:
         positions: ``[B, A]`` int64, among the tokens of all streams.
         measured: the numbers that were brought to the host with the counts; empty where none were needed there.
+        only_queried: whether results of other tokens may stay as they are.
     """
 
     streams: tuple[Active, ...]
     positions: Tensor
     measured: tuple[float, ...] = ()
+    only_queried: bool = False
 
     @property
     def complete(self) -> bool:
@@ -63,6 +65,16 @@ class ActiveStreams:
     @property
     def counts(self) -> tuple[int, ...]:
         return tuple(own.count for own in self.streams)
+
+    @property
+    def skips_unread(self) -> bool:
+        """Whether results of some active tokens are not computed. Where all are active, all results are exact."""
+        return self.only_queried and not self.complete
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """How many active tokens of each stream have their results computed."""
+        return tuple(own.queried if self.skips_unread else own.count for own in self.streams)
 
     @property
     def visible(self) -> int:
@@ -76,10 +88,12 @@ def choose_streams(
     lengths: Sequence[int],
     measured: Sequence[Tensor] = (),
     queried: Tensor | None = None,
+    *,
+    only_queried: bool = False,
 ) -> ActiveStreams:
     """Every token of ``must``, then those of the highest priority, equally many in every sample; stream by stream.
 
-    Waits once for the device, and not at all where all tokens run, none is dropped, and nobody observes attention.
+    Waits once for the device, and not at all where all tokens run, none is dropped, and ``queried`` is None.
 
     Args:
         must: bool ``[B, N]``, changed and queried tokens, over the tokens of all streams.
@@ -87,7 +101,9 @@ def choose_streams(
             too few of them.
         lengths: how many tokens each stream has; each gets its share of the refresh set.
         measured: numbers on the device to bring to the host along with the counts.
-        queried: bool ``[B, N]``, those of ``must`` whose attention will be observed; None where nobody does.
+        queried: bool ``[B, N]``, those of ``must`` that must be told from others: their attention will be observed, or
+            results are only computed for them; None where neither is so.
+        only_queried: whether results of other tokens may stay as they are.
 
     Raises:
         PolicyError: a policy's priority holds NaN.
@@ -113,7 +129,7 @@ def choose_streams(
     streams = tuple(own.take([int(next(counts)) for _ in own.counts]) for own in wanted)
     positions = [own.positions + start for own, start in zip(streams, itertools.accumulate(lengths, initial=0))]
     joined = positions[0] if len(positions) == 1 else torch.cat(positions, 1)
-    return ActiveStreams(streams, joined, tuple(host[len(scalars) : len(scalars) + len(measured)]))
+    return ActiveStreams(streams, joined, tuple(host[len(scalars) : len(scalars) + len(measured)]), only_queried)
 
 
 @dataclass(frozen=True)
@@ -122,7 +138,7 @@ class Wanted:
 
     Attributes:
         must: bool ``[B, N]``, tokens that run in any case. score: ``[B, N]``, by which the others are ranked.
-        everything: whether all run. queried: bool ``[B, N]``, whose attention is observed.
+        everything: whether all run. queried: bool ``[B, N]``, those to be told from others.
     """
 
     must: Tensor
@@ -151,7 +167,7 @@ class Wanted:
 
     @property
     def counts(self) -> list[Tensor]:
-        """What the host must know: how many tokens are observed, run, and are visible."""
+        """What the host must know: how many tokens are queried, run, and are visible."""
         found = []
         if self.queried is not None:
             own = self.queried.sum(1)

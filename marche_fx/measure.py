@@ -26,6 +26,11 @@ def inserter(signal: Signal) -> Callable[[Hooks], fx.Node | None]:
     raise ArgumentError(f"nobody measures {signal!r}; use AttentionReceived, ValueDrift, InputDrift or RowSignal")
 
 
+def reads_results(signal: Signal) -> bool:
+    """Whether a signal is of rows that of the last site are only computed where results are."""
+    return isinstance(signal, RowSignal) and signal.tensor in ("q", "output")
+
+
 def compares_rows(signal: Signal) -> bool:
     """Whether a signal compares rows with the cached ones that they replace."""
     return isinstance(signal, ValueDrift) or (isinstance(signal, RowSignal) and signal.tensor in ("k", "v"))

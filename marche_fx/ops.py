@@ -91,6 +91,11 @@ def join_rows(rows: Sequence[Tensor], active: Sequence[Tensor]) -> Tensor:
     return torch.cat([own + start for own, start in zip(rows, starts)], 1)
 
 
+def numbers_among(rows: Tensor, read: Tensor) -> Tensor:
+    """Where each of ``rows [B, Q]`` stands in ``read [B, R]``, which holds them all: ``[B, Q]`` int64."""
+    return (rows[:, :, None] == read[:, None, :]).to(torch.uint8).argmax(2)
+
+
 def mean_over_queried(attention: Tensor, queried: Tensor) -> Tensor:
     """``attention [B, H, Q, N]`` to ``[B, N]``: mean over heads and over the queried of the tokens."""
     weights = queried.to(torch.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +48,7 @@ class Work:
         width: channels that go into a product.
         streams: those of its rows; None where it is not computed on rows. meets_all: it grows with the keys too.
         in_region: computed by the rewritten graph; what is before and after it is run operator by operator.
+        read_only: computed for those active tokens only that are read.
     """
 
     kind: str
@@ -56,6 +57,7 @@ class Work:
     streams: tuple[int, ...] | None
     meets_all: bool
     in_region: bool
+    read_only: bool = False
     width: float = 0.0
 
 
@@ -64,26 +66,31 @@ class Prediction:
 
     Args:
         compiled: whether ours is, so that it calls little but products and attention.
+        read_only: what ours computes for those active tokens only that are read.
     """
 
-    def __init__(self, plan: Plan, rates: Rates, *, compiled: bool = True) -> None:
+    def __init__(
+        self, plan: Plan, rates: Rates, *, compiled: bool = True, read_only: Collection[fx.Node] = frozenset()
+    ) -> None:
         self.lengths = plan.axes.lengths
         self.rates = rates
         self.call = COLD * rates.call
         self.compiled = compiled
-        self.work = tuple(work_of(plan))
+        self.work = tuple(work_of(plan, read_only))
 
     def original(self, visible: int | None = None) -> float:
         """Of the original, which computes all tokens, or those that it does not drop."""
         share = 1.0 if visible is None else visible / sum(self.lengths)
         return sum(self.seconds(own, share, share, compiled=False) for own in self.work)
 
-    def incremental(self, active: Sequence[int]) -> float:
-        """Of ours with so many active tokens a sample in each stream."""
+    def incremental(self, active: Sequence[int], read: Sequence[int] | None = None) -> float:
+        """Of ours with so many active tokens a sample in each stream, of which so many are read, all when omitted."""
+        read = active if read is None else read
         layers = sum(own.kind == ATTENTION for own in self.work) if self.compiled else 0
         total = (STEP + LAYER * layers) * self.call
         for own in self.work:
-            total += self.seconds(own, self.share(own, active), 1.0, compiled=self.compiled and own.in_region)
+            share = self.share(own, read if own.read_only else active)
+            total += self.seconds(own, share, 1.0, compiled=self.compiled and own.in_region)
         return total
 
     def share(self, work: Work, active: Sequence[int]) -> float:
@@ -111,7 +118,8 @@ class Prediction:
 
 def prediction_of(program: Program, *, compiled: bool) -> Prediction:
     """Of a captured step, on the device and in the dtype of its weights."""
-    return Prediction(program.plan, rates_for(program.plan), compiled=compiled)
+    plan, read_only = program.plan, program.split.read_only
+    return Prediction(plan, rates_for(plan), compiled=compiled, read_only=read_only)
 
 
 def rates_for(plan: Plan) -> Rates:
@@ -121,7 +129,7 @@ def rates_for(plan: Plan) -> Rates:
     return rates(*Counter(kinds).most_common(1)[0][0])
 
 
-def work_of(plan: Plan) -> Iterator[Work]:
+def work_of(plan: Plan, read_only: Collection[fx.Node] = frozenset()) -> Iterator[Work]:
     """What each operator of the captured step does."""
     region, axes = plan.region, plan.axes
     for node in plan.graph.nodes:
@@ -131,13 +139,15 @@ def work_of(plan: Plan) -> Iterator[Work]:
         streams = region.rows[node].streams if on_rows else None
         flops, elements = node_flops(node), count_of(node)
         meets_all, in_region = meets_all_tokens(node, axes), on_rows or node in region.full
+        is_read = node in read_only
         if flops and meets_all:
             tokens = sum(axes.lengths if streams is None else (axes.lengths[number] for number in streams))
-            yield Work(ATTENTION, flops, tokens, streams, meets_all, in_region)
+            yield Work(ATTENTION, flops, tokens, streams, meets_all, in_region, is_read)
         elif flops:
-            yield Work(PRODUCT, flops, rows_of(node), streams, meets_all, in_region, width=flops / (2 * elements))
+            width = flops / (2 * elements)
+            yield Work(PRODUCT, flops, rows_of(node), streams, meets_all, in_region, is_read, width)
         else:
-            yield Work(kind_of(node), elements, 0.0, streams, len(axes.dims.get(node, ())) > 1, in_region)
+            yield Work(kind_of(node), elements, 0.0, streams, len(axes.dims.get(node, ())) > 1, in_region, is_read)
 
 
 def kind_of(node: fx.Node) -> str:

@@ -126,7 +126,7 @@ class StepReport:
         )
         if len(self.streams) > 1:
             for number, own in enumerate(self.cost.streams):
-                each = short(own.of(1, own.keys))
+                each = short(own.of(1, 1, own.keys))
                 yield Text(f"stream {number}: {own.tokens} tokens, {each}FLOPs each, {own.keys} keys to attend to")
         yield site_table(self.sites, self.fraction)
         if self.in_full or self.behind:

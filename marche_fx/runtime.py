@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from .changes import LastInputs
 from .choice import ActiveStreams, choose_streams
-from .measure import compares_rows, inserter
+from .measure import compares_rows, inserter, reads_results
 from .passes.capture import Capture
 from .passes.cost import step_cost
 from .passes.flops import hint
@@ -43,17 +43,21 @@ class Program:
     Args:
         plan: what the passes found. model: whose weights are read at every call.
         signals: what to measure for the refresh policy.
+        skip_unread: whether callers may say which rows of the results are read, so that others are left out.
     """
 
-    def __init__(self, plan: Plan, model: nn.Module, *, signals: Sequence[Signal], compile: bool) -> None:
+    def __init__(
+        self, plan: Plan, model: nn.Module, *, signals: Sequence[Signal], compile: bool, skip_unread: bool = False
+    ) -> None:
         self.plan = plan
-        plain = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites)
+        skip_unread = skip_unread and not any(reads_results(signal) for signal in signals)
+        plain = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites, skip_unread=skip_unread)
         wanted = [signal for signal in signals if not isinstance(signal, InputDrift)]
         self.split, found = emit(plain, plan, [inserter(signal) for signal in wanted])
         self.signals = tuple(wanted[number] for number in found)
         self.read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}
         self.watched = find_watched(plain, plan.region, plan.axes, plan.inputs)
-        self.cost = step_cost(plan.graph, plan.axes, plan.region)
+        self.cost = step_cost(plan.graph, plan.axes, plan.region, self.split.read_only)
         self.row_outputs = find_row_outputs(plan)
         before = [node for node in plan.graph.nodes if node.op == "call_function" and plan.region.is_before(node)]
         self.stages = cut_stages(plan.dense.graph_module, before, self.split.prologue.outputs, plan.inputs)
@@ -150,6 +154,11 @@ class Program:
         ]
 
 
+def all_numbers(positions: Tensor) -> Tensor:
+    """The numbers of all active tokens ``positions [B, A]``: ``[B, A]``."""
+    return torch.arange(positions.shape[1], device=positions.device).expand_as(positions).contiguous()
+
+
 def is_coarser(dtype: torch.dtype, other: torch.dtype) -> bool:
     return torch.finfo(dtype).eps > torch.finfo(other).eps
 
@@ -197,6 +206,8 @@ class StepState:
 
     def __init__(self, program: Program) -> None:
         self.program = program
+        self.reads_all = False
+        """Whether results were read as a whole: from then on those of every active token are computed."""
         self.release()
 
     @property
@@ -233,8 +244,10 @@ class StepState:
         among_active = queried.gather(1, positions).split(active.counts, 1)
         rows = [own.float().topk(stream.queried, 1).indices for own, stream in zip(among_active, active.streams)]
         asked = [own.gather(1, first) for own, first in zip(among_active, rows)]
+        # Never the same tensors: whether two inputs are one is something that compiled code is compiled for.
+        read = [own.clone() for own in rows] if active.skips_unread else [all_numbers(own) for own in ragged]
         try:
-            signals = program.incremental(samples, *ragged, *rows, *asked, *inputs, *self.caches)
+            signals = program.incremental(samples, *ragged, *read, *rows, *asked, *inputs, *self.caches)
         except BaseException:
             # Some caches may hold rows of this step and others not.
             self.release()
@@ -249,12 +262,26 @@ class StepState:
         return None if self.program.plan.visible is None else values[self.program.plan.visible]
 
     def choose(
-        self, values: Values, must: Tensor, queried: Tensor, refresh: Refresh, measured: Sequence[Tensor] = ()
+        self,
+        values: Values,
+        must: Tensor,
+        queried: Tensor,
+        refresh: Refresh,
+        measured: Sequence[Tensor] = (),
+        *,
+        only_queried: bool = False,
     ) -> ActiveStreams:
-        """The tokens to compute in this step, those of ``must`` among them; all of them in a state's first step."""
-        chosen = Refresh(self.program.tokens) if self.is_new else refresh
-        observed = queried if self.program.observes_attention else None
-        return choose_streams(must, self.visible(values), chosen, self.program.plan.axes.lengths, measured, observed)
+        """The tokens to compute in this step, those of ``must`` among them; all of them in a state's first step.
+
+        Args:
+            only_queried: whether results of other tokens than the ``queried`` may stay as they are.
+        """
+        program = self.program
+        chosen = Refresh(program.tokens) if self.is_new else refresh
+        skips = only_queried and bool(program.split.read_only) and chosen.count < program.tokens
+        told = queried if program.observes_attention or skips else None
+        lengths = program.plan.axes.lengths
+        return choose_streams(must, self.visible(values), chosen, lengths, measured, told, only_queried=skips)
 
     def results(self, values: Values) -> list[Any]:
         return self.program.finish(values, self.caches)

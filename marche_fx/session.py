@@ -35,7 +35,8 @@ class StepRecord:
     """What one call of a step computed.
 
     Attributes:
-        counts: tokens computed in each sample, of each stream; visible: those that the original computes, of all.
+        counts: tokens computed in each sample, of each stream; read: those of them whose results are. visible: tokens
+            that the original computes, of all streams.
         reasons: uint8 ``[B, N]``, an index into `REASONS`: why each token was computed, or that it was not.
         drift: how far cached rows were from exact ones, where a `Monitor` checked; of two records of one step, the
             second is of the tokens computed because the drift was too large.
@@ -44,6 +45,7 @@ class StepRecord:
     name: str
     program: Program = field(repr=False)
     counts: tuple[int, ...]
+    read: tuple[int, ...]
     visible: int
     reasons: Tensor = field(repr=False)
     drift: float | None = None
@@ -63,7 +65,7 @@ class StepRecord:
 
     @property
     def flops(self) -> float:
-        return self.program.cost.incremental(self.counts)
+        return self.program.cost.incremental(self.counts, self.read)
 
     @property
     def original_flops(self) -> float:
@@ -164,8 +166,8 @@ class Session:
     def read_pending(self, program: Program) -> None:
         """Compute the last call of a step if nobody has read its results but somebody still may."""
         before = self.pending[program]() if program in self.pending else None
-        if before is not None:
-            before.read(None)
+        if before is not None and before.leaves is None:
+            before.run(None)
 
     def is_current(self, pending: PendingStep) -> bool:
         """Whether the caches are still as ``pending`` left them."""

@@ -174,7 +174,14 @@ class OptimizedStep:
             if self.settings.strict and plan.in_full:
                 raise UnsupportedModelError(strict_message(plan))
             signals = self.policy.signals if self.is_last_of_policy else ()
-            program = Program(plan, self.model, signals=signals, compile=self.settings.compile)
+            program = Program(
+                plan,
+                self.model,
+                signals=signals,
+                compile=self.settings.compile,
+                # A monitor compares results that nobody reads.
+                skip_unread=self.is_last and self.settings.monitor is None,
+            )
             self.programs.append(program)
             if len(self.programs) == SIGNATURES:
                 self.warn_once(
@@ -264,8 +271,11 @@ class PendingStep:
         self.exact: Any = None
         """What the original returns, where the session is monitored in this step."""
         self.leaves: list[Any] | None = None
-        self.computed = torch.zeros(state.program.shape, dtype=torch.bool, device=self.device)
-        """``[B, N]``, the tokens computed by this call."""
+        self.skipped = False
+        self.active, self.computed = (
+            torch.zeros(state.program.shape, dtype=torch.bool, device=self.device) for _ in range(2)
+        )
+        """``[B, N]``, the tokens that this call computed, and those whose results it did."""
 
     @property
     def program(self) -> Program:
@@ -284,13 +294,24 @@ class PendingStep:
         return all(isinstance(value, Tensor) for value in computed)
 
     def read(self, queried: Tensor | None) -> list[Any]:
-        """The results as leaves, with the ``queried`` rows ``[B, N]`` computed by this call, unless a later one ran."""
+        """The results as leaves, with the ``queried`` rows ``[B, N]`` computed by this call, unless a later one ran.
+
+        Where None are given, those of all tokens that this call computed.
+        """
+        # Who reads all rows once may do so again.
+        self.state.reads_all |= queried is None
         if self.leaves is None:
             self.run(queried)
-        elif queried is not None and self.session.is_current(self) and bool((queried & ~self.computed).any()):
-            self.run(queried, again=True)
+        elif self.session.is_current(self) and self.lacks(queried):
+            self.run(self.active if queried is None else queried, again=True)
         assert self.leaves is not None
         return self.leaves
+
+    def lacks(self, queried: Tensor | None) -> bool:
+        """Whether some of the ``queried``, or of the tokens that it computed, are without results of this call."""
+        if queried is None:
+            return self.skipped and bool((self.active & ~self.computed).any())
+        return bool((queried & ~self.computed).any())
 
     def run(self, queried: Tensor | None, *, again: bool = False) -> None:
         """Compute the changed tokens, the queried ones and, the first time, the refresh set."""
@@ -302,7 +323,8 @@ class PendingStep:
             asked = changed if queried is None else queried
             moved = self.state.input_drift(self.values) if InputDrift() in policy.signals else None
             refresh = Refresh(0) if again else history.choose(self.visible(changed), self.visible(asked), moved)
-            active = self.compute(changed, asked, refresh)
+            only_queried = queried is not None and not self.state.reads_all
+            active = self.compute(changed, asked, refresh, only_queried=only_queried)
             drift = None if self.exact is None or active.complete else self.drift()
             if drift is not None and self.is_off(drift):
                 active = self.compute(changed, asked, Refresh(self.program.tokens))
@@ -320,17 +342,20 @@ class PendingStep:
             self.expected = None
             self.program.verified = True
 
-    def compute(self, changed: Tensor, asked: Tensor, refresh: Refresh) -> ActiveStreams:
+    def compute(self, changed: Tensor, asked: Tensor, refresh: Refresh, *, only_queried: bool = False) -> ActiveStreams:
         """Compute the tokens that changed, are asked for, or are refreshed; take note of it."""
-        history = self.history
-        active = self.state.choose(self.values, changed | asked, asked, refresh, history.measured)
+        history, must = self.history, changed | asked
+        active = self.state.choose(self.values, must, asked, refresh, history.measured, only_queried=only_queried)
         history.take_in(active.measured)
         signals = self.state.compute(self.values, active, asked)
         self.leaves = self.state.results(self.values)
         history.leave(self.step.order, active, signals)
-        self.computed = self.computed.scatter(1, active.positions, True)
+        computed = torch.zeros_like(self.active).scatter(1, active.positions, True)
+        self.active = self.active | computed
+        self.computed = self.computed | (computed & asked if active.skips_unread else computed)
+        self.skipped |= active.skips_unread
         reasons = reasons_of(active, changed, asked)
-        record = StepRecord(self.step.name, self.program, active.counts, active.visible, reasons)
+        record = StepRecord(self.step.name, self.program, active.counts, active.read, active.visible, reasons)
         self.session.records.append(record)
         return active
 

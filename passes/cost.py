@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from torch import fx
@@ -13,22 +13,37 @@ from .region import Region
 from .rules import dim_map, operands
 
 
+@dataclass
+class RowCost:
+    """Floating-point operations for one token of one sample.
+
+    Attributes:
+        per_row: whatever the number of other tokens. per_pair: for each key that the token attends to.
+    """
+
+    per_row: float = 0.0
+    per_pair: float = 0.0
+
+    def of(self, keys: int) -> float:
+        return self.per_row + keys * self.per_pair
+
+
 @dataclass(frozen=True)
 class StreamCost:
     """Floating-point operations for one token of one sample.
 
     Attributes:
-        per_row: whatever the number of other tokens. per_pair: for each key that the token attends to.
+        live, read_only: of what is computed of each active token, and of each whose results are.
         tokens: of the stream. keys: that a token attends to, of all streams.
     """
 
-    per_row: float
-    per_pair: float
+    live: RowCost
+    read_only: RowCost
     tokens: int
     keys: int
 
-    def of(self, rows: int, keys: int) -> float:
-        return rows * (self.per_row + keys * self.per_pair)
+    def of(self, rows: int, read: int, keys: int) -> float:
+        return rows * self.live.of(keys) + read * self.read_only.of(keys)
 
 
 @dataclass(frozen=True)
@@ -45,24 +60,26 @@ class Cost:
     fixed: float
     samples: int
 
-    def incremental(self, active: Sequence[int]) -> float:
-        """With so many active tokens a sample in each stream: rows x weights + rows x tokens."""
-        rows = sum(own.of(count, own.keys) for own, count in zip(self.streams, active, strict=True))
-        return self.fixed + self.samples * rows
+    def incremental(self, active: Sequence[int], read: Sequence[int] | None = None) -> float:
+        """With so many active tokens a sample in each stream, of which so many are read, all when omitted.
+
+        That is rows x weights + rows x tokens.
+        """
+        counts = zip(self.streams, active, active if read is None else read, strict=True)
+        return self.fixed + self.samples * sum(own.of(rows, some, own.keys) for own, rows, some in counts)
 
     def original(self, visible: int | None = None) -> float:
         """Of the original step, which computes all tokens, or those that it does not drop."""
         rows = 0.0
         for own in self.streams:
             dropped = 0 if visible is None else own.tokens - visible
-            rows += own.of(own.tokens - dropped, own.keys - dropped)
+            rows += own.of(own.tokens - dropped, own.tokens - dropped, own.keys - dropped)
         return self.fixed + self.samples * rows
 
 
-def step_cost(graph: fx.Graph, axes: TokenAxes, region: Region) -> Cost:
-    """Count the contractions of ``graph``, apart for what runs on active rows."""
-    per_row = [0.0] * len(axes.streams)
-    per_pair = [0.0] * len(axes.streams)
+def step_cost(graph: fx.Graph, axes: TokenAxes, region: Region, read_only: Collection[fx.Node] = frozenset()) -> Cost:
+    """Count the contractions of ``graph``, apart for what runs on active rows, and on those that are read."""
+    live, read = ([RowCost() for _ in axes.streams] for _ in range(2))
     fixed = 0.0
     for node in graph.nodes:
         flops = node_flops(node)
@@ -72,11 +89,12 @@ def step_cost(graph: fx.Graph, axes: TokenAxes, region: Region) -> Cost:
         streams = region.rows[node].streams
         rows = region.samples * sum(axes.lengths[number] for number in streams)
         for number in streams:
+            cost = (read if node in read_only else live)[number]
             if meets_all_tokens(node, axes):
-                per_pair[number] += flops / (rows * axes.length)
+                cost.per_pair += flops / (rows * axes.length)
             else:
-                per_row[number] += flops / rows
-    costs = [StreamCost(row, pair, tokens, axes.length) for row, pair, tokens in zip(per_row, per_pair, axes.lengths)]
+                cost.per_row += flops / rows
+    costs = (StreamCost(*own, axes.length) for own in zip(live, read, axes.lengths))
     return Cost(tuple(costs), fixed, region.samples)
 
 

@@ -61,7 +61,10 @@ class Hooks:
         return self.mean(found)
 
     def rows(self, path: str, tensor: str, function: RowFunction) -> fx.Node | None:
-        """``function(now, before)`` of the active rows of one tensor of the site at ``path``; NaN for other tokens."""
+        """``function(now, before)`` of the active rows of one tensor of the site at ``path``; NaN for other tokens.
+
+        What it reads must not be `Split.read_only`.
+        """
         (site,) = chosen_sites((path,), self.cached)
         function = one_number_a_row(function)
         if tensor in ("k", "v"):
@@ -112,7 +115,7 @@ class Hooks:
         attention, samples = self.split.copies[site.node], next(iter(self.graph.nodes))
         # At once, so that queries and weights are not kept for later.
         with self.graph.inserting_before(attention.next):
-            asked = (samples, *self.asked(self.plan.region.rows[site.node].streams))
+            asked = (samples, *self.asked(site.weights or site.node))
             if site.weights is not None:
                 received = self.call(ops.weights_received, self.split.copies[site.weights], *asked)
             else:
@@ -120,14 +123,18 @@ class Hooks:
                 received = self.call(ops.attention_received, q, k, *asked, site.scale, mask[0] if mask else None)
             return self.padded(received, site)
 
-    def asked(self, streams: tuple[int, ...]) -> tuple[fx.Node, fx.Node]:
-        """Numbers of active tokens of these streams together, and which of them will be read."""
-        active, rows, queried = (
-            [own[number] for number in streams] for own in (self.split.active, self.split.rows, self.split.queried)
+    def asked(self, node: fx.Node) -> tuple[fx.Node, fx.Node]:
+        """Numbers of the queried among the rows of ``node``, and which of these are queried."""
+        streams, split = self.plan.region.rows[node].streams, self.split
+        active, read, rows, queried = (
+            [own[number] for number in streams] for own in (split.active, split.read, split.rows, split.queried)
         )
+        among = active
+        if node in split.read_only:
+            among, rows = read, [self.call(ops.numbers_among, *pair) for pair in zip(rows, read)]
         if len(streams) == 1:
             return rows[0], queried[0]
-        return self.call(ops.join_rows, rows, active), self.call(aten.cat.default, queried, 1)
+        return self.call(ops.join_rows, rows, among), self.call(aten.cat.default, queried, 1)
 
     # ---------------------------------------------------------------------------------------------------- graph
 

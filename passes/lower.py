@@ -18,7 +18,7 @@ from .split import Split
 from .symbolic import ragged_dims
 
 Incremental = Callable[..., tuple[Tensor, ...]]
-"""``(samples, *active, *rows, *queried, *inputs, *caches) -> signals``"""
+"""``(samples, *active, *read, *rows, *queried, *inputs, *caches) -> signals``"""
 
 FEW = 8
 """So few operators run sooner than they are compiled."""

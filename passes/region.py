@@ -53,6 +53,13 @@ class Region:
         """Whether ``node`` does not depend on the region; entries do not."""
         return node not in self.inside
 
+    def follows(self, node: fx.Node, index: int) -> bool:
+        """Whether each row of ``node``, which consists of rows, reads that row alone of an operand."""
+        operand = operands(node)[index]
+        if operand not in self.rows:
+            return False
+        return self.links[node].get((index, self.rows[operand].dim)) == self.rows[node].dim
+
     @property
     def entries(self) -> tuple[fx.Node, ...]:
         """What enters the region with rows of its own, in no particular order."""

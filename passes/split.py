@@ -16,6 +16,7 @@ from .attention import FUSED, AttentionSite
 from .axes import TokenAxes
 from .cut import Part, cut_part
 from .layout import Layout, find_layout
+from .liveness import find_read_only
 from .moves import MOVES, REPEATS
 from .region import Region
 from .reshapes import RESHAPES
@@ -55,13 +56,16 @@ class Split:
 
     Attributes:
         prologue: from the step's inputs to what the region reads; all tokens, every step.
-        incremental: called with ``(samples, *active, *rows, *queried, *inputs, *caches)``, where each stream of tokens
-            has its active positions; writes the caches and returns the values of its hooks.
+        incremental: called with ``(samples, *active, *read, *rows, *queried, *inputs, *caches)``, where each stream of
+            tokens has its active positions; writes the caches and returns the values of its hooks.
         epilogue: from caches and prologue values to the step's results.
         gathered: values of the prologue of which the region reads active rows.
         copies: node of the captured graph to its counterpart in the incremental graph.
-        active: for each stream the placeholder of its active positions, ``[B, A]``. rows, queried: those of numbers of
-            active tokens, ``[B, Q]``, which hold all that will be read, and of which of them are, bool ``[B, Q]``.
+        active: for each stream the placeholder of its active positions, ``[B, A]``. read: that of the numbers of those
+            active tokens whose results are computed, ``[B, R]``. rows, queried: those of numbers of active tokens,
+            ``[B, Q]``, which are among ``read`` and hold all that are queried, and of which of them are, bool
+            ``[B, Q]``.
+        read_only: values of which only the rows of ``read`` are computed.
     """
 
     prologue: Part
@@ -71,11 +75,20 @@ class Split:
     gathered: tuple[fx.Node, ...]
     copies: dict[fx.Node, fx.Node] = field(repr=False)
     active: tuple[fx.Node, ...]
+    read: tuple[fx.Node, ...]
     rows: tuple[fx.Node, ...]
     queried: tuple[fx.Node, ...]
+    read_only: frozenset[fx.Node]
 
 
-def split(graph_module: fx.GraphModule, axes: TokenAxes, region: Region, sites: Sequence[AttentionSite]) -> Split:
+def split(
+    graph_module: fx.GraphModule,
+    axes: TokenAxes,
+    region: Region,
+    sites: Sequence[AttentionSite],
+    *,
+    skip_unread: bool = False,
+) -> Split:
     """Recompute active tokens only; read the others from caches.
 
     Before:  k = linear(x, w_k);  v = linear(x, w_v);  y = sdpa(q, k, v)
@@ -85,24 +98,35 @@ def split(graph_module: fx.GraphModule, axes: TokenAxes, region: Region, sites: 
 
     Every edge of the region's graph is one of four: rows to rows as they are; rows to an operator that mixes tokens,
     through a cache; a full value to rows, gathered on the axis that meets them; a full value read as it is.
+
+    Args:
+        skip_unread: leave out, of active tokens that nobody reads, what no other token reads either.
     """
-    return Splitter(graph_module, axes, region, sites).run()
+    read_only = find_read_only(graph_module.graph, region) if skip_unread else frozenset()
+    return Splitter(graph_module, axes, region, sites, read_only).run()
 
 
 class Splitter:
     def __init__(
-        self, graph_module: fx.GraphModule, axes: TokenAxes, region: Region, sites: Sequence[AttentionSite]
+        self,
+        graph_module: fx.GraphModule,
+        axes: TokenAxes,
+        region: Region,
+        sites: Sequence[AttentionSite],
+        read_only: frozenset[fx.Node],
     ) -> None:
         self.source = graph_module
         self.axes = axes
         self.region = region
+        self.read_only = read_only
         self.attention_operands = {unrepeated(own, region) for site in sites for own in (site.k, site.v)}
         self.graph = fx.Graph()
         self.samples = self.graph.placeholder("samples")
         numbers = [""] if len(axes.streams) == 1 else [f"_{i}" for i in range(len(axes.streams))]
-        self.active = tuple(self.graph.placeholder(f"active{number}") for number in numbers)
-        self.asked = tuple(self.graph.placeholder(f"rows{number}") for number in numbers)
-        self.queried = tuple(self.graph.placeholder(f"queried{number}") for number in numbers)
+        self.active, self.read, self.asked, self.queried = (
+            tuple(self.graph.placeholder(f"{name}{number}") for number in numbers)
+            for name in ("active", "read", "rows", "queried")
+        )
         self.inputs: dict[fx.Node, fx.Node] = {}
         self.rows: dict[fx.Node, fx.Node] = {}
         self.values: dict[fx.Node, fx.Node] = {}
@@ -120,7 +144,9 @@ class Splitter:
             if node in region.full:
                 self.values[node] = self.copy(node, self.full_operand)
             if node in region.sources:
-                self.rows[node] = self.gather(node, self.value_of(node), region.layouts[node], region.rows[node])
+                self.rows[node] = self.gather(
+                    node, self.value_of(node), region.layouts[node], region.rows[node].dim, node
+                )
             elif node in region.rows:
                 self.rows[node] = self.copy_rows(node)
         after = self.nodes_after(nodes)
@@ -151,8 +177,10 @@ class Splitter:
             gathered=tuple(self.gathered),
             copies=self.rows,
             active=self.active,
+            read=self.read,
             rows=self.asked,
             queried=self.queried,
+            read_only=self.read_only,
         )
 
     def nodes_after(self, nodes: list[fx.Node]) -> set[fx.Node]:
@@ -194,10 +222,8 @@ class Splitter:
         def operand_rows(index: int, operand: fx.Node | None) -> fx.Node | None:
             if operand is None:
                 return None
-            if operand in self.rows:
-                dim = self.region.rows[operand].dim
-                if self.region.links[node].get((index, dim)) == rows.dim:
-                    return self.rows[operand]
+            if self.region.follows(node, index):
+                return self.rows_for(node, operand)
             value = self.full(operand) if operand in self.rows else self.value_of(operand)
             for dim in range(len(shape_of(operand))):
                 if own.output.get((index, dim)) == rows.dim and own.is_token_wise(index, dim):
@@ -211,6 +237,20 @@ class Splitter:
             self.mask_causally(copied, node)
         return copied
 
+    def rows_for(self, node: fx.Node, operand: fx.Node) -> fx.Node:
+        """The rows of an operand that ``node`` is computed of."""
+        rows = self.rows[operand]
+        if node not in self.read_only or operand in self.read_only:
+            return rows
+        key = ("read", operand)
+        if key not in self.memo:
+            layout, own = self.region.layouts[operand], self.region.rows[operand]
+            cut = self.cut_dims(rows, layout, on_rows=True)
+            args = (cut, self.samples, self.numbers_read(own.streams), layout.batch_dim, layout.token_dim)
+            shape = [-1 if dim == own.dim else size for dim, size in enumerate(shape_of(operand))]
+            self.memo[key] = self.join_dims(self.call(ops.gather_active, args), layout, shape)
+        return self.memo[key]
+
     def is_cut(self, node: fx.Node) -> bool:
         """Whether ``node`` cuts the axis of tokens."""
         return node.target is aten.slice.Tensor and (0, self.region.rows[node].dim) not in dim_map(node).output
@@ -221,16 +261,16 @@ class Splitter:
         assert operand is not None
         rows, taken = self.region.rows[operand], self.region.rows[node].streams
         skipped = rows.streams[: rows.streams.index(taken[0])]
-        counted = [[self.active[number] for number in streams] for streams in (skipped, taken)]
+        positions = self.read if node in self.read_only else self.active
+        counted = [[positions[number] for number in streams] for streams in (skipped, taken)]
         return self.call(ops.take_rows, (self.rows[operand], rows.dim, *counted), name=node.name)
 
     def mask_causally(self, attention: fx.Node, original: fx.Node) -> None:
         """Replace the causal flag, which counts rows, by a mask that knows the positions of the active rows."""
         q, k, v = attention.args[:3]
         assert isinstance(k, fx.Node)
-        active = self.active_of(self.region.rows[original].streams)
         with self.graph.inserting_before(attention):
-            mask = self.graph.call_function(ops.causal_mask, (k, active, len(shape_of(original))))
+            mask = self.call(ops.causal_mask, (k, self.positions_of(original), len(shape_of(original))))
         options = {name: value for name, value in attention.kwargs.items() if name in ("scale", "enable_gqa")}
         attention.args, attention.kwargs = (q, k, v, mask), options
 
@@ -263,43 +303,42 @@ class Splitter:
                 cache = self.graph.placeholder(f"{node.name}_cache")
             cache.meta = {"val": node.meta["val"].new_empty(layout.shape)}
             rows = self.cut_dims(self.rows[node], layout, on_rows=True)
-            active = self.active_of(self.region.rows[node].streams)
-            args = (cache, rows, self.samples, active, layout.batch_dim, layout.token_dim)
+            args = (cache, rows, self.samples, self.positions_of(node), layout.batch_dim, layout.token_dim)
             self.updated[node] = self.join_dims(self.call(ops.update_cache, args), layout, shape_of(node))
         return self.updated[node]
 
     # ------------------------------------------------------------------------------------------------- gathering
 
-    def gather(self, node: fx.Node, value: fx.Node, layout: Layout, rows: Rows) -> fx.Node:
-        """The active rows of ``value``, which is all of ``node``."""
-        key = ("gather", value, layout, rows)
+    def gather(self, node: fx.Node, value: fx.Node, layout: Layout, dim: int, reader: fx.Node) -> fx.Node:
+        """Of ``value``, which is all of ``node``, the rows along ``dim`` that ``reader`` is computed of."""
+        positions = self.positions_of(reader)
+        key = ("gather", value, layout, dim, positions)
         if key not in self.memo:
             self.note_gathered(node, value)
-            full = self.cut_dims(value, layout)
-            args = (full, self.samples, self.active_of(rows.streams), layout.batch_dim, layout.token_dim)
-            shape = [-1 if dim == rows.dim else size for dim, size in enumerate(shape_of(node))]
+            args = (self.cut_dims(value, layout), self.samples, positions, layout.batch_dim, layout.token_dim)
+            shape = [-1 if own == dim else size for own, size in enumerate(shape_of(node))]
             self.memo[key] = self.join_dims(self.call(ops.gather_active, args), layout, shape)
         return self.memo[key]
 
     def gather_for(self, node: fx.Node, operand: fx.Node, value: fx.Node, dim: int) -> fx.Node:
         """Rows of a full operand that meets the rows of ``node`` along its dimension ``dim``."""
-        streams = self.region.rows[node].streams
         layout = find_layout(operand, dim, self.axes, self.region.samples_axis, self.region.samples)
         if layout is not None:
-            return self.gather(operand, value, layout, Rows(dim, streams))
+            return self.gather(operand, value, layout, dim, node)
         return self.gather_shared(node, operand, value)
 
     def gather_shared(self, node: fx.Node, operand: fx.Node, value: fx.Node) -> fx.Node:
         """Rows of a full operand that all samples share and that broadcasts against the rows of ``node``."""
         layout, rows = self.region.layouts[node], self.region.rows[node]
-        key = ("shared", value, layout, rows)
+        positions = self.positions_of(node)
+        key = ("shared", value, layout, rows.dim, positions)
         if key not in self.memo:
             self.note_gathered(operand, value)
             own = shape_of(operand)
             sizes = [*[1] * (len(layout.joined) - len(own)), *own]
             cut = [part for size, count in zip(sizes, layout.joined) for part in (size, *[1] * (count - 1))]
             full = value if cut == list(own) else self.call(aten.reshape.default, (value, cut))
-            args = (full, self.samples, self.active_of(rows.streams), layout.batch_dim, layout.token_dim)
+            args = (full, self.samples, positions, layout.batch_dim, layout.token_dim)
             gathered = self.call(ops.gather_active, args)
             if not layout.is_plain:
                 # Joined dimensions do not broadcast one by one.
@@ -331,14 +370,25 @@ class Splitter:
         """The opposite."""
         return value if layout.is_plain else self.call(aten.reshape.default, (value, list(shape)))
 
-    def active_of(self, streams: tuple[int, ...]) -> fx.Node:
-        """The active positions on the axis of some streams together."""
-        if len(streams) == 1:
-            return self.active[streams[0]]
-        if streams not in self.memo:
+    def positions_of(self, node: fx.Node) -> fx.Node:
+        """Positions of the rows that ``node`` is computed of, on the axis of all its streams together."""
+        streams, read_only = self.region.rows[node].streams, node in self.read_only
+        key = ("positions", streams, read_only)
+        if key not in self.memo:
+            own = [self.active[number] for number in streams]
+            if read_only:
+                own = [self.call(aten.gather.default, (own, 1, self.read[number])) for own, number in zip(own, streams)]
             lengths = [self.axes.lengths[number] for number in streams]
-            self.memo[streams] = self.call(ops.join_positions, ([self.active[number] for number in streams], lengths))
-        return self.memo[streams]
+            self.memo[key] = own[0] if len(own) == 1 else self.call(ops.join_positions, (own, lengths))
+        return self.memo[key]
+
+    def numbers_read(self, streams: tuple[int, ...]) -> fx.Node:
+        """Numbers of the active tokens of some streams together whose results are computed."""
+        key = ("numbers", streams)
+        if key not in self.memo:
+            read, active = ([own[number] for number in streams] for own in (self.read, self.active))
+            self.memo[key] = read[0] if len(read) == 1 else self.call(ops.join_rows, (read, active))
+        return self.memo[key]
 
     # --------------------------------------------------------------------------------------------------- copying
 

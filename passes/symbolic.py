@@ -13,8 +13,8 @@ from .. import ops
 from .flops import hint
 from .split import Split
 
-ACTIVE, QUERIED = 7, 5
-"""Stand for any number of active tokens, and of those among them that hold the queried ones."""
+ACTIVE, READ, QUERIED = 7, 6, 5
+"""Stand for any number of active tokens, and of those among them that are read and that hold the queried ones."""
 
 
 def ragged_dims(split: Split, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
@@ -26,16 +26,14 @@ def ragged_dims(split: Split, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]
     sample, streams = split.caches[0], len(split.queried)
     count, device = sample.layout.shape[sample.layout.batch_dim], sample.value.meta["val"].device
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
-    placeholders = graph.find_nodes(op="placeholder")
-    values: dict[fx.Node, Any] = {}
-    for number, node in enumerate(placeholders):
-        if number == 0:
-            values[node] = like(mode, torch.empty(count, 1, dtype=torch.int64, device=device))
-        elif number <= 3 * streams:
-            dtype = torch.int64 if number <= 2 * streams else torch.bool
-            values[node] = ragged(mode, count, ACTIVE if number <= streams else QUERIED, dtype, device)
-        else:
-            values[node] = like(mode, node.meta["val"])
+    samples, *others = graph.find_nodes(op="placeholder")
+    values: dict[fx.Node, Any] = {samples: like(mode, torch.empty(count, 1, dtype=torch.int64, device=device))}
+    sizes = [size for size in (ACTIVE, READ, QUERIED, QUERIED) for _ in range(streams)]
+    for number, (node, size) in enumerate(zip(others, sizes)):
+        dtype = torch.int64 if number < 3 * streams else torch.bool
+        values[node] = ragged(mode, count, size, dtype, device)
+    for node in others[len(sizes) :]:
+        values[node] = like(mode, node.meta["val"])
     with mode:
         for node in graph.nodes:
             if node.op == "call_function":

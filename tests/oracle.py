@@ -3,6 +3,7 @@
 In step t, row i of every cached tensor holds the value computed in the last step at which token i was active, t
 included. The oracle runs the captured graph on all rows. Wherever an operator reads rows of other tokens, and where
 results leave, it reads ``where(active, fresh, stale)``; rows of inactive tokens are computed too, but read by nobody.
+Results, and what they alone are computed from, may be kept for fewer tokens: ``where(read, fresh, stale)``.
 
 Which elements belong to which token it finds out by running each operator: it poisons some rows of an operand and
 looks where the poison comes out. Of the operators, only `cat` has a rule about dimensions.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -63,11 +64,17 @@ class Oracle:
         self.merged: dict[fx.Node, set[int]] = {}
         """Operands, by their place among an operator's leaves, of which it reads other rows too."""
 
-    def step(self, inputs: Sequence[Tensor], active: Tensor) -> list[Any]:
-        """The step's results when the tokens ``active [B, A]`` are recomputed; in the first step all must be."""
+    def step(self, inputs: Sequence[Tensor], active: Tensor, read: Tensor | None = None) -> list[Any]:
+        """The step's results when the tokens ``active [B, A]`` are recomputed; in the first step all must be.
+
+        Args:
+            read: ``[B, R]``, those of them whose results are read; all when omitted.
+        """
+        live = self.live()
+        self.kept = {True: self.mask(active), False: self.mask(active if read is None else read)}
+        self.is_live = live.__contains__
         values = self.parameters() | dict(zip(self.input_nodes(), inputs, strict=True))
         self.stale_before, self.stale = self.stale, {}
-        self.active = active
         for node in self.graph.nodes:
             if node.op == "call_function":
                 values[node] = self.evaluate(node, values)
@@ -75,6 +82,20 @@ class Oracle:
                 self.rows[node] = self.tokens[node.name]
         output = next(node for node in self.graph.nodes if node.op == "output")
         return [self.merge(leaf, values[leaf]) if leaf in self.rows else values.get(leaf) for leaf in output.args[0]]
+
+    def mask(self, positions: Tensor) -> Tensor:
+        return torch.zeros(len(positions), self.length, dtype=torch.bool).scatter(1, positions, True)
+
+    def live(self) -> set[fx.Node]:
+        """What rows of other tokens are computed from; nothing before the first step, which computes all of them."""
+        before_rows = closure(node for node in self.graph.nodes if node.name in self.on_rows)
+        return closure(
+            leaf
+            for node, places in self.merged.items()
+            if node in before_rows
+            for place, leaf in enumerate(pytree.tree_leaves((node.args, node.kwargs)))
+            if place in places
+        )
 
     def parameters(self) -> dict[fx.Node, Any]:
         state: dict[str, Tensor] = dict(self.model.named_parameters(remove_duplicate=False))
@@ -123,7 +144,7 @@ class Oracle:
     def merge(self, node: fx.Node, fresh: Any) -> Any:
         """``where(active, fresh, stale)``, kept for the next step; of each value of an operator with several."""
         if node not in self.stale:
-            is_active = torch.zeros(len(self.active), self.length, dtype=torch.bool).scatter(1, self.active, True)
+            is_active = self.kept[self.is_live(node)]
             assert node in self.stale_before or is_active.all(), "the first step must compute every token"
             stale = self.stale_before.get(node, fresh)
             values, spec = pytree.tree_flatten(fresh)
@@ -200,6 +221,18 @@ class Call:
         runs = [pytree.tree_leaves(self.run(**{f"at{place}": value})) for value in (before, after)]
         # Another memory layout may round differently, which is no change.
         return [~torch.isclose(a, b, rtol=1e-5, atol=1e-9) & (a == a) for a, b in zip(*runs)]
+
+
+def closure(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    """``nodes`` and everything that they are computed from."""
+    found: set[fx.Node] = set()
+    pending = list(nodes)
+    while pending:
+        node = pending.pop()
+        if node not in found:
+            found.add(node)
+            pending += node.all_input_nodes
+    return found
 
 
 def size(rows: Any) -> int:

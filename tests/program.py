@@ -18,10 +18,19 @@ from tests.oracle import Oracle
 class Program:
     """A step of ``model`` rewritten for active tokens, with the caches of one session."""
 
-    def __init__(self, model: nn.Module, step: str, args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        step: str,
+        args: Sequence[Any],
+        kwargs: dict[str, Any] | None = None,
+        *,
+        skip_unread: bool = False,
+    ) -> None:
         self.model = model
         self.plan = make_plan(model, step, tuple(args), kwargs)
-        self.split = split(self.plan.dense.graph_module, self.plan.axes, self.plan.region, self.plan.sites)
+        plan = self.plan
+        self.split = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites, skip_unread=skip_unread)
         self.reset()
 
     def reset(self) -> None:
@@ -47,23 +56,24 @@ class Program:
         active: Sequence[Tensor],
         caches: Sequence[Tensor],
         queried: Sequence[Tensor] | None = None,
+        read: Sequence[Tensor] | None = None,
     ) -> Any:
         """Write ``caches`` by the incremental part, or by what stands for it; return the signals.
 
         Args:
-            queried: bool ``[B, A]`` of each stream, of which a sample may have as many as wanted; all active tokens
-                when omitted.
+            queried: bool ``[B, R]`` of each stream, of which a sample may have as many as wanted; all when omitted.
+            read: ``[B, R]`` of each stream, numbers of active tokens whose results are computed; all when omitted.
         """
         samples = torch.arange(len(active[0]))[:, None]
-        asked = [torch.ones_like(own, dtype=torch.bool) for own in active] if queried is None else queried
-        rows = [torch.arange(own.shape[1]).expand_as(own) for own in active]
+        rows = [torch.arange(own.shape[1]).expand_as(own) for own in active] if read is None else read
+        asked = [torch.ones_like(own, dtype=torch.bool) for own in rows] if queried is None else queried
         reads = [values[node] for node in self.split.incremental.inputs]
-        return incremental(samples, *active, *rows, *asked, *reads, *caches)
+        return incremental(samples, *active, *rows, *rows, *asked, *reads, *caches)
 
-    def step(self, inputs: Sequence[Tensor], *active: Tensor) -> list[Any]:
-        """The step's results when the tokens ``active [B, A]`` of each stream are recomputed."""
+    def step(self, inputs: Sequence[Tensor], *active: Tensor, read: Sequence[Tensor] | None = None) -> list[Any]:
+        """The step's results when the tokens ``active [B, A]`` of each stream are recomputed, see `run`."""
         values = self.values(inputs)
-        self.run(self.split.incremental.module, values, active, self.caches)
+        self.run(self.split.incremental.module, values, active, self.caches, read=read)
         values |= {spec.value: cache for spec, cache in zip(self.split.caches, self.caches)}
         # A result may be a cache itself, which the next step overwrites.
         return [value.clone() if isinstance(value, Tensor) else value for value in call(self.split.epilogue, values)]

@@ -255,7 +255,7 @@ def predicted_speedups(records: Sequence[StepRecord], parts: Mapping[str, str], 
     known = {program: prediction_of(program, compiled=compiled) for program in {own.program for own in records}}
     return {
         part: sum(known[record.program].original(record.visible) for record in own)
-        / sum(known[record.program].incremental(record.counts) for record in own)
+        / sum(known[record.program].incremental(record.counts, record.read) for record in own)
         for part, own in by_part(records, parts).items()
     }
 

@@ -41,6 +41,16 @@ def active_sets(samples: int, lengths: Sequence[int], generator: Generator) -> I
     yield every
 
 
+def numbers_read(active: Sequence[Tensor], lengths: Sequence[int], generator: Generator) -> list[Tensor]:
+    """Of the active tokens of each stream ``[B, A]`` the numbers of some, ``[B, R]``; of all where all are active."""
+    counts = [own.shape[1] for own in active]
+    shares = torch.ones(()) if counts == list(lengths) else torch.rand((), generator=generator)
+    return [
+        torch.rand(own.shape, generator=generator).argsort(-1)[:, : max(1, round(float(shares) * count))]
+        for own, count in zip(active, counts)
+    ]
+
+
 def leaves(tree: Any) -> list[Any]:
     return pytree.tree_leaves(opened(tree))
 
@@ -72,7 +82,7 @@ def check(recipe: Recipe) -> None:
     model = build(recipe)
     args, kwargs = make_arguments(recipe, Generator().manual_seed(recipe.seed))
     try:
-        program = Program(model, "forward", args, kwargs)
+        program = Program(model, "forward", args, kwargs, skip_unread=True)
     except UnsupportedModelError as error:
         raise GeneratedModelError(f"refused: {error}", recipe) from error
     found = len(program.plan.sites)
@@ -95,11 +105,14 @@ def decode(recipe: Recipe, model: nn.Module, program: Program) -> None:
         if torch.rand((), generator=generator) < 0.8:
             arguments = make_arguments(recipe, generator)
         inputs = [leaf for leaf in leaves(arguments) if isinstance(leaf, Tensor)]
-        results = program.step(inputs, *active)
         counts = [positions.shape[1] for positions in active]
-        step = f"in step {number} with {counts} of {lengths} rows"
+        read = numbers_read(active, lengths, generator)
+        results = program.step(inputs, *active, read=read)
+        step = f"in step {number} with {counts} of {lengths} rows, {[own.shape[1] for own in read]} read"
+        positions = [own.gather(1, numbers) for own, numbers in zip(active, read)]
+        expected_results = oracle.step(inputs, join_positions(active, lengths), join_positions(positions, lengths))
         # The oracle leaves out plain values.
-        pairs = zip(results, oracle.step(inputs, join_positions(active, lengths)), strict=True)
+        pairs = zip(results, expected_results, strict=True)
         expected = [other if isinstance(own, Tensor) else own for own, other in pairs]
         compare(results, expected, f"not the oracle's {step}", recipe)
         if counts == list(lengths):

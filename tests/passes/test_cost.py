@@ -37,5 +37,5 @@ def test_what_runs_in_full_does_not_shrink() -> None:
     program = Program(WithConvolution(9, 8, 2).eval(), "forward", [torch.randn(3, 9, 8)])
     cost = cost_of(program)
     rows = cost.incremental([4]) - cost.incremental([2])
-    assert rows == pytest.approx(2 * 3 * (cost.streams[0].per_row + 9 * cost.streams[0].per_pair))
+    assert rows == pytest.approx(2 * 3 * (cost.streams[0].live.of(9)))
     assert cost.original(9) == cost.original()

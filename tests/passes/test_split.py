@@ -175,12 +175,14 @@ MAR_SHAPES = [Shape(3, 11, 2, 4), Shape(6, 6, 2, 4), Shape(1, 6, 2, 2)]
 
 
 @cache
-def rewritten(name: str, shape: Shape, dtype: torch.dtype, depth: int | None = None) -> tuple[Case, nn.Module, Program]:
+def rewritten(
+    name: str, shape: Shape, dtype: torch.dtype, depth: int | None = None, *, skip_unread: bool = False
+) -> tuple[Case, nn.Module, Program]:
     case = CASES[name] if depth is None else Case(build_transformer(depth=depth), one(embedded))
     torch.manual_seed(0)
     model = case.build(shape).to(dtype).eval()
     arguments = drawn(case, shape, torch.Generator().manual_seed(0), dtype)
-    return case, model, Program(model, case.step, arguments)
+    return case, model, Program(model, case.step, arguments, skip_unread=skip_unread)
 
 
 def drawn(case: Case, shape: Shape, generator: torch.Generator, dtype: torch.dtype) -> list[Tensor]:
@@ -250,6 +252,22 @@ def test_partial_refresh_equals_the_oracle_whatever_the_sizes(draws: st.DataObje
     case, model, program = rewritten("fused", shape, torch.float64, 1)
     steps = draws.draw(sequences(shape.samples, shape.tokens))
     check_against_oracle(case, model, program, shape, steps, torch.float64, draws.draw(st.integers(0, 999)))
+
+
+@pytest.mark.parametrize("name", CASES)
+@given(draws=st.data())
+@torch.no_grad()
+def test_of_tokens_that_nobody_reads_only_what_others_read_is_computed(name: str, draws: st.DataObject) -> None:
+    shape = draws.draw(st.sampled_from(MAR_SHAPES if "MAR" in name else SHAPES))
+    case, _, program = rewritten(name, shape, torch.float64, skip_unread=True)
+    program.reset()
+    oracle, generator = program.oracle(), torch.Generator().manual_seed(draws.draw(st.integers(0, 999)))
+    for number, active in enumerate(draws.draw(sequences(shape.samples, shape.tokens))):
+        arguments = drawn(case, shape, generator, torch.float64)
+        numbers = draws.draw(active_sets(shape.samples, active.shape[1]))
+        read = torch.arange(shape.tokens).expand_as(active) if number == 0 else numbers
+        found = program.step(arguments, active, read=[read])
+        assert_equal(found, oracle.step(arguments, active, active.gather(1, read)), torch.float64)
 
 
 @pytest.mark.parametrize("name", CASES)
