@@ -9,8 +9,8 @@ from torch import fx
 
 from . import ops
 from .passes.cut import Part
+from .passes.parts import Split
 from .passes.source import module_path, operator_name
-from .passes.split import Split
 
 COLOURS = {"prologue": "lightblue", "incremental": "palegreen", "epilogue": "lightgrey"}
 CACHED, GATHERED, INPUT = "gold", "khaki", "white"

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from .models import MAR
-from .report import SessionReport, report
+from .report import report
+from .session_report import SessionReport
 
 
 @dataclass(frozen=True)

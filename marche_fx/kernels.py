@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._inductor.codecache import CppPythonBindingsCodeCache, write_atomic
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 LIBRARY = re.compile(r"\w+/\w+(\.\w+)*\.so")
@@ -19,6 +18,9 @@ Kernels = tuple[bytes | None, dict[str, bytes]]
 
 def compiled_kernels() -> Kernels:
     """All that this process compiled or loaded so far."""
+    # Takes a while to load, and few processes save anything.
+    from torch._inductor.codecache import CppPythonBindingsCodeCache
+
     artifacts = torch.compiler.save_cache_artifacts()
     libraries: dict[str, bytes] = {}
     for load in list(CppPythonBindingsCodeCache.cache.values()):
@@ -32,6 +34,8 @@ def compiled_kernels() -> Kernels:
 
 def restore_kernels(kernels: Kernels) -> None:
     """Put them where `torch.compile` looks before it compiles."""
+    from torch._inductor.codecache import write_atomic
+
     artifacts, libraries = kernels
     for name, data in libraries.items():
         target = Path(cache_dir(), name)

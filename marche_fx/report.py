@@ -10,20 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from torch import nn
 
-from .choices import StepChoices, choices_of, choices_table
 from .drawing import graph_table, graphviz
 from .errors import ArgumentError
 from .passes.cost import Cost, step_cost
 from .passes.flops import node_flops
+from .passes.parts import Split
 from .passes.plan import Plan, make_plan
-from .passes.split import Split, split
+from .passes.split import split
 from .prediction import Prediction, rates_for
-from .session import Session
+from .session_report import SessionReport, session_report
 from .site_report import (
     FullOperator,
     SiteReport,
@@ -34,16 +33,11 @@ from .site_report import (
     mlp_report,
     without_rule,
 )
-from .tables import full_table, joined, memory, place, short, site_table
-from .transform import method_names, optimization_of
-
-WIDTH = 120
+from .tables import WIDTH, as_text, full_table, joined, memory, place, short, site_table
+from .transform import default_steps, method_names, optimization_of
 
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
 """Shares of active tokens at which a saving is predicted, beside the one that was asked for."""
-
-SHOWN_STEPS = 12
-"""Steps of a session that are printed one by one."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +93,15 @@ class StepReport:
         """The same as plain values."""
         found = plain(self)
         found |= {"tokens": self.tokens, "flops": self.flops, "active_flops": self.active_flops}
+        found["read_only_share"] = self.read_only_share
         found["saving"] = {f"{share:g}": self.saving(share) for share in self.shares}
         return dict(sorted(found.items()))
+
+    @property
+    def read_only_share(self) -> float:
+        """Of the FLOPs of a token, those that are skipped in steps in which nobody reads its result."""
+        whole = sum(own.of(own.tokens, own.tokens, own.keys) for own in self.cost.streams)
+        return sum(own.of(0, own.tokens, own.keys) for own in self.cost.streams) / max(whole, 1)
 
     @property
     def shares(self) -> list[float]:
@@ -133,6 +134,10 @@ class StepReport:
             yield full_table([*self.in_full, *self.behind], self.active_flops, self.fraction)
         for bare in self.without_rule:
             yield Text(f"outside the region: {place(bare.operator, bare.path, bare.line)} {bare.reason}", "yellow")
+        if self.read_only_share:
+            yield Text(
+                f"{self.read_only_share:.0%} of a token's FLOPs are skipped in steps in which nobody reads its result"
+            )
         parts = ", ".join(f"{role} {memory(size)}" for role, size in self.cache_bytes.items())
         yield Text(f"caches of a session: {parts}")
         fixed = [f"{flops / max(self.flops, 1):.1%} {part}" for part, flops in self.fixed_flops.items()]
@@ -142,84 +147,6 @@ class StepReport:
         if self.speedups:
             speedups = ", ".join(f"{speedup:.1f}x at {share:.0%}" for share, speedup in self.speedups.items())
             yield Text(f"predicted speed-up over the original run eagerly, by rates measured here: {speedups}")
-
-
-@dataclass(frozen=True)
-class SessionReport:
-    """What the last session computed; printable.
-
-    Attributes:
-        rows: by step method ``(method, calls, rows, rows of the original, FLOPs, FLOPs of the original)``.
-        choices: call by call, which tokens of each sample, and why.
-    """
-
-    rows: tuple[tuple[str, int, int, int, float, float], ...]
-    choices: tuple[StepChoices, ...] = field(default=(), repr=False)
-
-    @property
-    def flops_ratio(self) -> float:
-        """FLOPs computed over those of the original."""
-        return sum(row[4] for row in self.rows) / sum(row[5] for row in self.rows)
-
-    @property
-    def rows_ratio(self) -> float:
-        return sum(row[2] for row in self.rows) / sum(row[3] for row in self.rows)
-
-    def to_dict(self, *, tokens: bool = False) -> dict[str, Any]:
-        """The same as plain values; with ``tokens`` also a letter for each token of each call, as in `StepChoices`."""
-        names = ("step", "calls", "rows", "original_rows", "flops", "original_flops")
-        return {
-            "choices": [own.to_dict(tokens=tokens) for own in self.choices],
-            "flops_ratio": self.flops_ratio,
-            "rows_ratio": self.rows_ratio,
-            "steps": [dict(sorted(zip(names, row))) for row in self.rows],
-        }
-
-    def text(self, steps: int | None = SHOWN_STEPS) -> str:
-        """What is printed, with so many steps one by one, or with all of them when None.
-
-        Raises:
-            ArgumentError: ``steps`` is not positive.
-        """
-        return as_text(Group(self.totals(), choices_table(self.choices, steps)))
-
-    def save_choices(
-        self,
-        path: str | Path,
-        *,
-        grid: tuple[int, int] | None = None,
-        sample: int = 0,
-        step_method: str | None = None,
-    ) -> None:
-        """Draw which tokens were computed in each step, and why: a panel a step where tokens are an image.
-
-        Args:
-            path: ends in ``.png``, ``.svg`` or ``.pdf``.
-            grid: height and width of the image in tokens; tokens that are not of it are drawn above. When omitted, a
-                square of the rows that the model returns or of all tokens. Without a square, and for a grid of height
-                or width 1, tokens are drawn from top to bottom and steps from left to right.
-            sample: number of the sample. step_method: the one called last when omitted.
-
-        Raises:
-            ArgumentError: an argument is out of its range, or there is no folder to write to.
-        """
-        # matplotlib takes a while to load, and few sessions are drawn.
-        from .choice_picture import draw_choices
-
-        draw_choices(self.choices, Path(path), grid=grid, sample=sample, step_method=step_method)
-
-    def totals(self) -> Table:
-        table = Table("last session", "calls", "rows computed", "rows of the original", "FLOPs ratio")
-        for name, calls, rows, original, flops, original_flops in self.rows:
-            table.add_row(name, str(calls), f"{rows:,}", f"{original:,}", f"{flops / original_flops:.3f}")
-        return table
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self.totals()
-        yield choices_table(self.choices, SHOWN_STEPS)
-
-    def __str__(self) -> str:
-        return as_text(self)
 
 
 @dataclass(frozen=True)
@@ -328,7 +255,9 @@ def explain(
     check_fraction(fraction)
     (name,) = method_names(model, step, default=("forward",), argument="step")
     plan = make_plan(model, name, args, kwargs)
-    rewritten = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites)
+    # What other step methods return is read by a step method, as a whole.
+    skip_unread = name not in default_steps(model)[:-1]
+    rewritten = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites, skip_unread=skip_unread)
     found = step_report(plan, rewritten, fraction)
     if speed:
         found = found.with_speedups(Prediction(plan, rates_for(plan)))
@@ -376,23 +305,8 @@ def step_report(plan: Plan, rewritten: Split, fraction: float = 0.1) -> StepRepo
         without_rule=tuple(full_report(node, plan, rewritten, total) for node in without_rule(plan)),
         fixed_flops=fixed,
         cache_bytes=cache_bytes,
-        cost=step_cost(plan.graph, plan.axes, plan.region),
+        cost=step_cost(plan.graph, plan.axes, plan.region, rewritten.read_only),
     )
-
-
-def session_report(session: Session) -> SessionReport:
-    by_name: dict[str, list[Any]] = {}
-    for record in session.records:
-        row = by_name.setdefault(record.name, [record.name, 0, 0, 0, 0.0, 0.0])
-        for column, amount in enumerate((1, record.rows, record.original_rows, record.flops, record.original_flops), 1):
-            row[column] += amount
-    return SessionReport(tuple(tuple(row) for row in by_name.values()), choices_of(session))
-
-
-def as_text(renderable: RenderableType) -> str:
-    console = Console(record=True, width=WIDTH, file=io.StringIO())
-    console.print(renderable)
-    return console.export_text()
 
 
 def plain(value: Any) -> Any:

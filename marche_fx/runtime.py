@@ -19,6 +19,7 @@ from .passes.flops import hint
 from .passes.hooks import emit
 from .passes.lower import lower
 from .passes.plan import Plan
+from .passes.products import multiply_by_onednn
 from .passes.region import row_offset
 from .passes.rules import shape_of
 from .passes.split import split
@@ -62,6 +63,9 @@ class Program:
         before = [node for node in plan.graph.nodes if node.op == "call_function" and plan.region.is_before(node)]
         self.stages = cut_stages(plan.dense.graph_module, before, self.split.prologue.outputs, plan.inputs)
         self.incremental = lower(self.split, compile=compile)
+        if compile:
+            for part in (self.split.epilogue, *(stage.part for stage in self.stages)):
+                multiply_by_onednn(part.module)
         self.weights = {node: owner(model, path) for node, path in plan.dense.weights.items()}
         self.weight_kinds = self.current_weight_kinds()
         self.verified = False

@@ -18,7 +18,7 @@ from .refresh.checking import checked
 from .runtime import Program, StepState
 
 if TYPE_CHECKING:
-    from .step import PendingStep
+    from .pending import PendingStep
 
 
 REASONS = ("cached", "changed", "queried", "refreshed")

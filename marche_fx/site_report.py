@@ -14,11 +14,11 @@ from .passes.attention import AttentionSite
 from .passes.flops import node_flops
 from .passes.mlp import MlpSite
 from .passes.moves import MOVES, MOVES_TOKENS, REPEATS
+from .passes.parts import CacheSpec, Split
 from .passes.plan import Plan
 from .passes.reach import ancestors, descendants
 from .passes.rules import argument, dim_map, has_rule, operands, shape_of
 from .passes.source import describe, module_path, operator_name, source_line
-from .passes.split import CacheSpec, Split, repeats_rows
 
 aten = torch.ops.aten
 
@@ -99,7 +99,7 @@ def caches_read(values: Iterable[fx.Node], plan: Plan, rewritten: Split) -> set[
         if node in seen:
             continue
         seen.add(node)
-        if node in specs and not repeats_rows(node, plan.region):
+        if node in specs and not plan.region.repeats_rows(node):
             found.add(specs[node])
         elif node in plan.region.inside and node.target in MOVES_TOKENS:
             pending.extend(node.all_input_nodes)

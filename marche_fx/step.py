@@ -8,27 +8,26 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from .choice import ActiveStreams
 from .errors import ArgumentError, UnsupportedModelError
-from .lazy import LateTensor, resolved
-from .monitor import Monitor, drift_of_cached
+from .lazy import resolved
+from .monitor import Monitor
 from .passes.arguments import closed, opened
 from .passes.capture import Capture
 from .passes.plan import Plan, make_plan, plan_of
 from .passes.source import describe
 from .passes.structure import changed_attributes, structure
-from .refresh import InputDrift, Refresh, RefreshPolicy
-from .runtime import Program, StepState, Values, fits_weights
-from .session import Session, StepRecord, current_session, open_session, reasons_of
-from .verify import check_equal
+from .pending import PendingStep
+from .refresh import RefreshPolicy
+from .runtime import Program, fits_weights
+from .session import Session, current_session, open_session
 
 Query = Callable[..., Tensor]
 
@@ -162,6 +161,11 @@ class OptimizedStep:
             self.structure = now
             self.programs, self.stored = [], []
 
+    @property
+    def skips_unread(self) -> bool:
+        """Whether results that nobody reads are left out: a later step method reads them all, and so does a monitor."""
+        return self.is_last and self.settings.monitor is None
+
     def program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         """The rewritten step for arguments of this kind, captured if it is the first time."""
         with self.lock:
@@ -179,8 +183,7 @@ class OptimizedStep:
                 self.model,
                 signals=signals,
                 compile=self.settings.compile,
-                # A monitor compares results that nobody reads.
-                skip_unread=self.is_last and self.settings.monitor is None,
+                skip_unread=self.skips_unread,
             )
             self.programs.append(program)
             if len(self.programs) == SIGNATURES:
@@ -254,155 +257,6 @@ class OptimizedStep:
             while frame.f_back is not None and frame.f_code.co_filename.startswith(OWN_CODE):
                 level, frame = level + 1, frame.f_back
             warnings.warn(message, stacklevel=level)
-
-
-class PendingStep:
-    """One call of a step, computed when its results are read."""
-
-    def __init__(self, step: OptimizedStep, session: Session, state: StepState, values: Values, expected: Any) -> None:
-        self.step = step
-        self.session = session
-        self.state = state
-        self.values = values
-        self.expected = expected
-        self.device = values[state.program.split.incremental.inputs[0]].device
-        self.history = session.history(step.policy, state.program, self.device)
-        self.history.enter(step.order)
-        self.exact: Any = None
-        """What the original returns, where the session is monitored in this step."""
-        self.leaves: list[Any] | None = None
-        self.skipped = False
-        self.active, self.computed = (
-            torch.zeros(state.program.shape, dtype=torch.bool, device=self.device) for _ in range(2)
-        )
-        """``[B, N]``, the tokens that this call computed, and those whose results it did."""
-
-    @property
-    def program(self) -> Program:
-        return self.state.program
-
-    @property
-    def is_checked(self) -> bool:
-        """Whether cached rows are compared with exact ones after this step."""
-        monitor = self.step.settings.monitor
-        return monitor is not None and not self.state.is_new and monitor.is_due(self.history.history.step)
-
-    @property
-    def can_wait(self) -> bool:
-        """Whether every result is a tensor, or known: a number has no stand-in."""
-        computed = [leaf.meta["val"] for leaf in self.program.plan.results if isinstance(leaf, fx.Node)]
-        return all(isinstance(value, Tensor) for value in computed)
-
-    def read(self, queried: Tensor | None) -> list[Any]:
-        """The results as leaves, with the ``queried`` rows ``[B, N]`` computed by this call, unless a later one ran.
-
-        Where None are given, those of all tokens that this call computed.
-        """
-        # Who reads all rows once may do so again.
-        self.state.reads_all |= queried is None
-        if self.leaves is None:
-            self.run(queried)
-        elif self.session.is_current(self) and self.lacks(queried):
-            self.run(self.active if queried is None else queried, again=True)
-        assert self.leaves is not None
-        return self.leaves
-
-    def lacks(self, queried: Tensor | None) -> bool:
-        """Whether some of the ``queried``, or of the tokens that it computed, are without results of this call."""
-        if queried is None:
-            return self.skipped and bool((self.active & ~self.computed).any())
-        return bool((queried & ~self.computed).any())
-
-    def run(self, queried: Tensor | None, *, again: bool = False) -> None:
-        """Compute the changed tokens, the queried ones and, the first time, the refresh set."""
-        policy, history = self.step.policy, self.history
-        # A late step may be read outside of the autocast that it was called in.
-        with torch.no_grad(), self.program.plan.dense.autocast.restored():
-            changed = self.state.changed(self.values, policy.tolerance)
-            # Where nobody says which tokens are read, the changed ones speak for them.
-            asked = changed if queried is None else queried
-            moved = self.state.input_drift(self.values) if InputDrift() in policy.signals else None
-            refresh = Refresh(0) if again else history.choose(self.visible(changed), self.visible(asked), moved)
-            only_queried = queried is not None and not self.state.reads_all
-            active = self.compute(changed, asked, refresh, only_queried=only_queried)
-            drift = None if self.exact is None or active.complete else self.drift()
-            if drift is not None and self.is_off(drift):
-                active = self.compute(changed, asked, Refresh(self.program.tokens))
-        self.session.records[-1] = replace(self.session.records[-1], drift=drift)
-        self.exact = None
-        if queried is None and self.program.is_late and not active.complete:
-            self.step.warn_once(
-                f"a result of {self.step.name} was read as a whole, and only {sum(active.counts)} of its "
-                f"{active.visible} tokens were recomputed. Read the rows you need, as in logits[rows], or pass "
-                "query= to transform.",
-                topic="read as a whole",
-            )
-        if self.expected is not None:
-            check_equal(self.step.name, self.tree(), self.expected, rounded_to=self.program.rounded_to)
-            self.expected = None
-            self.program.verified = True
-
-    def compute(self, changed: Tensor, asked: Tensor, refresh: Refresh, *, only_queried: bool = False) -> ActiveStreams:
-        """Compute the tokens that changed, are asked for, or are refreshed; take note of it."""
-        history, must = self.history, changed | asked
-        active = self.state.choose(self.values, must, asked, refresh, history.measured, only_queried=only_queried)
-        history.take_in(active.measured)
-        signals = self.state.compute(self.values, active, asked)
-        self.leaves = self.state.results(self.values)
-        history.leave(self.step.order, active, signals)
-        computed = torch.zeros_like(self.active).scatter(1, active.positions, True)
-        self.active = self.active | computed
-        self.computed = self.computed | (computed & asked if active.skips_unread else computed)
-        self.skipped |= active.skips_unread
-        reasons = reasons_of(active, changed, asked)
-        record = StepRecord(self.step.name, self.program, active.counts, active.read, active.visible, reasons)
-        self.session.records.append(record)
-        return active
-
-    def visible(self, tokens: Tensor) -> Tensor:
-        """Those of ``tokens``, bool ``[B, N]``, that the step does not drop."""
-        visible = self.state.visible(self.values)
-        return tokens if visible is None else tokens & visible
-
-    def drift(self) -> float:
-        """How far cached rows of the results are from exact ones."""
-        monitor = self.step.settings.monitor
-        assert monitor is not None
-        assert self.leaves is not None
-        exact, step = pytree.tree_leaves(opened(self.exact)), self.history.history.step
-        return drift_of_cached(monitor, self.program, self.leaves, exact, self.computed, step)
-
-    def is_off(self, drift: float) -> bool:
-        monitor = self.step.settings.monitor
-        return monitor is not None and not drift <= monitor.max_drift
-
-    def tree(self) -> Any:
-        assert self.leaves is not None
-        return closed(pytree.tree_unflatten(self.leaves, self.program.plan.dense.out_spec))
-
-    def late_results(self) -> Any:
-        """Stand-ins for the results, which compute them when they are read."""
-        leaves = [self.late_result(number, leaf) for number, leaf in enumerate(self.program.plan.results)]
-        return closed(pytree.tree_unflatten(leaves, self.program.plan.dense.out_spec))
-
-    def late_result(self, number: int, leaf: Any) -> Any:
-        like = leaf.meta["val"] if isinstance(leaf, fx.Node) else None
-        if not isinstance(like, Tensor):
-            return leaf
-        row_output = self.program.row_outputs[number]
-        if row_output is None:
-            return LateTensor(like, None, lambda _: self.read(None)[number])
-
-        def read(rows: Tensor | None) -> Tensor:
-            return self.read(None if rows is None else self.as_tokens(rows, row_output.offset))[number]
-
-        return LateTensor(like, row_output.dims, read)
-
-    def as_tokens(self, rows: Tensor, offset: int) -> Tensor:
-        """Rows of a result, bool ``[B, R]``, as positions on the token axis, bool ``[B, N]``."""
-        tokens = torch.zeros_like(self.computed)
-        tokens[:, offset : offset + rows.shape[1]] = rows
-        return tokens
 
 
 def strict_message(plan: Plan) -> str:

@@ -1,14 +1,24 @@
-"""The tables of a report, at most 120 columns wide, and how it writes numbers."""
+"""The tables of a report, at most `WIDTH` columns wide, and how it writes numbers."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from .site_report import FullOperator, SiteReport
+
+WIDTH = 120
+
+
+def as_text(renderable: RenderableType) -> str:
+    console = Console(record=True, width=WIDTH, file=io.StringIO())
+    console.print(renderable)
+    return console.export_text()
 
 
 def site_table(sites: Sequence[SiteReport], fraction: float) -> Table:

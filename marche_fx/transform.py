@@ -139,8 +139,8 @@ def transform(
     watching = Monitor() if monitor is True else monitor or None
     if watching is not None and not isinstance(watching, Monitor):
         raise ArgumentError(f"monitor must be a Monitor, True or False, got {monitor!r}")
-    is_mar = all(callable(getattr(model, name, None)) for name in KNOWN_STEPS)
-    steps = method_names(model, step, default=KNOWN_STEPS if is_mar else ("forward",), argument="step")
+    is_mar = has_known_steps(model)
+    steps = method_names(model, step, default=default_steps(model), argument="step")
     loops = method_names(model, loop, default=KNOWN_LOOPS if is_mar and step is None else (), argument="loop")
     heads = head_names(model, head, default=KNOWN_HEADS if is_mar and step is None else ())
 
@@ -165,6 +165,15 @@ def transform(
         # Found before the child of this name, which stays among the modules that the two models share.
         optimized.__dict__[name] = with_fast_products(getattr(model, name))
     return optimized
+
+
+def has_known_steps(model: nn.Module) -> bool:
+    """Whether it is a MAR or a descendant of one."""
+    return all(callable(getattr(model, name, None)) for name in KNOWN_STEPS)
+
+
+def default_steps(model: nn.Module) -> tuple[str, ...]:
+    return KNOWN_STEPS if has_known_steps(model) else ("forward",)
 
 
 def policies_of(refresh: object, steps: Sequence[str]) -> dict[str, RefreshPolicy]:

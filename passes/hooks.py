@@ -13,10 +13,10 @@ from .. import ops
 from ..errors import ArgumentError, PolicyError
 from .attention import AttentionSite
 from .cut import Part
+from .parts import CacheSpec, Split
 from .plan import Plan
 from .rows import streams_of
 from .rules import operands, shape_of
-from .split import CacheSpec, Split, unrepeated
 
 aten = torch.ops.aten
 
@@ -94,7 +94,7 @@ class Hooks:
         return {
             path: site
             for path, site in self.named.items()
-            if unrepeated(site.v, region) in caches and unrepeated(site.k, region) in caches
+            if region.unrepeated(site.v) in caches and region.unrepeated(site.k) in caches
         }
 
     @property
@@ -143,7 +143,7 @@ class Hooks:
 
     def update_of(self, value: fx.Node) -> fx.Node:
         """The node that writes the rows of a key or value into its cache."""
-        value = unrepeated(value, self.plan.region)
+        value = self.plan.region.unrepeated(value)
         spec = next(spec for spec in self.split.caches if spec.value is value)
         return next(node for node in self.graph.nodes if writes(node, spec))
 

@@ -12,9 +12,9 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.exc import InvalidCxxCompiler, TritonMissing
 
 from .. import ops
+from .parts import Split
 from .products import use_onednn
 from .repeats import Segment, find_segments
-from .split import Split
 from .symbolic import ragged_dims
 
 Incremental = Callable[..., tuple[Tensor, ...]]

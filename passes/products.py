@@ -56,6 +56,12 @@ def use_onednn(graph: fx.Graph) -> None:
             node.target = torch.ops.marche_fx.linear.default
 
 
+def multiply_by_onednn(module: fx.GraphModule) -> None:
+    """The same for a module that is run operator by operator, in place."""
+    use_onednn(module.graph)
+    module.recompile()
+
+
 def has_onednn() -> bool:
     """Whether oneDNN is there and not forbidden."""
     return torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)

@@ -13,11 +13,11 @@ from .attention import AttentionSite
 from .axes import TokenAxes
 from .dimensions import Axis, Dimension
 from .layout import Layout
-from .moves import MOVES_TOKENS
+from .moves import MOVES, MOVES_TOKENS, REPEATS
 from .reach import ancestors, descendants
 from .rows import Links, Rows, RowTracker, row_links, rows_reaching
 from .rule_operands import is_tensor
-from .rules import argument, dim_map, operands, shape_of
+from .rules import argument, dim_map, operands, same_size, shape_of
 from .source import describe
 
 aten = torch.ops.aten
@@ -59,6 +59,23 @@ class Region:
         if operand not in self.rows:
             return False
         return self.links[node].get((index, self.rows[operand].dim)) == self.rows[node].dim
+
+    def unrepeated(self, node: fx.Node) -> fx.Node:
+        """What ``node`` repeats, as keys for every head of queries; itself if it repeats nothing."""
+        while self.repeats_rows(node):
+            operand = operands(node)[0]
+            assert operand is not None
+            node = operand
+        return node
+
+    def repeats_rows(self, node: fx.Node) -> bool:
+        """Whether ``node`` only repeats rows that it reads, as for every head, so that a cache before it is smaller."""
+        (operand, *others) = operands(node) if node.op == "call_function" else [None]
+        if operand is None or others or operand not in self.rows or node in self.sources:
+            return False
+        if node.target in REPEATS:
+            return not all(same_size(a, b) for a, b in zip(shape_of(operand)[::-1], shape_of(node)[::-1]))
+        return node.target in MOVES and self.repeats_rows(operand)
 
     @property
     def entries(self) -> tuple[fx.Node, ...]:

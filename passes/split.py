@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -17,68 +16,13 @@ from .axes import TokenAxes
 from .cut import Part, cut_part
 from .layout import Layout, find_layout
 from .liveness import find_read_only
-from .moves import MOVES, REPEATS
+from .parts import CacheSpec, Split
 from .region import Region
 from .reshapes import RESHAPES
 from .rows import Rows
 from .rules import argument, dim_map, map_operands, operands, same_size, shape_of
 
 aten = torch.ops.aten
-
-
-@dataclass(frozen=True)
-class CacheSpec:
-    """One tensor that a session owns: the rows of ``value`` for all N tokens.
-
-    Attributes:
-        role: ``"attention"`` for an operand that attention mixes, ``"operand"`` for one that another operator mixes,
-            ``"result"`` for what the epilogue reads.
-        layout: its shape, in which samples and tokens have dimensions of their own.
-    """
-
-    name: str
-    value: fx.Node
-    role: str
-    layout: Layout
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.layout.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.value.meta["val"].dtype
-
-
-@dataclass(frozen=True)
-class Split:
-    """A step in three parts.
-
-    Attributes:
-        prologue: from the step's inputs to what the region reads; all tokens, every step.
-        incremental: called with ``(samples, *active, *read, *rows, *queried, *inputs, *caches)``, where each stream of
-            tokens has its active positions; writes the caches and returns the values of its hooks.
-        epilogue: from caches and prologue values to the step's results.
-        gathered: values of the prologue of which the region reads active rows.
-        copies: node of the captured graph to its counterpart in the incremental graph.
-        active: for each stream the placeholder of its active positions, ``[B, A]``. read: that of the numbers of those
-            active tokens whose results are computed, ``[B, R]``. rows, queried: those of numbers of active tokens,
-            ``[B, Q]``, which are among ``read`` and hold all that are queried, and of which of them are, bool
-            ``[B, Q]``.
-        read_only: values of which only the rows of ``read`` are computed.
-    """
-
-    prologue: Part
-    incremental: Part
-    epilogue: Part
-    caches: tuple[CacheSpec, ...]
-    gathered: tuple[fx.Node, ...]
-    copies: dict[fx.Node, fx.Node] = field(repr=False)
-    active: tuple[fx.Node, ...]
-    read: tuple[fx.Node, ...]
-    rows: tuple[fx.Node, ...]
-    queried: tuple[fx.Node, ...]
-    read_only: frozenset[fx.Node]
 
 
 def split(
@@ -119,7 +63,7 @@ class Splitter:
         self.axes = axes
         self.region = region
         self.read_only = read_only
-        self.attention_operands = {unrepeated(own, region) for site in sites for own in (site.k, site.v)}
+        self.attention_operands = {region.unrepeated(own) for site in sites for own in (site.k, site.v)}
         self.graph = fx.Graph()
         self.samples = self.graph.placeholder("samples")
         numbers = [""] if len(axes.streams) == 1 else [f"_{i}" for i in range(len(axes.streams))]
@@ -286,7 +230,7 @@ class Splitter:
 
     def full(self, node: fx.Node) -> fx.Node:
         """All rows of a value of which the region computes the active ones."""
-        if repeats_rows(node, self.region):
+        if self.region.repeats_rows(node):
             # Cached before it is copied for every head, and repeated on the full value.
             if ("full", node) not in self.memo:
                 self.memo["full", node] = self.copy(node, self.full_operand)
@@ -422,22 +366,3 @@ class Splitter:
         copied = self.graph.create_node("call_function", target, args, kwargs, name=node.name)
         copied.meta = {name: value for name, value in node.meta.items() if name != "val"}
         return copied
-
-
-def unrepeated(node: fx.Node, region: Region) -> fx.Node:
-    """What ``node`` repeats, as keys for every head of queries; itself if it repeats nothing."""
-    while repeats_rows(node, region):
-        operand = operands(node)[0]
-        assert operand is not None
-        node = operand
-    return node
-
-
-def repeats_rows(node: fx.Node, region: Region) -> bool:
-    """Whether ``node`` only repeats rows that it reads, as for every head, so that a cache before it is smaller."""
-    (operand, *others) = operands(node) if node.op == "call_function" else [None]
-    if operand is None or others or operand not in region.rows or node in region.sources:
-        return False
-    if node.target in REPEATS:
-        return not all(same_size(a, b) for a, b in zip(shape_of(operand)[::-1], shape_of(node)[::-1]))
-    return node.target in MOVES and repeats_rows(operand, region)

@@ -11,7 +11,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from .. import ops
 from .flops import hint
-from .split import Split
+from .parts import Split
 
 ACTIVE, READ, QUERIED = 7, 6, 5
 """Stand for any number of active tokens, and of those among them that are read and that hold the queried ones."""

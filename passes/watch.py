@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from torch import fx
 
 from .axes import TokenAxes
+from .parts import Split
 from .reach import descendants
 from .region import Region
 from .rows import streams_of
 from .rules import shape_of
-from .split import Split
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from marche_fx import ArgumentError, Monitor, SelectiveRefresh
 from marche_fx.choice_picture import COLOURS, Grid, place_of
 from marche_fx.choices import choices_of
 from marche_fx.models.mar import mask_by_order
-from marche_fx.report import SessionReport
+from marche_fx.session_report import SessionReport
 from marche_fx.transform import optimization_of
 from tests.networks import Transformer, small_mar
 from tests.test_report import X, used

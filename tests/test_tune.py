@@ -161,6 +161,6 @@ def test_the_table_and_the_policy_file(tmp_path: Path) -> None:
     found = tune(small(), generate, 1.0, seeds=(0,), unseen=(1,), candidates=ONE)
     found.save(tmp_path / "policy.json")
     assert marche_fx.load_policy(tmp_path / "policy.json") == found.policy
-    from marche_fx.report import as_text
+    from marche_fx.tables import as_text
 
     assert "drift at most 1" in as_text(found)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+import marche_fx
 from marche_fx.passes import products
 from marche_fx.passes.lower import lower, reading_written_caches
 from marche_fx.passes.products import use_onednn
@@ -109,3 +110,27 @@ def test_products_in_lower_precision_stay_the_original_ones(calls: list[torch.Si
         assert torch.equal(found, F.linear(x, weight))
     assert found.dtype is torch.bfloat16
     assert calls == []
+
+
+class ReadsContext(nn.Module):
+    """Attention among tokens, then to keys and values made of a context ``[B, M, D]``, which no token changes."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query, self.context = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        x = x + F.scaled_dot_product_attention(x, x, x)
+        k = self.context(context)
+        return x + F.scaled_dot_product_attention(self.query(x), k, k)
+
+
+@pytest.mark.parametrize("compile", [True, False])
+@torch.no_grad()
+def test_products_before_the_region_go_to_onednn_where_steps_are_compiled(
+    compile: bool, calls: list[torch.Size]
+) -> None:
+    model = ReadsContext(256).eval()
+    optimized = marche_fx.transform(model, compile=compile)
+    optimized(torch.randn(1, 20, 256), torch.randn(1, 100, 256))
+    assert calls == ([(1, 100, 256)] if compile else [])
