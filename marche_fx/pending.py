@@ -53,12 +53,6 @@ class PendingStep:
         monitor = self.step.settings.monitor
         return monitor is not None and not self.state.is_new and monitor.is_due(self.history.history.step)
 
-    @property
-    def can_wait(self) -> bool:
-        """Whether every result is a tensor, or known: a number has no stand-in."""
-        computed = [leaf.meta["val"] for leaf in self.program.plan.results if isinstance(leaf, fx.Node)]
-        return all(isinstance(value, Tensor) for value in computed)
-
     def read(self, queried: Tensor | None) -> list[Any]:
         """The results as leaves, with the ``queried`` rows ``[B, N]`` computed by this call, unless a later one ran.
 
@@ -66,10 +60,11 @@ class PendingStep:
         """
         # Who reads all rows once may do so again.
         self.state.reads_all |= queried is None
+        only_queried = self.step.skips_unread and not self.state.reads_all
         if self.leaves is None:
-            self.run(queried)
+            self.run(queried, only_queried=only_queried)
         elif self.session.is_current(self) and self.lacks(queried):
-            self.run(self.active if queried is None else queried, again=True)
+            self.run(self.active if queried is None else queried, again=True, only_queried=only_queried)
         assert self.leaves is not None
         return self.leaves
 
@@ -79,8 +74,12 @@ class PendingStep:
             return self.skipped and bool((self.active & ~self.computed).any())
         return bool((queried & ~self.computed).any())
 
-    def run(self, queried: Tensor | None, *, again: bool = False) -> None:
-        """Compute the changed tokens, the queried ones and, the first time, the refresh set."""
+    def run(self, queried: Tensor | None, *, again: bool = False, only_queried: bool = False) -> None:
+        """Compute the changed tokens, the queried ones and, the first time, the refresh set.
+
+        Args:
+            again: after a first time. only_queried: whether results of other tokens than those may stay as they are.
+        """
         policy, history = self.step.policy, self.history
         # A late step may be read outside of the autocast that it was called in.
         with torch.no_grad(), self.program.plan.dense.autocast.restored():
@@ -89,14 +88,13 @@ class PendingStep:
             asked = changed if queried is None else queried
             moved = self.state.input_drift(self.values) if InputDrift() in policy.signals else None
             refresh = Refresh(0) if again else history.choose(self.visible(changed), self.visible(asked), moved)
-            only_queried = self.step.skips_unread and queried is not None and not self.state.reads_all
             active = self.compute(changed, asked, refresh, only_queried=only_queried)
             drift = None if self.exact is None or active.complete else self.drift()
             if drift is not None and self.is_off(drift):
                 active = self.compute(changed, asked, Refresh(self.program.tokens))
         self.session.records[-1] = replace(self.session.records[-1], drift=drift)
         self.exact = None
-        if queried is None and self.program.is_late and not active.complete:
+        if queried is None and any(self.program.row_outputs) and not active.complete:
             self.step.warn_once(
                 f"a result of {self.step.name} was read as a whole, and only {sum(active.counts)} of its "
                 f"{active.visible} tokens were recomputed. Read the rows you need, as in logits[rows], or pass "

@@ -22,6 +22,7 @@ from .passes.parts import Split
 from .passes.plan import Plan, make_plan
 from .passes.split import split
 from .prediction import Prediction, rates_for
+from .row_outputs import can_wait
 from .session_report import SessionReport, session_report
 from .site_report import (
     FullOperator,
@@ -256,7 +257,7 @@ def explain(
     (name,) = method_names(model, step, default=("forward",), argument="step")
     plan = make_plan(model, name, args, kwargs)
     # What other step methods return is read by a step method, as a whole.
-    skip_unread = name not in default_steps(model)[:-1]
+    skip_unread = name not in default_steps(model)[:-1] and can_wait(plan)
     rewritten = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites, skip_unread=skip_unread)
     found = step_report(plan, rewritten, fraction)
     if speed:

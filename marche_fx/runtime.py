@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from .changes import LastInputs
@@ -15,27 +14,16 @@ from .choice import ActiveStreams, choose_streams
 from .measure import compares_rows, inserter, reads_results
 from .passes.capture import Capture
 from .passes.cost import step_cost
-from .passes.flops import hint
 from .passes.hooks import emit
 from .passes.lower import lower
 from .passes.plan import Plan
 from .passes.products import multiply_by_onednn
-from .passes.region import row_offset
-from .passes.rules import shape_of
 from .passes.split import split
 from .passes.stages import cut_stages
 from .passes.watch import find_watched
 from .prologue import Prologue, Values
 from .refresh import AttentionReceived, InputDrift, Refresh, Signal
-
-
-@dataclass(frozen=True)
-class RowOutput:
-    """A result whose rows are tokens: row i of ``count`` along ``dims[1]`` is token ``i + offset`` of ``dims[0]``."""
-
-    dims: tuple[int, int]
-    offset: int
-    count: int
+from .row_outputs import can_wait, find_row_outputs
 
 
 class Program:
@@ -44,14 +32,16 @@ class Program:
     Args:
         plan: what the passes found. model: whose weights are read at every call.
         signals: what to measure for the refresh policy.
-        skip_unread: whether callers may say which rows of the results are read, so that others are left out.
+        skip_unread: whether rows of the results that nobody reads may be left out.
     """
 
     def __init__(
         self, plan: Plan, model: nn.Module, *, signals: Sequence[Signal], compile: bool, skip_unread: bool = False
     ) -> None:
         self.plan = plan
-        skip_unread = skip_unread and not any(reads_results(signal) for signal in signals)
+        self.row_outputs = find_row_outputs(plan)
+        self.is_late = can_wait(plan)
+        skip_unread = skip_unread and self.is_late and not any(reads_results(signal) for signal in signals)
         plain = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites, skip_unread=skip_unread)
         wanted = [signal for signal in signals if not isinstance(signal, InputDrift)]
         self.split, found = emit(plain, plan, [inserter(signal) for signal in wanted])
@@ -59,7 +49,6 @@ class Program:
         self.read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}
         self.watched = find_watched(plain, plan.region, plan.axes, plan.inputs)
         self.cost = step_cost(plan.graph, plan.axes, plan.region, self.split.read_only)
-        self.row_outputs = find_row_outputs(plan)
         before = [node for node in plan.graph.nodes if node.op == "call_function" and plan.region.is_before(node)]
         self.stages = cut_stages(plan.dense.graph_module, before, self.split.prologue.outputs, plan.inputs)
         self.incremental = lower(self.split, compile=compile)
@@ -106,13 +95,6 @@ class Program:
         """A mask of a result's rows, or of all tokens, as one of all tokens."""
         start = self.readable[len(read), read.shape[1]]
         return nn.functional.pad(read, (start, self.tokens - start - read.shape[1]))
-
-    @property
-    def is_late(self) -> bool:
-        """Whether results can wait until it is known which of their rows are read."""
-        fakes = [leaf.meta["val"] for leaf in self.plan.results if isinstance(leaf, fx.Node)]
-        sizes = [size for fake in fakes if isinstance(fake, Tensor) for size in fake.shape]
-        return any(self.row_outputs) and all(isinstance(size, int) for size in sizes)
 
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the program was made for arguments, and weights, of these kinds."""
@@ -185,22 +167,6 @@ def fits_weights(capture: Capture, model: nn.Module) -> bool:
 
 def weight_kind(weight: Tensor | None) -> Any:
     return None if weight is None else (weight.shape, weight.dtype, weight.device)
-
-
-def find_row_outputs(plan: Plan) -> list[RowOutput | None]:
-    """For each result, which of its dimensions are samples and tokens; None where its rows are no tokens."""
-    found: list[RowOutput | None] = []
-    axes, region = plan.axes, plan.region
-    for leaf in plan.results:
-        output = None
-        for dim in range(len(shape_of(leaf)) if isinstance(leaf, fx.Node) else 0):
-            offset = row_offset(leaf, dim, region, axes)
-            batch = [own for own in range(len(shape_of(leaf))) if axes.axes.of(leaf, own) == region.samples_axis]
-            if offset is not None and batch:
-                output = RowOutput((batch[0], dim), offset, hint(shape_of(leaf)[dim]))
-                break
-        found.append(output)
-    return found
 
 
 class StepState:

@@ -124,7 +124,7 @@ class OptimizedStep:
             pending.exact = self.original(given_args, given_kwargs)
         session.pending[program] = weakref.ref(pending)
         queried = self.queried(program, given_args, given_kwargs)
-        if queried is None and program.is_late and pending.can_wait:
+        if queried is None and program.is_late:
             return pending.late_results()
         pending.run(queried)
         return pending.tree()
@@ -163,8 +163,11 @@ class OptimizedStep:
 
     @property
     def skips_unread(self) -> bool:
-        """Whether results that nobody reads are left out: a later step method reads them all, and so does a monitor."""
-        return self.is_last and self.settings.monitor is None
+        """Whether results that nobody reads are left out.
+
+        A later step method reads them all, and so does a monitor; with a query nobody can tell what else is read.
+        """
+        return self.is_last and self.settings.monitor is None and self.settings.query is None
 
     def program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         """The rewritten step for arguments of this kind, captured if it is the first time."""

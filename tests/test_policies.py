@@ -116,7 +116,7 @@ def test_the_first_sites_run_on_all_rows_and_the_others_on_active_ones(exact_sit
             counted.append(counter.rows)
     for rows, record in zip(counted, records(optimized)[1:], strict=True):
         assert record.active < TOKENS
-        assert rows == [TOKENS] * exact_sites + [record.active] * (3 - exact_sites)
+        assert rows == [TOKENS] * exact_sites + [record.active] * (2 - exact_sites) + list(record.read)
 
 
 @pytest.mark.parametrize("exact_sites", [3, 9])

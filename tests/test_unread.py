@@ -127,16 +127,6 @@ def test_reading_a_result_as_a_whole_computes_those_of_all_active_tokens_from_th
     assert records(optimized)[-1].read == records(optimized)[-1].counts
 
 
-def test_a_query_says_which_results_are_computed() -> None:
-    optimized = transformed(query=lambda x: rows(1, 30))
-    first, second, _ = decode(optimized, lambda result: result)
-    assert records(optimized)[1].read == (8,)
-    late = decode(transformed(), lambda result: result[rows(1, 30)])
-    assert torch.equal(second[rows(1, 30)], late[1])
-    # Fillers aside, others are as they were.
-    assert int((second != first).any(-1).sum()) <= 16
-
-
 class SeesTheLastLayer(FirstTokens):
     signals = (RowSignal(lambda now, _: now.sum(-1), "blocks.1.attention", "output"),)
 
@@ -147,8 +137,9 @@ class SeesTheLastLayer(FirstTokens):
         {"refresh": marche_fx.FullRefresh()},
         {"monitor": Monitor(every=1, max_drift=1e9)},
         {"refresh": SeesTheLastLayer()},
+        {"query": lambda _: rows(1, 30)},
     ],
-    ids=["all tokens run", "monitor", "signal of the last layer"],
+    ids=["all tokens run", "monitor", "signal of the last layer", "query"],
 )
 def test_all_results_are_computed_where_somebody_reads_them(options: dict[str, Any]) -> None:
     optimized = transformed(**options)

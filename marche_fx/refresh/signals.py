@@ -61,6 +61,8 @@ class InputDrift(Signal):
 class RowSignal(Signal):
     """A function of the rows just computed at one site.
 
+    With one of ``"q"`` or ``"output"`` results of all active tokens are computed, not only of those that are read.
+
     Args:
         function: called with ``now [B, A, F]`` and, for ``"k"`` and ``"v"``, ``before [B, A, F]``, the cached rows that
             they replace, otherwise None; returns ``[B, A]``. It becomes part of the rewritten graph.
