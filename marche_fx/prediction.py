@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from . import ops
 from .passes.cost import meets_all_tokens
 from .passes.flops import hint, node_flops
 from .passes.moves import MOVES_TOKENS
@@ -28,15 +29,20 @@ MAPS = (
 )
 """Names of operators that compute more of an element than a sum or a copy."""
 
+OBSERVING = (ops.attention_received, ops.weights_received)
+
 COLD = 2.5
 """A call in a model takes so much longer than one that is repeated, whose code and data are at hand."""
 
 SHARE_OF_VIEW = 0.25
 """Of a call: what computes nothing returns early."""
 
-STEP, LAYER = 60, 16
-"""Calls that a step of ours makes besides, as it compares inputs, ranks tokens and keeps a record, and a compiled layer
-as it checks its inputs."""
+STEP, LAYER, OBSERVE = 60, 16, 4
+"""Calls that a step of ours makes besides, as it ranks tokens and keeps a record, a compiled layer as it checks its
+inputs, and the observation of one attention site."""
+
+COMPARE = 6
+"""Passes over what enters the region: it is compared with what tokens were last computed with, and kept."""
 
 
 @dataclass(frozen=True)
@@ -67,30 +73,41 @@ class Prediction:
     Args:
         compiled: whether ours is, so that it calls little but products and attention.
         read_only: what ours computes for those active tokens only that are read.
+        observed: attention sites at which the attention of queried tokens is measured.
     """
 
     def __init__(
-        self, plan: Plan, rates: Rates, *, compiled: bool = True, read_only: Collection[fx.Node] = frozenset()
+        self,
+        plan: Plan,
+        rates: Rates,
+        *,
+        compiled: bool = True,
+        read_only: Collection[fx.Node] = frozenset(),
+        observed: int = 0,
     ) -> None:
         self.lengths = plan.axes.lengths
         self.rates = rates
         self.call = COLD * rates.call
         self.compiled = compiled
         self.work = tuple(work_of(plan, read_only))
+        self.entering = sum(count_of(node) for node in plan.region.entries)
+        self.observed = [own for own in self.work if own.kind == ATTENTION and own.streams][:observed]
 
     def original(self, visible: int | None = None) -> float:
         """Of the original, which computes all tokens, or those that it does not drop."""
         share = 1.0 if visible is None else visible / sum(self.lengths)
-        return sum(self.seconds(own, share, share, compiled=False) for own in self.work)
+        return sum(self.seconds(own, share, share) for own in self.work)
 
     def incremental(self, active: Sequence[int], read: Sequence[int] | None = None) -> float:
         """Of ours with so many active tokens a sample in each stream, of which so many are read, all when omitted."""
         read = active if read is None else read
         layers = sum(own.kind == ATTENTION for own in self.work) if self.compiled else 0
-        total = (STEP + LAYER * layers) * self.call
+        total = (STEP + LAYER * layers) * self.call + COMPARE * self.entering / self.rates.moved
         for own in self.work:
             share = self.share(own, read if own.read_only else active)
-            total += self.seconds(own, share, 1.0, compiled=self.compiled and own.in_region)
+            total += self.seconds(own, share, 1.0, compiled=self.compiled)
+        for own in self.observed:
+            total += OBSERVE * self.call + self.seconds(own, self.share(own, read), 1.0)
         return total
 
     def share(self, work: Work, active: Sequence[int]) -> float:
@@ -98,7 +115,7 @@ class Prediction:
         streams = work.streams
         return 1.0 if streams is None else sum(active[i] for i in streams) / sum(self.lengths[i] for i in streams)
 
-    def seconds(self, work: Work, share: float, of_keys: float, *, compiled: bool) -> float:
+    def seconds(self, work: Work, share: float, of_keys: float, *, compiled: bool = False) -> float:
         """Of one operator on a ``share`` of its rows, which meet a share ``of_keys`` of the keys."""
         if work.streams is None:
             share = of_keys = 1.0
@@ -109,8 +126,8 @@ class Prediction:
         if work.kind == ATTENTION:
             return self.call + amount / rates.attention.at(rows)
         if work.kind == MAPPED:
-            return (0.0 if compiled else self.call) + amount / rates.mapped
-        if compiled:
+            return self.call + amount / rates.mapped
+        if compiled and work.in_region:
             # Fused with what reads it.
             return 0.0
         return SHARE_OF_VIEW * self.call if work.kind == VIEW else self.call + amount / rates.moved
@@ -118,8 +135,9 @@ class Prediction:
 
 def prediction_of(program: Program, *, compiled: bool) -> Prediction:
     """Of a captured step, on the device and in the dtype of its weights."""
-    plan, read_only = program.plan, program.split.read_only
-    return Prediction(plan, rates_for(plan), compiled=compiled, read_only=read_only)
+    plan, rewritten = program.plan, program.split
+    observed = sum(node.target in OBSERVING for node in rewritten.incremental.module.graph.nodes)
+    return Prediction(plan, rates_for(plan), compiled=compiled, read_only=rewritten.read_only, observed=observed)
 
 
 def rates_for(plan: Plan) -> Rates:

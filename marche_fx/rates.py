@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ SAMPLES, HEADS, KEYS, CHANNELS = 4, 12, 256, 64
 
 ELEMENTS = 2**20
 CALLS = 100
-REPEATS = 3
+REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,17 @@ def measured_rates(device: torch.device, dtype: torch.dtype, threads: int) -> Ra
             attention=stopwatch.attention(),
             moved=ELEMENTS / stopwatch.seconds(lambda: x + x),
             mapped=ELEMENTS / stopwatch.seconds(lambda: F.gelu(x)),
-            call=stopwatch.seconds(lambda: [norm(few) for _ in range(CALLS)]) / CALLS,
+            call=stopwatch.seconds(lambda: each(lambda _: norm(few), range(CALLS))) / CALLS,
         )
+
+
+Item = TypeVar("Item")
+
+
+def each(run: Callable[[Item], object], items: Iterable[Item]) -> None:
+    """Call ``run`` for each; no result is kept, for a model does not need new memory for each either."""
+    for item in items:
+        run(item)
 
 
 class Stopwatch:
@@ -120,7 +130,7 @@ class Stopwatch:
         def rate(rows: int) -> float:
             x, flops = self.ones(rows, width), 2.0 * rows * math.prod(shape)
             own = weights[: max(math.ceil(ENOUGH / flops), 1)]
-            return len(own) * flops / self.seconds(lambda: [linear(x, weight) for weight in own])
+            return len(own) * flops / self.seconds(lambda: each(lambda weight: linear(x, weight), own))
 
         return Curve(ROWS, tuple(rate(rows) for rows in ROWS))
 

@@ -22,6 +22,7 @@ from .passes.parts import Split
 from .passes.plan import Plan, make_plan
 from .passes.split import split
 from .prediction import Prediction, rates_for
+from .refresh.policies import OBSERVED
 from .row_outputs import can_wait
 from .session_report import SessionReport, session_report
 from .site_report import (
@@ -256,12 +257,15 @@ def explain(
     check_fraction(fraction)
     (name,) = method_names(model, step, default=("forward",), argument="step")
     plan = make_plan(model, name, args, kwargs)
-    # What other step methods return is read by a step method, as a whole.
-    skip_unread = name not in default_steps(model)[:-1] and can_wait(plan)
+    # What other step methods return is read by a step method, as a whole, and nothing is observed there.
+    is_last = name not in default_steps(model)[:-1]
+    skip_unread = is_last and can_wait(plan)
     rewritten = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites, skip_unread=skip_unread)
     found = step_report(plan, rewritten, fraction)
     if speed:
-        found = found.with_speedups(Prediction(plan, rates_for(plan)))
+        observed = OBSERVED if is_last else 0
+        prediction = Prediction(plan, rates_for(plan), read_only=rewritten.read_only, observed=observed)
+        found = found.with_speedups(prediction)
     return Report(type(model).__name__, (found,), graphs=((name, rewritten),))
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import marche_fx
 from marche_fx.passes.flops import node_flops
 from marche_fx.passes.plan import Plan, make_plan
-from marche_fx.prediction import COLD, LAYER, STEP, Prediction
+from marche_fx.passes.split import split
+from marche_fx.prediction import COLD, COMPARE, LAYER, OBSERVE, STEP, Prediction
 from marche_fx.rates import Curve, Rates, Surface, rates
 from tests.networks import Transformer
 
@@ -53,24 +54,44 @@ def test_time_is_work_over_rate(plan: Plan) -> None:
     assert uncompiled.incremental([30]) == pytest.approx(uncompiled.original())
 
 
-def test_what_runs_before_the_region_is_not_compiled() -> None:
-    plan = make_plan(Transformer(30, 16, 2).eval(), "forward", (X,), exact_sites=1)
-    flops = {node: node_flops(node) for node in plan.graph.nodes}
-    before = sum(own for node, own in flops.items() if plan.region.is_before(node))
-    assert 0 < before < sum(flops.values()) / 2
-    found = Prediction(plan, machine(1e9, 4e9, attention=1e30)).incremental([30])
-    attention = flops_of(plan)[1] / 2
-    assert found == pytest.approx((before - attention) / 1e9 + (sum(flops.values()) - before - attention) / 4e9)
+def test_what_runs_before_the_region_is_called_operator_by_operator() -> None:
+    slow = machine(product=1e30, onednn=1e30, attention=1e30, call=1e-3)
+    step = COLD * 1e-3 * (STEP + 2 * LAYER + 2 + 7)
+    found = []
+    for exact_sites in (0, 1):
+        plan = make_plan(Transformer(30, 16, 2).eval(), "forward", (X,), exact_sites=exact_sites)
+        found.append(Prediction(plan, slow).incremental([30]) - step)
+    # The first block's views and sums besides; norms and GELU are calls in both.
+    assert found[1] > found[0] + COLD * 1e-3
+    products = flops_of(plan)[0]
+    assert Prediction(plan, machine(1e9, 4e9, attention=1e30)).incremental([30]) == pytest.approx(products / 4e9)
 
 
 def test_calls_take_time(plan: Plan) -> None:
     slow = machine(product=1e30, onednn=1e30, attention=1e30, call=1e-3)
     compiled = Prediction(plan, slow).incremental([10])
-    # Two attentions are called, and two layers.
-    assert compiled == pytest.approx(COLD * 1e-3 * (STEP + 2 * LAYER + 2))
+    # Two attentions are called, two layers, and kernels for five norms and two activations.
+    assert compiled == pytest.approx(COLD * 1e-3 * (STEP + 2 * LAYER + 2 + 7))
+    observing = Prediction(plan, slow, observed=1).incremental([10])
+    assert observing == pytest.approx(compiled + COLD * 1e-3 * (OBSERVE + 1))
     eager = Prediction(plan, slow, compiled=False)
     assert eager.original() > COLD * 1e-3 * 15, "norms, sums and views are called"
     assert eager.incremental([10]) == pytest.approx(eager.original() + COLD * 1e-3 * STEP)
+
+
+def test_work_of_results_is_that_of_the_tokens_that_are_read(plan: Plan) -> None:
+    products, attention = flops_of(plan)
+    rewritten = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites, skip_unread=True)
+    found = Prediction(plan, machine(1e9, 4e9, 0.5e9), read_only=rewritten.read_only)
+    whole, fewer = found.incremental([30], [30]), found.incremental([30], [15])
+    left_out = sum(node_flops(node) for node in rewritten.read_only) - attention / 2
+    assert 0 < left_out < products / 2
+    assert whole - fewer == pytest.approx(left_out / 2 / 4e9 + attention / 4 / 0.5e9)
+
+
+def test_comparing_inputs_takes_time(plan: Plan) -> None:
+    idle = replace(machine(1e30, 1e30, 1e30), moved=1e9)
+    assert Prediction(plan, idle).incremental([10]) == pytest.approx(COMPARE * X.numel() / 1e9)
 
 
 @given(

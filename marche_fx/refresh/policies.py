@@ -74,6 +74,10 @@ class BudgetedRefresh(RefreshPolicy):
         raise NotImplementedError
 
 
+OBSERVED = 4
+"""Attention sites that are observed unless others are named."""
+
+
 @dataclass(frozen=True, repr=False)
 class SelectiveRefresh(BudgetedRefresh):
     """Recompute the tokens that the queried ones attend to most (selective KV refresh, MARché, arXiv 2506.12035).
@@ -86,7 +90,7 @@ class SelectiveRefresh(BudgetedRefresh):
         age: False, with ``sites="all"``, for the paper's signal, the attention of the step before alone.
     """
 
-    sites: Sites = 4
+    sites: Sites = OBSERVED
     age: bool = True
 
     def __post_init__(self) -> None:
