@@ -37,11 +37,8 @@ class PendingStep:
         self.exact: Any = None
         """What the original returns, where the session is monitored in this step."""
         self.leaves: list[Any] | None = None
-        self.skipped = False
-        self.active, self.computed = (
-            torch.zeros(state.program.shape, dtype=torch.bool, device=self.device) for _ in range(2)
-        )
-        """``[B, N]``, the tokens that this call computed, and those whose results it did."""
+        self.computed = torch.zeros(state.program.shape, dtype=torch.bool, device=self.device)
+        """``[B, N]``, the tokens whose results this call computed."""
 
     @property
     def program(self) -> Program:
@@ -56,7 +53,7 @@ class PendingStep:
     def read(self, queried: Tensor | None) -> list[Any]:
         """The results as leaves, with the ``queried`` rows ``[B, N]`` computed by this call, unless a later one ran.
 
-        Where None are given, those of all tokens that this call computed.
+        Where None are given, those of all tokens that were active since their results were computed.
         """
         # Who reads all rows once may do so again.
         self.state.reads_all |= queried is None
@@ -64,14 +61,14 @@ class PendingStep:
         if self.leaves is None:
             self.run(queried, only_queried=only_queried)
         elif self.session.is_current(self) and self.lacks(queried):
-            self.run(self.active if queried is None else queried, again=True, only_queried=only_queried)
+            self.run(queried, again=True, only_queried=only_queried)
         assert self.leaves is not None
         return self.leaves
 
     def lacks(self, queried: Tensor | None) -> bool:
-        """Whether some of the ``queried``, or of the tokens that it computed, are without results of this call."""
+        """Whether some of the ``queried`` are without results of this call, or any without those of its last inputs."""
         if queried is None:
-            return self.skipped and bool((self.active & ~self.computed).any())
+            return self.state.unread is not None and bool(self.state.unread.any())
         return bool((queried & ~self.computed).any())
 
     def run(self, queried: Tensor | None, *, again: bool = False, only_queried: bool = False) -> None:
@@ -109,15 +106,14 @@ class PendingStep:
     def compute(self, changed: Tensor, asked: Tensor, refresh: Refresh, *, only_queried: bool = False) -> ActiveStreams:
         """Compute the tokens that changed, are asked for, or are refreshed; take note of it."""
         history, must = self.history, changed | asked
+        if self.state.unread is not None and not only_queried:
+            must = must | self.state.unread
         active = self.state.choose(self.values, must, asked, refresh, history.measured, only_queried=only_queried)
         history.take_in(active.measured)
         signals = self.state.compute(self.values, active, asked)
         self.leaves = self.state.results(self.values)
         history.leave(self.step.order, active, signals)
-        computed = torch.zeros_like(self.active).scatter(1, active.positions, True)
-        self.active = self.active | computed
-        self.computed = self.computed | (computed & asked if active.skips_unread else computed)
-        self.skipped |= active.skips_unread
+        self.computed = self.computed | self.state.note_read(active, asked)
         reasons = reasons_of(active, changed, asked)
         record = StepRecord(self.step.name, self.program, active.counts, active.read, active.visible, reasons)
         self.session.records.append(record)

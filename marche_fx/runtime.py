@@ -173,6 +173,8 @@ class StepState:
     """One step of one session: its caches, and the inputs that each token was last computed with."""
 
     caches: list[Tensor]
+    unread: Tensor | None
+    """bool ``[B, N]``, tokens whose results were left out when they were last active; None before any was."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -253,11 +255,20 @@ class StepState:
         lengths = program.plan.axes.lengths
         return choose_streams(must, self.visible(values), chosen, lengths, measured, told, only_queried=skips)
 
+    def note_read(self, active: ActiveStreams, queried: Tensor) -> Tensor:
+        """Of a step's active tokens those whose results were computed, bool ``[B, N]``; the others are unread now."""
+        computed = torch.zeros_like(queried).scatter(1, active.positions, True)
+        read = computed & queried if active.skips_unread else computed
+        if active.skips_unread or self.unread is not None:
+            self.unread = (computed if self.unread is None else self.unread | computed) & ~read
+        return read
+
     def results(self, values: Values) -> list[Any]:
         return self.program.finish(values, self.caches)
 
     def release(self) -> None:
         """Forget everything: the next step computes every token."""
         self.caches = []
+        self.unread = None
         self.prologue = Prologue(self.program.stages)
         self.inputs = LastInputs(self.program.watched, *self.program.shape)

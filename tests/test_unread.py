@@ -12,9 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import marche_fx
 from marche_fx import Monitor, Refresh, RefreshPolicy, RowSignal
-from marche_fx.session import StepRecord
+from marche_fx.session import StepRecord, current_session
 from marche_fx.transform import optimization_of
 from tests.networks import Transformer
+from tests.oracle import Oracle
+from tests.program import oracle_of
 
 TOKENS, WIDTH, REFRESHED = 40, 8, 16
 
@@ -125,6 +127,34 @@ def test_reading_a_result_as_a_whole_computes_those_of_all_active_tokens_from_th
     assert torch.allclose(found[0][active], other[1][active], atol=1e-12)
     assert torch.allclose(found[1], other[2], atol=1e-12)
     assert records(optimized)[-1].read == records(optimized)[-1].counts
+
+
+def test_a_whole_result_holds_no_row_of_an_input_that_has_changed_since() -> None:
+    optimized, (first, second, _) = transformed(), inputs()
+    oracle: Oracle | None = None
+    with torch.no_grad(), marche_fx.decoding(optimized):
+        for x in (first, second, second, second):
+            result = optimized(x)
+            result[rows(1)]
+        whole = result * 1
+        for x, record in zip((first, second, second, second, second), current(optimized), strict=True):
+            if oracle is None:
+                oracle = oracle_of(record.program.plan, model())
+            (expected,) = oracle.step([x], active_in(record))
+    assert torch.allclose(whole, expected, atol=1e-12)
+    # Token 21 changed in the second step, in which nobody read it.
+    assert not torch.allclose(model()(first)[:, 21], whole[:, 21], atol=0.1)
+
+
+def current(optimized: nn.Module) -> list[StepRecord]:
+    session = current_session(optimization_of(optimized))
+    assert session is not None
+    return session.records
+
+
+def active_in(record: StepRecord) -> Tensor:
+    """``[B, A]``, the tokens that a step computed."""
+    return (record.reasons > 0).int().topk(record.active, 1).indices
 
 
 class SeesTheLastLayer(FirstTokens):
