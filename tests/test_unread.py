@@ -56,7 +56,7 @@ def inputs(steps: int = 3) -> list[Tensor]:
     found = [torch.randn(2, TOKENS, WIDTH, dtype=torch.float64)]
     for number in range(1, steps):
         found.append(found[-1].clone())
-        found[-1][:, 20 + number] += 1
+        found[-1][:, 20 + number] *= -1
     return found
 
 
