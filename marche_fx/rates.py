@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TypeVar
 
 import numpy as np
@@ -23,7 +23,8 @@ WIDTHS = (128, 768)
 """Channels that go in; four times as many come out, as in an MLP."""
 
 BYTES = 2**27
-"""The weights in turn take so much, that none comes from a cache of the processor, as in a model."""
+"""Weights in turn take so much, and so do keys and values, that none come from a cache of the processor, as in a
+model."""
 
 ENOUGH = 2e9
 """FLOPs that are timed at once, where the weights in turn are not more."""
@@ -84,7 +85,7 @@ def rates(device: torch.device, dtype: torch.dtype) -> Rates:
     return measured_rates(device, dtype, torch.get_num_threads())
 
 
-@functools.cache
+@cache
 def measured_rates(device: torch.device, dtype: torch.dtype, threads: int) -> Rates:
     stopwatch = Stopwatch(device, dtype)
     x, few, norm = stopwatch.ones(ELEMENTS), stopwatch.ones(2, 8), nn.LayerNorm(8, device=device, dtype=dtype)
@@ -135,12 +136,17 @@ class Stopwatch:
         return Curve(ROWS, tuple(rate(rows) for rows in ROWS))
 
     def attention(self) -> Curve:
-        k = self.ones(SAMPLES, HEADS, KEYS, CHANNELS)
+        """To many keys and values in turn."""
+        shape = SAMPLES, HEADS, KEYS, CHANNELS
+        cached = [self.ones(*shape) for _ in range(BYTES // (math.prod(shape) * self.dtype.itemsize))]
+        pairs = list(zip(cached[::2], cached[1::2]))
 
         def rate(queries: int) -> float:
-            q = k[:, :, :queries].contiguous()
+            q = cached[0][:, :, :queries].contiguous()
             flops = 4.0 * q.numel() * KEYS
-            return flops / self.seconds(lambda: F.scaled_dot_product_attention(q, k, k))
+            own = pairs[: max(math.ceil(ENOUGH / flops), 1)]
+            attend = partial(F.scaled_dot_product_attention, q)
+            return len(own) * flops / self.seconds(lambda: each(lambda pair: attend(*pair), own))
 
         return Curve(QUERIES, tuple(rate(queries) for queries in QUERIES))
 
