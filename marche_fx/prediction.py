@@ -37,7 +37,7 @@ COLD = 2.5
 SHARE_OF_VIEW = 0.25
 """Of a call: what computes nothing returns early."""
 
-STEP, LAYER, OBSERVE = 60, 16, 4
+STEP, LAYER, OBSERVE = 54, 12, 4
 """Calls that a step of ours makes besides, as it ranks tokens and keeps a record, a compiled layer as it checks its
 inputs, and the observation of one attention site."""
 
