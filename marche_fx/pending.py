@@ -57,7 +57,7 @@ class PendingStep:
         """
         # Who reads all rows once may do so again.
         self.state.reads_all |= queried is None
-        only_queried = self.step.skips_unread and not self.state.reads_all
+        only_queried = not self.state.reads_all
         if self.leaves is None:
             self.run(queried, only_queried=only_queried)
         elif self.session.is_current(self) and self.lacks(queried):

@@ -23,7 +23,7 @@ from .passes.plan import Plan, make_plan
 from .passes.split import split
 from .prediction import Prediction, rates_for
 from .refresh.policies import OBSERVED
-from .row_outputs import can_wait
+from .row_outputs import can_wait, find_row_outputs
 from .session_report import SessionReport, session_report
 from .site_report import (
     FullOperator,
@@ -259,7 +259,7 @@ def explain(
     plan = make_plan(model, name, args, kwargs)
     # What other step methods return is read by a step method, as a whole, and nothing is observed there.
     is_last = name not in default_steps(model)[:-1]
-    skip_unread = is_last and can_wait(plan)
+    skip_unread = is_last and can_wait(plan, find_row_outputs(plan))
     rewritten = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites, skip_unread=skip_unread)
     found = step_report(plan, rewritten, fraction)
     if speed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, fx
@@ -37,11 +38,11 @@ def find_row_outputs(plan: Plan) -> list[RowOutput | None]:
     return found
 
 
-def can_wait(plan: Plan) -> bool:
+def can_wait(plan: Plan, rows: Sequence[RowOutput | None]) -> bool:
     """Whether results can wait until it is known which of their rows are read: all are tensors of known shape.
 
-    A number has no stand-in.
+    A number has no stand-in. ``rows`` are what `find_row_outputs` found.
     """
     fakes = [leaf.meta["val"] for leaf in plan.results if isinstance(leaf, fx.Node)]
     known = [isinstance(own, Tensor) and all(isinstance(size, int) for size in own.shape) for own in fakes]
-    return any(find_row_outputs(plan)) and all(known)
+    return any(rows) and all(known)

@@ -40,7 +40,7 @@ class Program:
     ) -> None:
         self.plan = plan
         self.row_outputs = find_row_outputs(plan)
-        self.is_late = can_wait(plan)
+        self.is_late = can_wait(plan, self.row_outputs)
         skip_unread = skip_unread and self.is_late and not any(reads_results(signal) for signal in signals)
         plain = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites, skip_unread=skip_unread)
         wanted = [signal for signal in signals if not isinstance(signal, InputDrift)]

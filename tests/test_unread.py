@@ -16,11 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import marche_fx
 from marche_fx import Monitor, Refresh, RefreshPolicy, RowSignal
-from marche_fx.session import StepRecord, current_session
+from marche_fx.session import current_session
 from marche_fx.transform import optimization_of
 from tests.networks import Transformer
 from tests.oracle import Oracle
 from tests.program import oracle_of
+from tests.sessions import positions, records
 
 TOKENS, WIDTH, REFRESHED = 40, 8, 16
 
@@ -41,12 +42,6 @@ def model() -> nn.Module:
 
 def transformed(**options: Any) -> nn.Module:
     return marche_fx.transform(model(), **{"refresh": FirstTokens(), "compile": False, **options})
-
-
-def records(optimized: nn.Module) -> list[StepRecord]:
-    session = optimization_of(optimized).last_session
-    assert session is not None
-    return session.records
 
 
 def rows(*tokens: int) -> Tensor:
@@ -101,11 +96,6 @@ def test_the_last_layer_runs_for_the_tokens_that_are_read() -> None:
     assert [(record.active, record.read) for record in records(optimized)] == [(40, (40,)), (24, (8,)), (24, (8,))]
 
 
-def active_in(record: StepRecord) -> Tensor:
-    """``[B, A]``, the tokens that a step computed."""
-    return (record.reasons > 0).int().topk(record.active, 1).indices
-
-
 @cache
 def once_transformed() -> nn.Module:
     return transformed()
@@ -136,7 +126,7 @@ def test_what_is_read_is_what_the_oracle_says_whatever_was_read_before(
                 found = result.clone()[read] if some is None else result[read]
                 oracle = oracle or oracle_of(session.records[0].program.plan, model())
                 for record in session.records[known:]:
-                    (expected,) = oracle.step([x], active_in(record))
+                    (expected,) = oracle.step([x], positions(record))
                 known = len(session.records)
                 assert torch.allclose(found, expected[read], rtol=0, atol=1e-12)
             # A call of which nobody holds the result does nothing.
