@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import marche_fx
-from marche_fx.session_report import SessionReport
+from marche_fx.reporting.session_report import SessionReport
 
 MASK = 0
 MANUAL = "".join(topics.values())

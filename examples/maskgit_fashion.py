@@ -17,7 +17,7 @@ from torch.nn import functional as F
 import marche_fx
 from marche_fx.models import CLASSES, load_fashion
 from marche_fx.models.fashion import DEBIAN_FOLDER, Fashion
-from marche_fx.session_report import SessionReport
+from marche_fx.reporting.session_report import SessionReport
 
 PATCH = 4
 SIDE = 28 // PATCH

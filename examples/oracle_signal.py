@@ -16,9 +16,9 @@ import marche_fx
 from marche_fx import AttentionReceived, History, Refresh, RefreshPolicy, SelectiveRefresh
 from marche_fx.evaluate import DriftSettings
 from marche_fx.evaluate.draws import drift_draws
-from marche_fx.generation import Sampling, sample
 from marche_fx.models import MAR, load_fashion_mar
 from marche_fx.models.drift import replay, teacher_forced_drift
+from marche_fx.models.generation import Sampling, sample
 
 
 class Watching(RefreshPolicy):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 import marche_fx
 from examples.masked_diffusion_text import MASK, PROMPT, TextDiffusion, encode, fill_in, next_masks, train
 from marche_fx import RandomRefresh, RefreshPolicy, SelectiveRefresh, StalenessRefresh
-from marche_fx.replay import record, replay
+from marche_fx.tuning.replay import record, replay
 
 KINDS: dict[str, Callable[[float], RefreshPolicy]] = {
     "selective": SelectiveRefresh,

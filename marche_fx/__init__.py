@@ -1,5 +1,6 @@
 """Turn a masked transformer's decoding step into an incremental program that recomputes active tokens only."""
 
+from .api.transform import decoding, transform
 from .errors import (
     ArgumentError,
     CaptureError,
@@ -14,9 +15,8 @@ from .errors import (
     TuningError,
     UnsupportedModelError,
 )
-from .monitor import Monitor
-from .passes.perturb import check_rule
-from .passes.rule_register import register_rule
+from .passes.rules.perturb import check_rule
+from .passes.rules.register import register_rule
 from .refresh import (
     AdaptiveBudget,
     AttentionReceived,
@@ -40,10 +40,10 @@ from .refresh import (
     load_policy,
     save_policy,
 )
-from .report import Report, explain, report
-from .saved import load, save
-from .transform import decoding, transform
-from .tuning import Tuned, tune
+from .reporting.report import Report, explain, report
+from .runtime.monitor import Monitor
+from .saving.captures import load, save
+from .tuning.tune import Tuned, tune
 
 __version__ = "0.1.0"
 

@@ -56,7 +56,7 @@ def demo(
     compile: Annotated[bool, typer.Option(help="torch.compile the rewritten steps")] = False,
 ) -> None:
     """Generate garments twice from the same seeds, exactly and with cached tokens; write both side by side."""
-    from .demo import run_demo
+    from .models.demo import run_demo
     from .refresh import SelectiveRefresh
 
     refresh = SelectiveRefresh(fraction)
@@ -169,7 +169,7 @@ def tune(
     from torch import nn
 
     from .models import CLASSES
-    from .tuning import tune as search
+    from .tuning.tune import tune as search
 
     model = garment_model(weights)
 

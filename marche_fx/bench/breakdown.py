@@ -12,12 +12,13 @@ from typing import Any
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from ..clock import Clock
+from ..api.transform import optimization_of
 from ..errors import ArgumentError
-from ..passes.rules import operands, shape_of
-from ..runtime import Program, StepState
-from ..session import TokenHistory
-from ..transform import optimization_of
+from ..passes.graph.operands import operands, shape_of
+from ..runtime.program import Program
+from ..runtime.state import StepState
+from ..runtime.token_history import TokenHistory
+from ..speed.clock import Clock
 from .candidates import Candidate
 from .turn import TransformerTurn
 from .warm_up import run_untimed, without_warm_up

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from ..api.transform import KNOWN_STEPS, optimization_of, transform, what_is_measured
 from ..errors import ArgumentError
 from ..refresh import RefreshPolicy
-from ..transform import KNOWN_STEPS, optimization_of, transform, what_is_measured
 from .compiler import compiled_original
 from .schedule import spread
 from .settings import Settings

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ..clock import clock_for
 from ..errors import ArgumentError
 from ..evaluate.run import wide_console
 from ..models import MAR
-from ..stored import write_json
+from ..saving.files import write_json
+from ..speed.clock import clock_for
 from .breakdown import Breakdown, break_down
 from .candidates import make_candidates
 from .compiler import compiling

@@ -13,7 +13,7 @@ from ..errors import ArgumentError
 from ..models import MAR
 from ..models.mar import Block
 from ..models.presets import SIZES
-from ..tables import memory
+from ..reporting.tables import memory
 from .settings import Settings
 from .variants import Variant
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..prediction import prediction_of
-from ..session import StepRecord
-from ..transform import optimization_of
+from ..api.transform import optimization_of
+from ..runtime.records import StepRecord
+from ..speed.prediction import prediction_of
 from .candidates import Candidate
 from .lockstep import Generation
 from .turn import TransformerTurn

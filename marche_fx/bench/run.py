@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch._dynamo.exc import TorchDynamoException
 
-from ..clock import Clock, clock_for
 from ..errors import ArgumentError, MarcheError
 from ..models import MAR, load_fashion_mar
 from ..models.presets import SIZES
-from ..stored import write_json
+from ..saving.files import write_json
+from ..speed.clock import Clock, clock_for
 from .candidates import Candidate, make_candidates
 from .compiler import compiling, why_it_cannot_compile
 from .lockstep import Entrant, Generation, generate_side_by_side

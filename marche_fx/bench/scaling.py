@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..clock import Clock, clock_for, timings
+from ..api.transform import optimization_of, transform
 from ..models import MAR
 from ..models.mar import mask_by_order
 from ..refresh import FullRefresh, StalenessRefresh
-from ..transform import optimization_of, transform
+from ..speed.clock import Clock, clock_for, timings
 from .fit import Fit, fit_terms
 from .machine import machine
 from .resident import measured_peak

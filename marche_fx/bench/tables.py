@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from ..tables import memory
+from ..reporting.tables import memory
 from .breakdown import Breakdown
 from .machine import described
 from .rows import HEAD, TRANSFORMER, WHOLE, Bench, Row

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..clock import Clock
-from ..passes.arguments import opened
+from ..api.transform import decoding, optimization_of
+from ..passes.capture.arguments import opened
 from ..refresh import RefreshPolicy
-from ..replay import Call, keep
-from ..session import Session, StepRecord, current_session
-from ..transform import decoding, optimization_of
+from ..runtime.records import StepRecord
+from ..runtime.session import Session, current_session
+from ..speed.clock import Clock
+from ..tuning.replay import Call, keep
 from .candidates import Candidate
 from .compiler import graphs_compiled
 from .workload import Head, Workload, rows_of

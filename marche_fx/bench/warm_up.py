@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..clock import Clock
 from ..refresh import RefreshPolicy
+from ..speed.clock import Clock
 from .candidates import Candidate, PolicyByStep
 from .compiler import graphs_compiled
 from .resident import measured_peak

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ..api.transform import KNOWN_STEPS, method_names
 from ..errors import ArgumentError
 from ..models import MAR
 from ..models.drift import replay
-from ..passes.arguments import opened
-from ..replay import Call, Earlier, Read, record
-from ..step import Query
-from ..transform import KNOWN_STEPS, method_names
+from ..passes.capture.arguments import opened
+from ..runtime.method import Query
+from ..tuning.replay import Call, Earlier, Read, record
 
 PARTS = {"forward_mae_encoder": "encoder", "forward_mae_decoder": "decoder"}
 """What MAR's step methods are called in the results; others keep their names."""

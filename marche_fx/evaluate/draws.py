@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..generation import Draws, draw
 from ..models import MAR
+from ..models.generation import Draws, draw
 from .settings import DriftSettings, Settings
 
 IMAGES, DRIFT = range(2)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from ..generation import Sampling, sample
 from ..models import MAR
-from ..replay import Recording, record, replay
+from ..models.generation import Sampling, sample
+from ..tuning.replay import Recording, record, replay
 from .draws import drift_draws
 from .folder import Drift, Folder
 from .points import Point

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import ArgumentError, CheckpointError
-from ..stored import replacing, write_json
+from ..saving.files import replacing, write_json
 from .points import Point
 
 SETTINGS_FILE = "settings.json"

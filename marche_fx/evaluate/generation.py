@@ -9,9 +9,9 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from ..generation import Generation, Sampling, generate
+from ..api.transform import transform
 from ..models import MAR, Judge
-from ..transform import transform
+from ..models.generation import Generation, Sampling, generate
 from .draws import batch_draws
 from .folder import Batch, Folder
 from .points import Point

@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 from matplotlib.transforms import Bbox
 from torch import Tensor
 
-from ..stored import replacing
+from ..saving.files import replacing
 from .equal_flops import Curve, curves_of
 from .labels import label_points, side_by_side
 from .points import EXACT, Point

@@ -12,8 +12,8 @@ from ..errors import ArgumentError
 from ..models import MAR, Judge, load_judge
 from ..models.bundled import WEIGHTS
 from ..models.judge import FEATURES_FILE, load_features
-from ..stored import write_json
-from ..tables import WIDTH
+from ..reporting.tables import WIDTH
+from ..saving.files import write_json
 from .drift import measure_missing_drift
 from .equal_flops import drift_over_others
 from .folder import Folder

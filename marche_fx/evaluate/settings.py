@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import ArgumentError
-from ..stored import weights_hash
+from ..saving.files import weights_hash
 
 
 @dataclass(frozen=True)

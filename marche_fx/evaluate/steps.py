@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..api.transform import decoding, transform
 from ..models import MAR
 from ..models.drift import read_rows, replay
 from ..refresh import FullRefresh
-from ..report import report
-from ..transform import decoding, transform
+from ..reporting.report import report
 
 
 def steps_ratios(model: MAR, counts: set[int], base: int) -> dict[int, float]:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..stored import replacing
+from ..saving.files import replacing
 from .presets import SIZES
 
 Model = TypeVar("Model", bound=nn.Module)

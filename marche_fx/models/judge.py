@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..stored import replacing
+from ..saving.files import replacing
 from .checkpoint import read_checkpoint
 from .fashion import CLASSES, Fashion, to_pixels
 from .train import Recipe, train

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from ..stored import replacing
+from ..saving.files import replacing
 from .fashion import Fashion, to_pixels
 
 Model = TypeVar("Model", bound=nn.Module)

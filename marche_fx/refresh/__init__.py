@@ -1,9 +1,7 @@
 """Refresh policies: which cached tokens to recompute beside the changed and the queried ones."""
 
 from .budget import AdaptiveBudget, CosineBudget
-from .combine import Both
-from .history import History, Refresh, RefreshPolicy
-from .policies import (
+from .builtin import (
     BudgetedRefresh,
     DriftRefresh,
     FullRefresh,
@@ -13,6 +11,8 @@ from .policies import (
     SelectiveRefresh,
     StalenessRefresh,
 )
+from .history import History, Refresh
+from .policy import Both, RefreshPolicy
 from .presets import PRESETS, preset
 from .saving import load_policy, policy_from_dict, policy_to_dict, save_policy
 from .signals import AttentionReceived, InputDrift, RowSignal, Signal, ValueDrift

@@ -7,10 +7,10 @@ from dataclasses import replace
 from torch import Tensor
 
 from ..errors import PolicyError
-from .history import History, Refresh, RefreshPolicy
+from .history import History, Refresh
 
 
-def checked(policy: RefreshPolicy, refresh: Refresh, history: History) -> Refresh:
+def checked(policy: object, refresh: Refresh, history: History) -> Refresh:
     """A policy's answer, if it can be done, with its priority under the policy's name.
 
     Whether a priority holds NaN is known on the device alone: `choose_streams` asks, with what a step brings to the

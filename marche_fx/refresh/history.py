@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .signals import Signal
-
-if TYPE_CHECKING:
-    from .combine import Both
 
 SMOOTHING = 0.4
 """Weight of the last measurement in a smoothed signal."""
@@ -83,38 +78,6 @@ class Refresh:
     count: int
     priority: Tensor | None = None
     by_policy: tuple[tuple[str, Tensor], ...] = field(default=(), repr=False)
-
-
-class RefreshPolicy:
-    """What `transform` takes as ``refresh``; a policy of your own overrides `choose`.
-
-    Attributes:
-        tolerance: how far a token's input may move, relative to its norm, before the token counts as changed.
-        signals: what to measure; `choose` finds it in the history.
-        exact_sites: so many attention sites, from the first on, run on all tokens in every step, with all that they
-            read; later ones are recomputed for active tokens only.
-    """
-
-    tolerance: float = 0.1
-    signals: tuple[Signal, ...] = ()
-    exact_sites: int = 0
-
-    def choose(self, history: History) -> Refresh:
-        """The choice for the step that is about to run."""
-        raise NotImplementedError
-
-    def __repr__(self) -> str:
-        """The arguments that are not the defaults."""
-        own: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
-        given = {each.name: getattr(self, each.name) for each in own if each.init}
-        defaults = {each.name: each.default for each in own}
-        changed = [f"{name}={value!r}" for name, value in given.items() if value != defaults[name]]
-        return f"{type(self).__name__}({', '.join(changed)})"
-
-    def __add__(self, other: RefreshPolicy) -> Both:
-        from .combine import Both
-
-        return Both(self, other)
 
 
 def everything(history: History) -> Refresh:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..errors import ArgumentError
-from .history import RefreshPolicy
-from .policies import FullRefresh, SelectiveRefresh
+from .builtin import FullRefresh, SelectiveRefresh
+from .policy import RefreshPolicy
 
 PRESETS: dict[str, RefreshPolicy] = {
     "exact": FullRefresh(),

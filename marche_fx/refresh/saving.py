@@ -9,9 +9,7 @@ from typing import Any
 
 from ..errors import ArgumentError, CheckpointError
 from .budget import AdaptiveBudget, CosineBudget
-from .combine import Both
-from .history import RefreshPolicy
-from .policies import (
+from .builtin import (
     DriftRefresh,
     FullRefresh,
     InterleavedRefresh,
@@ -20,6 +18,7 @@ from .policies import (
     SelectiveRefresh,
     StalenessRefresh,
 )
+from .policy import Both, RefreshPolicy
 
 KNOWN: dict[str, type] = {
     kind.__name__: kind

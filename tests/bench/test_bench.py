@@ -13,8 +13,8 @@ from marche_fx.bench.candidates import make_candidates
 from marche_fx.bench.rows import Ratio
 from marche_fx.bench.run import head_entrants, head_of
 from marche_fx.bench.workload import mar_workload
-from marche_fx.clock import clock_for
 from marche_fx.errors import ArgumentError, UnsupportedModelError
+from marche_fx.speed.clock import clock_for
 from tests.evaluate.tiny import silent, tiny_garments, written
 
 WORDS = ("eager", "ours-eager", "recap-eager", "lazymar-eager", "fewer:3")

@@ -12,8 +12,8 @@ from marche_fx.bench import Settings, break_down, mar_workload, parse_variants
 from marche_fx.bench.breakdown import ATTENTION, CACHE, CHOICE, EPILOGUE, GATHER, MLP, PROJECTIONS, PROLOGUE, RANGES
 from marche_fx.bench.candidates import Candidate, make_candidates
 from marche_fx.bench.tables import breakdown_table
-from marche_fx.clock import ProcessorClock
 from marche_fx.errors import ArgumentError
+from marche_fx.speed.clock import ProcessorClock
 from tests.evaluate.tiny import silent, tiny_garments, written
 
 

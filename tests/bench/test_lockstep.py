@@ -16,9 +16,9 @@ from marche_fx.bench.candidates import Candidate, make_candidates
 from marche_fx.bench.lockstep import Entrant, agenda, generate_side_by_side
 from marche_fx.bench.turn import TransformerTurn
 from marche_fx.bench.warm_up import Preparation, warm_up, warm_up_steps, without_warm_up
-from marche_fx.clock import ProcessorClock
 from marche_fx.errors import ArgumentError
 from marche_fx.refresh import FullRefresh, InterleavedRefresh, SelectiveRefresh, StalenessRefresh
+from marche_fx.speed.clock import ProcessorClock
 from tests.evaluate.tiny import tiny_garments
 
 CLOCK = ProcessorClock()

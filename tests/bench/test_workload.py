@@ -12,7 +12,7 @@ from marche_fx.bench import mar_workload
 from marche_fx.bench.workload import WorkStep, rows_of
 from marche_fx.errors import ArgumentError
 from marche_fx.models import MAR
-from marche_fx.replay import Call, Earlier, Read, record
+from marche_fx.tuning.replay import Call, Earlier, Read, record
 from tests.evaluate.tiny import tiny_garments
 
 

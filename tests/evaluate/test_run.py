@@ -17,8 +17,8 @@ from marche_fx.evaluate.draws import batch_draws
 from marche_fx.evaluate.folder import Folder
 from marche_fx.evaluate.rows import of_one_run, time_ratio
 from marche_fx.evaluate.steps import steps_ratios
-from marche_fx.generation import Generation
 from marche_fx.models import load_judge
+from marche_fx.models.generation import Generation
 
 from .test_folder import BATCH
 from .tiny import silent, tiny_garments, written

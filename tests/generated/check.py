@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 
 from marche_fx import UnsupportedModelError
 from marche_fx.ops import join_positions
-from marche_fx.passes.arguments import opened
-from marche_fx.passes.reach import ancestors
+from marche_fx.passes.capture.arguments import opened
+from marche_fx.passes.graph.reach import ancestors
 from tests.generated.arguments import make_arguments
 from tests.generated.model import build
 from tests.generated.recipe import Recipe

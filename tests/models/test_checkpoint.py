@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from marche_fx.errors import CheckpointError
 from marche_fx.models.checkpoint import load_checkpoint, save_weights
 from marche_fx.models.presets import mar_fashion
-from marche_fx.stored import replacing
+from marche_fx.saving.files import replacing
 
 from .tiny import tiny_mar
 

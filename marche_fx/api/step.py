@@ -1,0 +1,231 @@
+"""The method that takes the place of a model's step."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..errors import ArgumentError, UnsupportedModelError
+from ..passes.analysis.plan import Plan
+from ..passes.capture.arguments import closed, opened
+from ..passes.capture.captured import Capture
+from ..passes.capture.structure import changed_attributes, structure
+from ..passes.graph.source import describe
+from ..passes.pipeline import make_plan, plan_of
+from ..refresh import RefreshPolicy
+from ..runtime.late import resolved
+from ..runtime.method import Settings, StepMethod
+from ..runtime.pending import PendingStep
+from ..runtime.program import Program
+from ..runtime.session import Session, current_session, open_session
+from ..runtime.weights import fits_weights
+
+SIGNATURES = 8
+"""Captures of one step after which a warning says that its arguments keep changing."""
+
+LOST_SESSIONS = 3
+"""Calls outside of a session after which a warning says that nothing is cached."""
+
+Form = tuple[int, tuple[str, ...]]
+"""How arguments are passed: how many by position, and the names of the others."""
+
+
+class OptimizedStep:
+    """Callable in place of ``model.name``: captures at the first call, then computes active tokens only.
+
+    Args:
+        model: a shallow copy of the original, of which the step is captured and whose weights are read at every call.
+        method: what `transform` was told of it.
+    """
+
+    def __init__(self, model: nn.Module, method: StepMethod) -> None:
+        self.model = model
+        self.method = method
+        self.owner: Any = None
+        self.programs: list[Program] = []
+        self.stored: list[Capture] = []
+        """Captures of another process, see `save`."""
+        self.structure = structure(model)
+        self.forms: dict[tuple[str, ...], Form] = {}
+        """For each set of arguments by name, how they were first passed."""
+        self.lock = threading.Lock()
+        self.calls_outside = 0
+
+    @property
+    def name(self) -> str:
+        return self.method.name
+
+    @property
+    def settings(self) -> Settings:
+        return self.method.settings
+
+    @property
+    def policy(self) -> RefreshPolicy:
+        return self.method.policy
+
+    # Its graphs are compiled one by one; a torch.compile around the model stops here.
+    @torch._disable_dynamo
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = resolved(opened((args, kwargs)))
+        self.owner.update(self.model)
+        self.refuse_gradients(args, kwargs)
+        session = current_session(self.owner)
+        with torch.no_grad():
+            if session is not None:
+                return self.call(session, args, kwargs)
+            self.count_outside()
+            with open_session(self.owner) as throwaway:
+                return resolved(self.call(throwaway, args, kwargs))
+
+    def call(self, session: Session, given_args: tuple[Any, ...], given_kwargs: dict[str, Any]) -> Any:
+        args, kwargs = self.as_first_passed(given_args, given_kwargs)
+        if not any(program in session.states for program in self.programs):
+            with self.lock:
+                self.drop_outdated()
+        program = self.program(args, kwargs)
+        self.warn_of_new_length(session, program)
+        state = session.state(program)
+        values = state.begin(args, kwargs)
+        verify = self.settings.verify and state.is_new and not program.verified
+        expected = self.original(given_args, given_kwargs) if verify else None
+        session.read_pending(program)
+        history = session.history(self.policy, program, program.device(values))
+        pending = PendingStep(self.method, history, state, values, session.records, expected)
+        if pending.is_checked:
+            pending.exact = self.original(given_args, given_kwargs)
+        session.pending[program] = weakref.ref(pending)
+        queried = self.queried(program, given_args, given_kwargs)
+        if queried is None and program.is_late:
+            return pending.late_results()
+        pending.run(queried)
+        return pending.tree()
+
+    def original(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = closed((args, kwargs))
+        return getattr(self.model, self.name)(*args, **kwargs)
+
+    def as_first_passed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The same call with each argument passed as it first was, so that one capture serves both ways."""
+        form = (len(args), tuple(kwargs))
+        if form in self.forms.values():
+            return args, kwargs
+        try:
+            signature = inspect.signature(getattr(self.model, self.name))
+            arguments = signature.bind(*args, **kwargs).arguments
+        except (TypeError, ValueError):
+            return args, kwargs
+        kinds = {name: signature.parameters[name].kind for name in arguments}
+        if inspect.Parameter.VAR_POSITIONAL in kinds.values():
+            return args, kwargs
+        extra: dict[str, Any] = {}
+        for name in [name for name, kind in kinds.items() if kind is inspect.Parameter.VAR_KEYWORD]:
+            extra = arguments.pop(name)
+        by_name = {**arguments, **extra}
+        count, names = self.forms.setdefault((*arguments, *sorted(extra)), form)
+        positional = list(arguments)[:count]
+        return tuple(by_name[name] for name in positional), {name: by_name[name] for name in names}
+
+    def drop_outdated(self) -> None:
+        """Forget what was captured of a model that has other modules, hooks or attributes by now."""
+        now = structure(self.model)
+        if changed_attributes(self.structure, now):
+            self.structure = now
+            self.programs, self.stored = [], []
+
+    def program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+        """The rewritten step for arguments of this kind, captured if it is the first time."""
+        with self.lock:
+            for program in self.programs:
+                if program.accepts(args, kwargs):
+                    return program
+            plan = self.plan(args, kwargs)
+            # A capture may have the model make a table for a new length.
+            self.drop_outdated()
+            if self.settings.strict and plan.in_full:
+                raise UnsupportedModelError(strict_message(plan))
+            signals = self.policy.signals if self.method.is_last_of_policy else ()
+            program = Program(
+                plan,
+                self.model,
+                signals=signals,
+                compile=self.settings.compile,
+                skip_unread=self.method.skips_unread,
+            )
+            self.programs.append(program)
+            if len(self.programs) == SIGNATURES:
+                self.method.warn_once(
+                    f"{self.name} was captured for {SIGNATURES} kinds of arguments (shapes, dtypes, devices, plain "
+                    "values). Each costs a capture; pad inputs to few shapes, and pass numbers that change as tensors."
+                )
+            return program
+
+    def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
+        """What to do with a step for arguments of this kind; captured unless another process did that."""
+        exact_sites = self.policy.exact_sites
+        for stored in self.stored:
+            if stored.accepts(args, kwargs) and fits_weights(stored, self.model):
+                return plan_of(stored, exact_sites=exact_sites)
+        return make_plan(self.model, self.name, args, kwargs, exact_sites=exact_sites)
+
+    def queried(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+        """What the user's query says of these arguments, bool ``[B, N]``."""
+        if self.settings.query is None or not self.method.is_last:
+            return None
+        args, kwargs = closed((args, kwargs))
+        found = self.settings.query(*args, **kwargs)
+        shapes = program.readable
+        if not isinstance(found, Tensor) or found.dtype is not torch.bool or tuple(found.shape) not in shapes:
+            got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            expected = " or ".join(map(str, shapes))
+            raise ArgumentError(f"query must return a bool tensor {expected} for {self.name}, got {got}")
+        return program.among_all_tokens(found)
+
+    def refuse_gradients(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        kind = type(self.model).__name__
+        # The children are shared with the transformed model, whose train() reaches them but not the original itself.
+        if self.model.training or any(child.training for child in self.model.children()):
+            raise UnsupportedModelError(f"{kind} is in training mode; call model.eval() before {self.name}")
+        if not torch.is_grad_enabled():
+            return
+        tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if any(tensor.requires_grad for tensor in [*tensors, *self.model.parameters()]):
+            raise UnsupportedModelError(
+                f"gradients are enabled in {kind}.{self.name}, and cached rows have none. "
+                "Decode under torch.no_grad() or torch.inference_mode()."
+            )
+
+    def warn_of_new_length(self, session: Session, program: Program) -> None:
+        """Say once that a session computes every token anew because their number changed."""
+        if program in session.states:
+            return
+        before = [own.tokens for own in session.states if own in self.programs and own.samples == program.samples]
+        if before and program.tokens not in before:
+            self.method.warn_once(
+                f"{self.name} was called with {program.tokens} tokens after {before[-1]} in the same session. Cached "
+                "rows belong to one length, so every token is computed anew, and each new length costs a capture. Pad "
+                "to a fixed length to keep them.",
+                topic="length",
+            )
+
+    def count_outside(self) -> None:
+        self.calls_outside += 1
+        if self.calls_outside == LOST_SESSIONS:
+            self.method.warn_once(
+                f"{self.name} was called {LOST_SESSIONS} times outside of a session, so every token was recomputed. "
+                "Decode inside `with marche_fx.decoding(model):`."
+            )
+
+
+def strict_message(plan: Plan) -> str:
+    """Which operators keep a region from running on active tokens alone."""
+    found = "\n".join(f"- {describe(node)}" for node in plan.in_full)
+    return (
+        f"strict=True, and these operators of {plan.dense.step} would run on all tokens:\n{found}\n"
+        "Without strict they run in full on cached rows, which is right but slower."
+    )

@@ -1,0 +1,94 @@
+"""What every refresh policy is, and two of them at once: ``SelectiveRefresh(0.05) + StalenessRefresh(0.05)``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from .checking import checked
+from .history import History, Refresh
+from .signals import Signal
+
+
+class RefreshPolicy:
+    """What `transform` takes as ``refresh``; a policy of your own overrides `choose`.
+
+    Attributes:
+        tolerance: how far a token's input may move, relative to its norm, before the token counts as changed.
+        signals: what to measure; `choose` finds it in the history.
+        exact_sites: so many attention sites, from the first on, run on all tokens in every step, with all that they
+            read; later ones are recomputed for active tokens only.
+    """
+
+    tolerance: float = 0.1
+    signals: tuple[Signal, ...] = ()
+    exact_sites: int = 0
+
+    def choose(self, history: History) -> Refresh:
+        """The choice for the step that is about to run."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """The arguments that are not the defaults."""
+        own: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        given = {each.name: getattr(self, each.name) for each in own if each.init}
+        defaults = {each.name: each.default for each in own}
+        changed = [f"{name}={value!r}" for name, value in given.items() if value != defaults[name]]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def __add__(self, other: RefreshPolicy) -> Both:
+        return Both(self, other)
+
+
+@dataclass(frozen=True)
+class Both(RefreshPolicy):
+    """The tokens that ``first`` chooses, then, with its own budget, those that ``second`` does of the rest.
+
+    A step that either wants in full is in full. An answer of either that cannot be done is a `PolicyError` that names
+    the policy, not the sum.
+    """
+
+    first: RefreshPolicy
+    second: RefreshPolicy
+
+    @property
+    def tolerance(self) -> float:  # type: ignore[override]
+        return min(self.first.tolerance, self.second.tolerance)
+
+    @property
+    def exact_sites(self) -> int:  # type: ignore[override]
+        return max(self.first.exact_sites, self.second.exact_sites)
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:  # type: ignore[override]
+        return tuple(dict.fromkeys((*self.first.signals, *self.second.signals)))
+
+    def choose(self, history: History) -> Refresh:
+        spent = history.spent_by_parts.setdefault(id(self), [0.0, 0.0])
+        first, second = (
+            checked(policy, policy.choose(replace(history, spent=own)), history)
+            for policy, own in zip((self.first, self.second), spent)
+        )
+        by_policy = first.by_policy + second.by_policy
+        count = first.count + second.count
+        if count < history.tokens:
+            spent[:] = [own + part.count / history.tokens for own, part in zip(spent, (first, second))]
+        if count >= history.tokens or first.priority is None or second.priority is None:
+            # A choice without a priority is of none or of all.
+            priority = second.priority if first.priority is None else first.priority
+            return Refresh(min(count, history.tokens), priority, by_policy)
+        taken = [own for own in (history.changed, history.queried) if own is not None]
+        score = first.priority.float()
+        for must in taken:
+            score = score.masked_fill(must, -math.inf)
+        chosen = score.topk(first.count, 1).indices
+        # Above every number that the second gives.
+        rest = second.priority.float().clamp(max=torch.finfo(torch.float32).max / 2)
+        return Refresh(count, rest.scatter(1, chosen, math.inf), by_policy)
+
+    def __repr__(self) -> str:
+        return f"{self.first!r} + {self.second!r}"

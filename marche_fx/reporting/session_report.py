@@ -1,0 +1,104 @@
+"""What a session computed, in numbers, as text and as a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.table import Table
+
+from ..runtime.session import Session
+from .step_choices import StepChoices, choices_of, choices_table
+from .tables import as_text
+
+SHOWN_STEPS = 12
+"""Steps of a session that are printed one by one."""
+
+
+@dataclass(frozen=True)
+class SessionReport:
+    """What the last session computed; printable.
+
+    Attributes:
+        rows: by step method ``(method, calls, rows, rows of the original, FLOPs, FLOPs of the original)``.
+        choices: call by call, which tokens of each sample, and why.
+    """
+
+    rows: tuple[tuple[str, int, int, int, float, float], ...]
+    choices: tuple[StepChoices, ...] = field(default=(), repr=False)
+
+    @property
+    def flops_ratio(self) -> float:
+        """FLOPs computed over those of the original."""
+        return sum(row[4] for row in self.rows) / sum(row[5] for row in self.rows)
+
+    @property
+    def rows_ratio(self) -> float:
+        return sum(row[2] for row in self.rows) / sum(row[3] for row in self.rows)
+
+    def to_dict(self, *, tokens: bool = False) -> dict[str, Any]:
+        """The same as plain values; with ``tokens`` also a letter for each token of each call, as in `StepChoices`."""
+        names = ("step", "calls", "rows", "original_rows", "flops", "original_flops")
+        return {
+            "choices": [own.to_dict(tokens=tokens) for own in self.choices],
+            "flops_ratio": self.flops_ratio,
+            "rows_ratio": self.rows_ratio,
+            "steps": [dict(sorted(zip(names, row))) for row in self.rows],
+        }
+
+    def text(self, steps: int | None = SHOWN_STEPS) -> str:
+        """What is printed, with so many steps one by one, or with all of them when None.
+
+        Raises:
+            ArgumentError: ``steps`` is not positive.
+        """
+        return as_text(Group(self.totals(), choices_table(self.choices, steps)))
+
+    def save_choices(
+        self,
+        path: str | Path,
+        *,
+        grid: tuple[int, int] | None = None,
+        sample: int = 0,
+        step_method: str | None = None,
+    ) -> None:
+        """Draw which tokens were computed in each step, and why: a panel a step where tokens are an image.
+
+        Args:
+            path: ends in ``.png``, ``.svg`` or ``.pdf``.
+            grid: height and width of the image in tokens; tokens that are not of it are drawn above. When omitted, a
+                square of the rows that the model returns or of all tokens. Without a square, and for a grid of height
+                or width 1, tokens are drawn from top to bottom and steps from left to right.
+            sample: number of the sample. step_method: the one called last when omitted.
+
+        Raises:
+            ArgumentError: an argument is out of its range, or there is no folder to write to.
+        """
+        # matplotlib takes a while to load, and few sessions are drawn.
+        from .picture import draw_choices
+
+        draw_choices(self.choices, Path(path), grid=grid, sample=sample, step_method=step_method)
+
+    def totals(self) -> Table:
+        table = Table("last session", "calls", "rows computed", "rows of the original", "FLOPs ratio")
+        for name, calls, rows, original, flops, original_flops in self.rows:
+            table.add_row(name, str(calls), f"{rows:,}", f"{original:,}", f"{flops / original_flops:.3f}")
+        return table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.totals()
+        yield choices_table(self.choices, SHOWN_STEPS)
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+
+def session_report(session: Session) -> SessionReport:
+    by_name: dict[str, list[Any]] = {}
+    for record in session.records:
+        row = by_name.setdefault(record.name, [record.name, 0, 0, 0, 0.0, 0.0])
+        for column, amount in enumerate((1, record.rows, record.original_rows, record.flops, record.original_flops), 1):
+            row[column] += amount
+    return SessionReport(tuple(tuple(row) for row in by_name.values()), choices_of(session))

@@ -1,0 +1,200 @@
+"""Choose a step's active tokens: equally many in every sample, so that no shape is ragged."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import PolicyError
+from ..refresh import Refresh
+
+BUCKET = 8
+"""Active counts are multiples of this, so that few shapes occur."""
+
+MOST = 0.8
+"""When more than this share of the tokens must run, all of them do."""
+
+LARGEST = torch.finfo(torch.float32).max
+
+
+@dataclass(frozen=True)
+class Active:
+    """The tokens of one stream in one step.
+
+    Attributes:
+        positions: ``[B, A]`` int64, ascending in each sample.
+        complete: every token that the step does not drop is among them.
+        visible: how many tokens of a sample the step does not drop, at most.
+        queried: so many of them are enough to hold every queried token of a sample; all of them where a sample has
+            none.
+    """
+
+    positions: Tensor
+    complete: bool
+    visible: int
+    queried: int
+
+    @property
+    def count(self) -> int:
+        return int(self.positions.shape[1])
+
+
+@dataclass(frozen=True)
+class ActiveStreams:
+    """The tokens of one step, stream by stream. Positions among those of all streams are in the order of the streams.
+
+    Attributes:
+        positions: ``[B, A]`` int64, among the tokens of all streams.
+        measured: the numbers that were brought to the host with the counts; empty where none were needed there.
+        only_queried: whether results of other tokens may stay as they are.
+    """
+
+    streams: tuple[Active, ...]
+    positions: Tensor
+    measured: tuple[float, ...] = ()
+    only_queried: bool = False
+
+    @property
+    def complete(self) -> bool:
+        return all(own.complete for own in self.streams)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        return tuple(own.count for own in self.streams)
+
+    @property
+    def skips_unread(self) -> bool:
+        """Whether results of some active tokens are not computed. Where all are active, all results are exact."""
+        return self.only_queried and not self.complete
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """How many active tokens of each stream have their results computed."""
+        return tuple(own.queried if self.skips_unread else own.count for own in self.streams)
+
+    @property
+    def visible(self) -> int:
+        return sum(own.visible for own in self.streams)
+
+
+def choose_streams(
+    must: Tensor,
+    visible: Tensor | None,
+    refresh: Refresh,
+    lengths: Sequence[int],
+    measured: Sequence[Tensor] = (),
+    queried: Tensor | None = None,
+    *,
+    only_queried: bool = False,
+) -> ActiveStreams:
+    """Every token of ``must``, then those of the highest priority, equally many in every sample; stream by stream.
+
+    Waits once for the device, and not at all where all tokens run, none is dropped, and ``queried`` is None.
+
+    Args:
+        must: bool ``[B, N]``, changed and queried tokens, over the tokens of all streams.
+        visible: bool ``[B, N]``, the tokens that the step does not drop; the others are only chosen where a sample has
+            too few of them.
+        lengths: how many tokens each stream has; each gets its share of the refresh set.
+        measured: numbers on the device to bring to the host along with the counts.
+        queried: bool ``[B, N]``, those of ``must`` that must be told from others: their attention will be observed, or
+            results are only computed for them; None where neither is so.
+        only_queried: whether results of other tokens may stay as they are.
+
+    Raises:
+        PolicyError: a policy's priority holds NaN.
+    """
+    total = sum(lengths)
+    wanted = []
+    for start, length in zip(itertools.accumulate(lengths, initial=0), lengths):
+        own = slice(start, start + length)
+        priority = None if refresh.priority is None else refresh.priority[:, own]
+        share = Refresh(min(round(refresh.count * length / total), length), priority)
+        seen, asked = (None if tokens is None else tokens[:, own] for tokens in (visible, queried))
+        wanted.append(Wanted.of(must[:, own], seen, share, asked))
+    scalars = [scalar for own in wanted for scalar in own.counts]
+    host: list[float] = []
+    if scalars:
+        ranked = () if all(own.everything for own in wanted) else refresh.by_policy
+        has_nan = [priority.isnan().any() for _, priority in ranked]
+        host = torch.stack([scalar.float() for scalar in (*scalars, *measured, *has_nan)]).tolist()
+        for (name, _), is_nan in zip(ranked, host[len(scalars) + len(measured) :], strict=True):
+            if is_nan:
+                raise PolicyError(f"{name} gave a priority that holds NaN, which has no rank")
+    counts = iter(host)
+    streams = tuple(own.take([int(next(counts)) for _ in own.counts]) for own in wanted)
+    positions = [own.positions + start for own, start in zip(streams, itertools.accumulate(lengths, initial=0))]
+    joined = positions[0] if len(positions) == 1 else torch.cat(positions, 1)
+    return ActiveStreams(streams, joined, tuple(host[len(scalars) : len(scalars) + len(measured)]), only_queried)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a stream wants computed, before the host knows how many tokens that is.
+
+    Attributes:
+        must: bool ``[B, N]``, tokens that run in any case. score: ``[B, N]``, by which the others are ranked.
+        everything: whether all run. queried: bool ``[B, N]``, those to be told from others.
+    """
+
+    must: Tensor
+    score: Tensor
+    visible: Tensor | None
+    everything: bool
+    queried: Tensor | None
+
+    @classmethod
+    def of(cls, must: Tensor, visible: Tensor | None, refresh: Refresh, queried: Tensor | None) -> Wanted:
+        everything = refresh.count >= must.shape[1]
+        score = (
+            refresh.priority.float() if refresh.priority is not None else torch.zeros(must.shape, device=must.device)
+        )
+        # An infinite priority must not stand in for a token that runs in any case.
+        score = score.clamp(-LARGEST, LARGEST)
+        # The budget counts the whole token axis. Dropped tokens have changed, and so are no candidates: a step that
+        # drops tokens spends all of it on visible ones.
+        if refresh.count > 0 and not everything:
+            chosen = score.masked_fill(must, float("-inf")).topk(refresh.count, 1).indices
+            must = must.scatter(1, chosen, True)
+        if visible is not None:
+            must, score = must & visible, score.masked_fill(~visible, float("-inf"))
+            queried = None if queried is None else queried & visible
+        return cls(must, score, visible, everything, queried)
+
+    @property
+    def counts(self) -> list[Tensor]:
+        """What the host must know: how many tokens are queried, run, and are visible."""
+        found = []
+        if self.queried is not None:
+            own = self.queried.sum(1)
+            found.append(torch.where(own.min() > 0, own.max(), self.must.shape[1]))
+        if not self.everything:
+            found.append(self.must.sum(1).max())
+        return found if self.visible is None else [*found, self.visible.sum(1).max()]
+
+    def take(self, counts: Sequence[int]) -> Active:
+        limit = self.must.shape[1] if self.visible is None else counts[-1]
+        queried, *others = counts if self.queried is not None else (0, *counts)
+        count = limit if self.everything else min(in_buckets(others[0]), limit)
+        if count > MOST * limit:
+            positions, complete = all_tokens(self.must, self.visible, limit), True
+        else:
+            ranked = self.score.masked_fill(self.must, float("inf"))
+            positions, complete = ranked.topk(count, 1).indices.sort(1).values, False
+        return Active(positions, complete, limit, min(in_buckets(queried), positions.shape[1]))
+
+
+def in_buckets(count: int) -> int:
+    return -(-max(count, 1) // BUCKET) * BUCKET
+
+
+def all_tokens(like: Tensor, visible: Tensor | None, count: int) -> Tensor:
+    """Positions of every visible token; samples with fewer than ``count`` fill up with invisible ones."""
+    if visible is None:
+        return torch.arange(count, device=like.device).expand(len(like), count).contiguous()
+    # A stable sort keeps positions ascending among the visible and among the others.
+    return (~visible).to(torch.uint8).sort(dim=1, stable=True).indices[:, :count].sort(1).values

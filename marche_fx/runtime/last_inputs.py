@@ -1,0 +1,98 @@
+"""Find the tokens whose inputs moved since they were last computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ..ops import row_drift
+from ..passes.rewrite.watch import Watched
+
+
+class LastInputs:
+    """The region inputs that each token of one session was last computed with.
+
+    Values with a token axis are kept as rows ``[B, N, F]``, those that a whole sample reads as ``[B, F]``.
+    """
+
+    def __init__(self, watched: Sequence[Watched], samples: int, tokens: int) -> None:
+        self.watched = watched
+        self.shape = (samples, tokens)
+        self.last: list[Tensor] = []
+        self.computed: Tensor | None = None
+        """bool ``[B, N]``, tokens computed since the values that whole samples read last changed."""
+
+    def changed(self, now: Sequence[Tensor], tolerance: float) -> Tensor:
+        """Tokens that must be computed for their inputs to be honoured: bool ``[B, N]``.
+
+        A row of floating-point numbers changed when it moved by more than ``tolerance`` times its norm, any other when
+        it differs at all.
+        """
+        if self.computed is None:
+            return torch.ones(self.shape, dtype=torch.bool, device=now[0].device)
+        changed = ~self.computed
+        for own, before, after in zip(self.watched, self.last, self.in_rows(now), strict=True):
+            moved = has_moved(before, after, tolerance)
+            if after.ndim == 2:
+                changed = changed | moved[:, None]
+            else:
+                tokens = self.tokens_of(own, after)
+                changed[:, tokens] = changed[:, tokens] | moved
+        return changed
+
+    def drift(self, now: Sequence[Tensor]) -> Tensor:
+        """How far each token's inputs moved since it was last computed, the most of them, over their norm: ``[B, N]``.
+
+        Values that a whole sample reads, and those that are no floating-point numbers, do not count.
+        """
+        found = torch.zeros(self.shape, device=now[0].device)
+        if self.computed is None:
+            return found
+        for own, before, after in zip(self.watched, self.last, self.in_rows(now), strict=True):
+            if after.ndim == 3 and after.is_floating_point():
+                tokens = self.tokens_of(own, after)
+                found[:, tokens] = torch.maximum(found[:, tokens], row_drift(after, before))
+        return found
+
+    def remember(self, now: Sequence[Tensor], samples: Tensor, active: Tensor, *, complete: bool) -> None:
+        """The tokens ``active [B, A]`` were computed with ``now``; ``complete`` says that no visible one is left."""
+        with torch.inference_mode(False):
+            if self.computed is None:
+                self.last = [rows.clone() for rows in self.in_rows(now)]
+                self.computed = torch.zeros(self.shape, dtype=torch.bool, device=active.device)
+            elif complete:
+                self.computed.zero_()
+            self.computed[samples, active] = True
+            for own, before, after in zip(self.watched, self.last, self.in_rows(now), strict=True):
+                if after.ndim == 2:
+                    if complete:
+                        before.copy_(after)
+                elif after.shape[1] == self.shape[1]:
+                    before[samples, active] = after[samples, active]
+                else:
+                    tokens = self.tokens_of(own, after)
+                    is_active = torch.zeros_like(self.computed).scatter(1, active, True)[:, tokens]
+                    before.copy_(torch.where(is_active[..., None], after, before))
+
+    def tokens_of(self, watched: Watched, rows: Tensor) -> slice:
+        """Where the tokens of a value ``[B, N, F]`` are among those of all streams."""
+        return slice(watched.start, watched.start + rows.shape[1])
+
+    def in_rows(self, values: Sequence[Tensor]) -> Iterator[Tensor]:
+        """``[B, N, F]`` or ``[B, F]`` each; values that all samples share are repeated without a copy."""
+        for own, value in zip(self.watched, values, strict=True):
+            leading = [dim for dim in (own.batch_dim, own.token_dim) if dim is not None]
+            value = value if own.shape is None else value.reshape(own.shape)
+            rows = value.movedim(leading, list(range(len(leading))))
+            rows = rows.reshape(*rows.shape[: len(leading)], -1)
+            yield rows if own.batch_dim is not None else rows.expand(self.shape[0], *rows.shape)
+
+
+def has_moved(before: Tensor, after: Tensor, tolerance: float) -> Tensor:
+    """Whether each row along the last dimension changed; a NaN counts as a change."""
+    if tolerance == 0 or not after.is_floating_point():
+        return (before != after).any(-1)
+    distance = torch.linalg.vector_norm((after - before).float(), dim=-1)
+    return ~(distance <= tolerance * torch.linalg.vector_norm(before.float(), dim=-1))

@@ -1,0 +1,82 @@
+"""A step method of a transformed model: what `transform` was told of it, and what its user was warned of."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..refresh import RefreshPolicy
+from .monitor import Monitor
+
+OWN_CODE = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))
+"""Folders whose frames a warning looks past."""
+
+
+Query = Callable[..., Tensor]
+
+
+@dataclass
+class Settings:
+    """What `transform` was given."""
+
+    policies: dict[str, RefreshPolicy]
+    """By step method; methods with one and the same object share its choices."""
+    query: Query | None
+    compile: bool
+    verify: bool
+    strict: bool
+    monitor: Monitor | None = None
+
+
+@dataclass(frozen=True)
+class StepMethod:
+    """One step method of a transformed model.
+
+    Attributes:
+        order: its number among the model's. is_last: whether it is the one whose results the decoding loop reads, so
+            that queries and attention are about it.
+        warned: topics and messages that its user was warned of.
+    """
+
+    name: str
+    order: int
+    is_last: bool
+    settings: Settings
+    warned: set[str] = field(default_factory=set, repr=False)
+
+    @property
+    def policy(self) -> RefreshPolicy:
+        return self.settings.policies[self.name]
+
+    @property
+    def monitor(self) -> Monitor | None:
+        return self.settings.monitor
+
+    @property
+    def is_last_of_policy(self) -> bool:
+        """Whether no later step method has the same policy, so that what it asks for is measured here."""
+        sharing = [name for name, policy in self.settings.policies.items() if policy is self.policy]
+        return sharing[-1] == self.name
+
+    @property
+    def skips_unread(self) -> bool:
+        """Whether results that nobody reads are left out.
+
+        A later step method reads them all, and so does a monitor; with a query nobody can tell what else is read.
+        """
+        return self.is_last and self.monitor is None and self.settings.query is None
+
+    def warn_once(self, message: str, topic: str = "") -> None:
+        """Warn where the user's code called, unless it was about the same topic before; the message when omitted."""
+        if (topic or message) not in self.warned:
+            self.warned.add(topic or message)
+            level, frame = 1, sys._getframe()
+            while frame.f_back is not None and frame.f_code.co_filename.startswith(OWN_CODE):
+                level, frame = level + 1, frame.f_back
+            warnings.warn(message, stacklevel=level)

@@ -1,0 +1,179 @@
+"""One call of a step, computed when its results are read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from ..passes.capture.arguments import closed, opened
+from ..refresh import InputDrift, Refresh
+from .choose import ActiveStreams
+from .late import LateTensor
+from .method import StepMethod
+from .monitor import drift_of_cached
+from .program import Program, Values
+from .records import StepRecord, reasons_of
+from .state import StepState
+from .token_history import TokenHistory
+from .verify import check_equal
+
+
+class PendingStep:
+    """One call of a step, computed when its results are read."""
+
+    def __init__(
+        self,
+        method: StepMethod,
+        history: TokenHistory,
+        state: StepState,
+        values: Values,
+        records: list[StepRecord],
+        expected: Any,
+    ) -> None:
+        self.method = method
+        self.history = history
+        self.state = state
+        self.values = values
+        self.records = records
+        """Where to take note of what is computed."""
+        self.expected = expected
+        self.call = state.next_call()
+        history.enter(method.order)
+        self.exact: Any = None
+        """What the original returns, where the session is monitored in this step."""
+        self.leaves: list[Any] | None = None
+        self.computed = torch.zeros(state.program.shape, dtype=torch.bool, device=history.device)
+        """``[B, N]``, the tokens whose results this call computed."""
+
+    @property
+    def program(self) -> Program:
+        return self.state.program
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caches are still as this call left them."""
+        return self.call == self.state.calls
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether cached rows are compared with exact ones after this step."""
+        monitor = self.method.monitor
+        return monitor is not None and not self.state.is_new and monitor.is_due(self.history.history.step)
+
+    def read(self, queried: Tensor | None) -> list[Any]:
+        """The results as leaves, with the ``queried`` rows ``[B, N]`` computed by this call, unless a later one ran.
+
+        Where None are given, those of all tokens that were active since their results were computed.
+        """
+        # Who reads all rows once may do so again.
+        self.state.reads_all |= queried is None
+        only_queried = not self.state.reads_all
+        if self.leaves is None:
+            self.run(queried, only_queried=only_queried)
+        elif self.is_current and self.lacks(queried):
+            self.run(queried, again=True, only_queried=only_queried)
+        assert self.leaves is not None
+        return self.leaves
+
+    def lacks(self, queried: Tensor | None) -> bool:
+        """Whether some of the ``queried`` are without results of this call, or any without those of its last inputs."""
+        if queried is None:
+            return self.state.unread is not None and bool(self.state.unread.any())
+        return bool((queried & ~self.computed).any())
+
+    def run(self, queried: Tensor | None, *, again: bool = False, only_queried: bool = False) -> None:
+        """Compute the changed tokens, the queried ones and, the first time, the refresh set.
+
+        Args:
+            again: after a first time. only_queried: whether results of other tokens than those may stay as they are.
+        """
+        policy, history = self.method.policy, self.history
+        # A late step may be read outside of the autocast that it was called in.
+        with torch.no_grad(), self.program.plan.dense.autocast.restored():
+            changed = self.state.changed(self.values, policy.tolerance)
+            # Where nobody says which tokens are read, the changed ones speak for them.
+            asked = changed if queried is None else queried
+            moved = self.state.input_drift(self.values) if InputDrift() in policy.signals else None
+            refresh = Refresh(0) if again else history.choose(self.visible(changed), self.visible(asked), moved)
+            active = self.compute(changed, asked, refresh, only_queried=only_queried)
+            drift = None if self.exact is None or active.complete else self.drift()
+            if drift is not None and self.is_off(drift):
+                active = self.compute(changed, asked, Refresh(self.program.tokens))
+        self.records[-1] = replace(self.records[-1], drift=drift)
+        self.exact = None
+        if queried is None and any(self.program.row_outputs) and not active.complete:
+            self.method.warn_once(
+                f"a result of {self.method.name} was read as a whole, and only {sum(active.counts)} of its "
+                f"{active.visible} tokens were recomputed. Read the rows you need, as in logits[rows], or pass "
+                "query= to transform.",
+                topic="read as a whole",
+            )
+        if self.expected is not None:
+            check_equal(self.method.name, self.tree(), self.expected, rounded_to=self.program.rounded_to)
+            self.expected = None
+            self.program.verified = True
+
+    def compute(self, changed: Tensor, asked: Tensor, refresh: Refresh, *, only_queried: bool = False) -> ActiveStreams:
+        """Compute the tokens that changed, are asked for, or are refreshed; take note of it."""
+        history, must = self.history, changed | asked
+        if self.state.unread is not None and not only_queried:
+            must = must | self.state.unread
+        active = self.state.choose(self.values, must, asked, refresh, history.measured, only_queried=only_queried)
+        history.take_in(active.measured)
+        signals = self.state.compute(self.values, active, asked)
+        self.leaves = self.state.results(self.values)
+        history.leave(self.method.order, active, signals)
+        self.computed = self.computed | self.state.note_read(active, asked)
+        reasons = reasons_of(active, changed, asked)
+        record = StepRecord(self.method.name, self.program, active.counts, active.read, active.visible, reasons)
+        self.records.append(record)
+        return active
+
+    def visible(self, tokens: Tensor) -> Tensor:
+        """Those of ``tokens``, bool ``[B, N]``, that the step does not drop."""
+        visible = self.state.visible(self.values)
+        return tokens if visible is None else tokens & visible
+
+    def drift(self) -> float:
+        """How far cached rows of the results are from exact ones."""
+        monitor = self.method.monitor
+        assert monitor is not None
+        assert self.leaves is not None
+        exact, step = pytree.tree_leaves(opened(self.exact)), self.history.history.step
+        return drift_of_cached(monitor, self.program, self.leaves, exact, self.computed, step)
+
+    def is_off(self, drift: float) -> bool:
+        monitor = self.method.monitor
+        return monitor is not None and not drift <= monitor.max_drift
+
+    def tree(self) -> Any:
+        assert self.leaves is not None
+        return closed(pytree.tree_unflatten(self.leaves, self.program.plan.dense.out_spec))
+
+    def late_results(self) -> Any:
+        """Stand-ins for the results, which compute them when they are read."""
+        leaves = [self.late_result(number, leaf) for number, leaf in enumerate(self.program.plan.results)]
+        return closed(pytree.tree_unflatten(leaves, self.program.plan.dense.out_spec))
+
+    def late_result(self, number: int, leaf: Any) -> Any:
+        like = leaf.meta["val"] if isinstance(leaf, fx.Node) else None
+        if not isinstance(like, Tensor):
+            return leaf
+        row_output = self.program.row_outputs[number]
+        if row_output is None:
+            return LateTensor(like, None, lambda _: self.read(None)[number])
+
+        def read(rows: Tensor | None) -> Tensor:
+            return self.read(None if rows is None else self.as_tokens(rows, row_output.offset))[number]
+
+        return LateTensor(like, row_output.dims, read)
+
+    def as_tokens(self, rows: Tensor, offset: int) -> Tensor:
+        """Rows of a result, bool ``[B, R]``, as positions on the token axis, bool ``[B, N]``."""
+        tokens = torch.zeros_like(self.computed)
+        tokens[:, offset : offset + rows.shape[1]] = rows
+        return tokens

@@ -1,0 +1,137 @@
+"""A step rewritten to compute active tokens only: what its sessions share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..passes.analysis.plan import Plan
+from ..passes.analysis.row_outputs import can_wait, find_row_outputs
+from ..passes.pipeline import rewrite
+from ..refresh import AttentionReceived, InputDrift, Signal
+from .measure import inserter, reads_results
+from .prologue import Values
+from .weights import owner, weight_kind
+
+
+class Program:
+    """A step rewritten to compute active tokens only. It holds no state of a generation: sessions share it.
+
+    Args:
+        plan: what the passes found. model: whose weights are read at every call.
+        signals: what to measure for the refresh policy.
+        skip_unread: whether rows of the results that nobody reads may be left out.
+    """
+
+    def __init__(
+        self, plan: Plan, model: nn.Module, *, signals: Sequence[Signal], compile: bool, skip_unread: bool = False
+    ) -> None:
+        self.plan = plan
+        self.row_outputs = find_row_outputs(plan)
+        self.is_late = can_wait(plan, self.row_outputs)
+        skip_unread = skip_unread and self.is_late and not any(reads_results(signal) for signal in signals)
+        wanted = [signal for signal in signals if not isinstance(signal, InputDrift)]
+        rewritten = rewrite(plan, [inserter(own) for own in wanted], skip_unread=skip_unread, compile=compile)
+        self.passes = (*plan.passes, *rewritten.passes)
+        self.split = rewritten.split
+        self.signals = tuple(wanted[number] for number in rewritten.hooked)
+        self.watched = rewritten.watched
+        self.stages = rewritten.stages
+        self.incremental = rewritten.incremental
+        self.cost = rewritten.cost
+        self.read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}
+        self.weights = {node: owner(model, path) for node, path in plan.dense.weights.items()}
+        self.weight_kinds = self.current_weight_kinds()
+        self.verified = False
+
+    @property
+    def samples(self) -> int:
+        return self.plan.samples
+
+    @property
+    def tokens(self) -> int:
+        return self.plan.axes.length
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples B and tokens N."""
+        return self.samples, self.tokens
+
+    @property
+    def observes_attention(self) -> bool:
+        """Whether the attention of queried tokens is measured."""
+        return any(isinstance(signal, AttentionReceived) for signal in self.signals)
+
+    @property
+    def rounded_to(self) -> set[torch.dtype]:
+        """Floating-point dtypes that the step casts values of higher precision to."""
+        casts = [node for node in self.plan.graph.nodes if node.target is torch.ops.aten._to_copy.default]
+        kinds = [(node.args[0].meta["val"].dtype, node.meta["val"].dtype) for node in casts]
+        return {new for old, new in kinds if new.is_floating_point and old.is_floating_point and is_coarser(new, old)}
+
+    @property
+    def readable(self) -> dict[tuple[int, int], int]:
+        """Shapes of masks that say which tokens are read: those of a result's rows, or all; and the first token."""
+        rows = next((own for own in self.row_outputs if own is not None), None)
+        own = {} if rows is None else {(self.samples, rows.count): rows.offset}
+        return {**own, self.shape: 0}
+
+    def among_all_tokens(self, read: Tensor) -> Tensor:
+        """A mask of a result's rows, or of all tokens, as one of all tokens."""
+        start = self.readable[len(read), read.shape[1]]
+        return nn.functional.pad(read, (start, self.tokens - start - read.shape[1]))
+
+    def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the program was made for arguments, and weights, of these kinds."""
+        return self.current_weight_kinds() == self.weight_kinds and self.plan.dense.accepts(args, kwargs)
+
+    def current_weight_kinds(self) -> list[Any]:
+        return [weight_kind(weight) for weight in self.current_weights().values()]
+
+    def current_weights(self) -> Values:
+        return {node: table[name] for node, (table, name) in self.weights.items()}
+
+    def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Values:
+        """The tensors among the step's arguments."""
+        leaves = pytree.tree_leaves((args, kwargs))
+        return {own.node: leaf for own, leaf in zip(self.plan.dense.inputs, leaves) if own.node is not None}
+
+    def step_values(self, given: Values, computed: Values) -> Values:
+        """What the rest of the step reads of its arguments and of the prologue's values."""
+        # The caller may overwrite its tensors before a late-bound step reads them.
+        theirs = {leaf.untyped_storage().data_ptr() for leaf in given.values()}
+        found = {node: value for node, value in {**given, **computed}.items() if node in self.read_later}
+        for node, value in found.items():
+            if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in theirs:
+                found[node] = value.clone()
+        return found if self.plan.visible is None else {**found, self.plan.visible: computed[self.plan.visible]}
+
+    def device(self, values: Values) -> torch.device:
+        """Where the step computes."""
+        return values[self.split.incremental.inputs[0]].device
+
+    def allocate(self, device: torch.device) -> list[Tensor]:
+        """The caches of one session, in the order of `Split.caches`."""
+        # Not as inference tensors: a session may go on outside of inference mode.
+        with torch.inference_mode(False):
+            return [torch.zeros(spec.shape, dtype=spec.dtype, device=device) for spec in self.split.caches]
+
+    def finish(self, values: Values, caches: list[Tensor]) -> list[Any]:
+        """Run the epilogue: the step's results, as leaves of what it returns."""
+        cached = {spec.value: cache for spec, cache in zip(self.split.caches, caches, strict=True)}
+        leaves = self.split.epilogue.module(
+            *(cached.get(node, values.get(node)) for node in self.split.epilogue.inputs)
+        )
+        owned = {cache.untyped_storage().data_ptr() for cache in caches}
+        return [
+            leaf.clone() if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in owned else leaf
+            for leaf in leaves
+        ]
+
+
+def is_coarser(dtype: torch.dtype, other: torch.dtype) -> bool:
+    return torch.finfo(dtype).eps > torch.finfo(other).eps

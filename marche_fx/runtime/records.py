@@ -1,0 +1,61 @@
+"""What a call of a step computed, and why: what reports are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .choose import ActiveStreams
+from .program import Program
+
+REASONS = ("cached", "changed", "queried", "refreshed")
+
+
+def reasons_of(active: ActiveStreams, changed: Tensor, queried: Tensor) -> Tensor:
+    """Why each token is computed: uint8 ``[B, N]``, an index into `REASONS`."""
+    chosen = torch.zeros(changed.shape, dtype=torch.uint8, device=changed.device).scatter(1, active.positions, 3)
+    return torch.where((chosen > 0) & changed, 1, torch.where((chosen > 0) & queried, 2, chosen)).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one call of a step computed.
+
+    Attributes:
+        counts: tokens computed in each sample, of each stream; read: those of them whose results are. visible: tokens
+            that the original computes, of all streams.
+        reasons: uint8 ``[B, N]``, an index into `REASONS`: why each token was computed, or that it was not.
+        drift: how far cached rows were from exact ones, where a `Monitor` checked; of two records of one step, the
+            second is of the tokens computed because the drift was too large.
+    """
+
+    name: str
+    program: Program = field(repr=False)
+    counts: tuple[int, ...]
+    read: tuple[int, ...]
+    visible: int
+    reasons: Tensor = field(repr=False)
+    drift: float | None = None
+
+    @property
+    def active(self) -> int:
+        """Tokens A computed in each of the samples B."""
+        return sum(self.counts)
+
+    @property
+    def rows(self) -> int:
+        return self.active * self.program.samples
+
+    @property
+    def original_rows(self) -> int:
+        return self.visible * self.program.samples
+
+    @property
+    def flops(self) -> float:
+        return self.program.cost.incremental(self.counts, self.read)
+
+    @property
+    def original_flops(self) -> float:
+        return self.program.cost.original(self.visible)

@@ -1,0 +1,138 @@
+"""What a session keeps of one step: its caches, and the inputs that each token was last computed with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..refresh.history import Refresh
+from ..refresh.signals import Signal
+from .choose import ActiveStreams, choose_streams
+from .last_inputs import LastInputs
+from .measure import compares_rows
+from .program import Program
+from .prologue import Prologue, Values
+
+
+class StepState:
+    """One step of one session: its caches, and the inputs that each token was last computed with."""
+
+    caches: list[Tensor]
+    unread: Tensor | None
+    """bool ``[B, N]``, tokens whose results were left out when they were last active; None before any was."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.reads_all = False
+        """Whether results were read as a whole: from then on those of every active token are computed."""
+        self.calls = 0
+        self.release()
+
+    @property
+    def is_new(self) -> bool:
+        return not self.caches
+
+    def next_call(self) -> int:
+        """The number of a call of the step; from now on the caches are no longer those of an earlier one."""
+        self.calls += 1
+        return self.calls
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Values:
+        """Run the prologue, everything before the region, on all tokens, as far as what it reads changed."""
+        given = self.program.given(args, kwargs)
+        fixed = {**self.program.current_weights(), **self.program.plan.dense.constants}
+        computed = self.prologue.run({**fixed, **given})
+        return {**fixed, **self.program.step_values(given, computed)}
+
+    def changed(self, values: Values, tolerance: float) -> Tensor:
+        """Tokens whose inputs moved since they were last computed: bool ``[B, N]``."""
+        return self.inputs.changed([values[watched.node] for watched in self.program.watched], tolerance)
+
+    def input_drift(self, values: Values) -> Tensor:
+        """How far each token's inputs moved since it was last computed, over their norm: ``[B, N]`` float32."""
+        return self.inputs.drift([values[watched.node] for watched in self.program.watched])
+
+    def compute(self, values: Values, active: ActiveStreams, queried: Tensor) -> dict[Signal, Tensor]:
+        """Recompute the active tokens; return what was measured, ``[B, N]`` each, NaN where a token was not.
+
+        ``queried`` is bool ``[B, N]``.
+        """
+        program, positions = self.program, active.positions
+        inputs = [values[node] for node in program.split.incremental.inputs]
+        first = self.is_new
+        if first:
+            self.caches = program.allocate(inputs[0].device)
+        samples = torch.arange(program.samples, device=positions.device)[:, None]
+        ragged = [own.positions for own in active.streams]
+        among_active = queried.gather(1, positions).split(active.counts, 1)
+        rows = [own.float().topk(stream.queried, 1).indices for own, stream in zip(among_active, active.streams)]
+        asked = [own.gather(1, first) for own, first in zip(among_active, rows)]
+        # Never the same tensors: whether two inputs are one is something that compiled code is compiled for.
+        read = [own.clone() for own in rows] if active.skips_unread else [all_numbers(own) for own in ragged]
+        try:
+            signals = program.incremental(samples, *ragged, *read, *rows, *asked, *inputs, *self.caches)
+        except BaseException:
+            # Some caches may hold rows of this step and others not.
+            self.release()
+            raise
+        now = [values[watched.node] for watched in program.watched]
+        self.inputs.remember(now, samples, positions, complete=active.complete)
+        # What compares rows with cached ones means nothing where there were none.
+        return {own: value for own, value in zip(program.signals, signals) if not (first and compares_rows(own))}
+
+    def visible(self, values: Values) -> Tensor | None:
+        """Tokens that the step does not drop, bool ``[B, N]``; None where it drops none."""
+        return None if self.program.plan.visible is None else values[self.program.plan.visible]
+
+    def choose(
+        self,
+        values: Values,
+        must: Tensor,
+        queried: Tensor,
+        refresh: Refresh,
+        measured: Sequence[Tensor] = (),
+        *,
+        only_queried: bool = False,
+    ) -> ActiveStreams:
+        """The tokens to compute in this step, those of ``must`` among them; all of them in a state's first step.
+
+        Args:
+            only_queried: whether results of other tokens than the ``queried`` may stay as they are.
+        """
+        program = self.program
+        chosen = Refresh(program.tokens) if self.is_new else refresh
+        skips = only_queried and bool(program.split.read_only) and chosen.count < program.tokens
+        told = queried if program.observes_attention or skips else None
+        lengths = program.plan.axes.lengths
+        return choose_streams(must, self.visible(values), chosen, lengths, measured, told, only_queried=skips)
+
+    def note_read(self, active: ActiveStreams, queried: Tensor) -> Tensor:
+        """Of a step's active tokens those whose results were computed, bool ``[B, N]``; the others are unread now."""
+        computed = torch.zeros_like(queried).scatter(1, active.positions, True)
+        read = computed & queried if active.skips_unread else computed
+        if active.skips_unread or self.unread is not None:
+            self.unread = (computed if self.unread is None else self.unread | computed) & ~read
+        return read
+
+    def results(self, values: Values) -> list[Any]:
+        return self.program.finish(values, self.caches)
+
+    def end(self) -> None:
+        """Free the caches; results of earlier calls stay what they are."""
+        self.release()
+        self.next_call()
+
+    def release(self) -> None:
+        """Forget everything: the next step computes every token."""
+        self.caches = []
+        self.unread = None
+        self.prologue = Prologue(self.program.stages)
+        self.inputs = LastInputs(self.program.watched, *self.program.shape)
+
+
+def all_numbers(positions: Tensor) -> Tensor:
+    """The numbers of all active tokens ``positions [B, A]``: ``[B, A]``."""
+    return torch.arange(positions.shape[1], device=positions.device).expand_as(positions).contiguous()

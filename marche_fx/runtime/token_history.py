@@ -1,0 +1,82 @@
+"""The ages, signals and choices of one token axis of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..refresh.checking import checked
+from ..refresh.history import History, Refresh
+from ..refresh.policy import RefreshPolicy
+from ..refresh.signals import InputDrift, Signal, ValueDrift
+from .choose import ActiveStreams
+
+
+class TokenHistory:
+    """The state of one token axis, shared by the step methods that run on it under one policy.
+
+    A decoding step is a round of the step methods: it ends when one of them is called again. All of a round use one
+    choice of the policy. The last of them in order tells which tokens were recomputed.
+    """
+
+    def __init__(self, policy: RefreshPolicy, samples: int, tokens: int, device: torch.device) -> None:
+        self.policy = policy
+        self.history = History(torch.zeros(samples, tokens, device=device))
+        self.called: set[int] = set()
+        self.last_method = -1
+        self.choice: Refresh | None = None
+        self.drift: Tensor | None = None
+        """The mean drift of the tokens refreshed last, not yet on the host."""
+        self.drifts: list[float] = []
+
+    @property
+    def device(self) -> torch.device:
+        return self.history.age.device
+
+    def enter(self, method: int) -> None:
+        """The step method of this number is called."""
+        if method in self.called:
+            self.called.clear()
+            self.choice = None
+            self.history.step += 1
+            self.history.age = self.history.age + 1
+        self.called.add(method)
+        self.last_method = max(self.last_method, method)
+
+    def choose(self, changed: Tensor, queried: Tensor, input_drift: Tensor | None) -> Refresh:
+        """The policy's choice, made by the first step method of a round."""
+        if self.choice is None:
+            history = self.history
+            history.changed, history.queried = changed, queried
+            if input_drift is not None:
+                history.observe(InputDrift(), input_drift)
+            self.choice = checked(self.policy, self.policy.choose(history), history)
+            if self.choice.count < history.tokens:
+                history.partial_steps += 1
+                history.spent += self.choice.count / history.tokens
+        return self.choice
+
+    @property
+    def measured(self) -> list[Tensor]:
+        """Numbers on the device that the policy wants on the host."""
+        return [] if self.drift is None else [self.drift]
+
+    def take_in(self, measured: Sequence[float]) -> None:
+        """`measured` has arrived on the host."""
+        for drift in measured:
+            self.drift = None
+            self.drifts.append(drift)
+            self.history.mean_drift, self.history.usual_drift = drift, sum(self.drifts) / len(self.drifts)
+
+    def leave(self, method: int, active: ActiveStreams, signals: dict[Signal, Tensor]) -> None:
+        """The step method recomputed ``active`` and measured ``signals``."""
+        for signal, now in signals.items():
+            self.history.observe(signal, now)
+            if isinstance(signal, ValueDrift) and self.history.changed is not None:
+                # Tokens that changed moved for their own sake, which says nothing of the cached ones.
+                refreshed = now.masked_fill(self.history.changed, float("nan"))
+                self.drift = refreshed.nansum() / refreshed.isfinite().sum().clamp(min=1)
+        if method == self.last_method:
+            self.history.age = self.history.age.scatter(1, active.positions, 0.0)

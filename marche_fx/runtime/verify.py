@@ -1,0 +1,65 @@
+"""Compare the rewritten step with the original."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ..errors import EquivalenceError
+from ..passes.capture.arguments import opened
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+"""Largest difference that rounding explains, relative to the largest element of the result."""
+
+
+def check_equal(step: str, ours: Any, original: Any, *, rounded_to: Iterable[torch.dtype] = ()) -> None:
+    """Raise if results of the two differ by more than rounding.
+
+    Args:
+        rounded_to: dtypes less precise than the results' that values were cast to on the way.
+
+    Raises:
+        EquivalenceError: names the result and its worst element.
+    """
+    (left, own_spec), (right, spec) = pytree.tree_flatten(opened(ours)), pytree.tree_flatten(opened(original))
+    if len(left) != len(right):
+        raise EquivalenceError(f"{step} returned {len(left)} values, the original {len(right)}")
+    if own_spec != spec:
+        raise EquivalenceError(f"{step} returned {own_spec}, the original {spec}")
+    for number, (a, b) in enumerate(zip(left, right, strict=True)):
+        if isinstance(b, Tensor):
+            check_tensor(f"result {number} of {step}", a, b, {b.dtype, *rounded_to})
+        elif a != b:
+            raise EquivalenceError(f"result {number} of {step} is {a!r}, the original's is {b!r}")
+
+
+def check_tensor(name: str, ours: Tensor, original: Tensor, dtypes: set[torch.dtype]) -> None:
+    if ours.shape != original.shape or ours.dtype != original.dtype:
+        raise EquivalenceError(
+            f"{name} is {ours.dtype} {tuple(ours.shape)}, the original's is {original.dtype} {tuple(original.shape)}"
+        )
+    if not original.numel():
+        return
+    if not original.is_floating_point():
+        difference, bound = (ours != original).double(), 0.0
+    else:
+        finite = original.isfinite()
+        same = (ours == original) | (ours.isnan() & original.isnan())
+        difference = torch.where(same, 0.0, (ours.double() - original.double()).abs())
+        tolerance = max(TOLERANCE.get(dtype, 0.1) for dtype in dtypes)
+        bound = tolerance * float(original[finite].abs().max() if finite.any() else 0)
+    # A NaN is larger than any bound.
+    worst = int(difference.nan_to_num(nan=float("inf")).argmax())
+    if not float(difference.flatten()[worst]) <= bound:
+        place = tuple(int(index) for index in torch.unravel_index(torch.tensor(worst), original.shape))
+        raise EquivalenceError(
+            f"{name} differs from the original's by up to {float(difference.flatten()[worst]):.3g}, more than the "
+            f"{bound:.3g} that {original.dtype} explains: at {place} it is {float(ours[place]):.6g} and should be "
+            f"{float(original[place]):.6g}. If the original gives one result and then another for the same arguments "
+            "(numbers from random or numpy, a counter), it cannot be cached. If not, this is a bug in marche_fx: "
+            "please report the model. transform(..., verify=False) skips this check."
+        )

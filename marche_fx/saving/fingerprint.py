@@ -1,0 +1,127 @@
+"""What a capture of a model depends on, comparable between processes."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..passes.capture.arguments import PLAIN
+from ..passes.capture.structure import attributes
+
+Fingerprint = dict[str, str]
+"""What there is, by name, to a digest of it."""
+
+
+def software() -> Fingerprint:
+    """Of Python, torch, and this package down to its source."""
+    package = Path(__file__).parents[1]
+    # `rglob` does not look behind a link, as `passes` is one in a checkout.
+    own = sorted({*package.rglob("*.py"), *(package / "passes").rglob("*.py")})
+    return {
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "marche_fx": digest(*(path.read_bytes() for path in own)),
+    }
+
+
+def fingerprint(model: nn.Module) -> Fingerprint:
+    """Of a model: the source of its modules' classes, their attributes, and the kinds of its weights, not their values.
+
+    Of an object that is no plain value, tensor, function, class or module, the type and, as far as `attributes` looks
+    into it, what it holds.
+    """
+    found = {}
+    for path, module in model.named_modules():
+        found[f"the class of {path or 'the model'}"] = source_of(type(module))
+    for (path, name), values in attributes(model, kind_of).items():
+        if "_hook" in name:
+            # Keys are numbers that this process gave them.
+            values = [value for value in values if not isinstance(value, PLAIN)]
+        found[".".join(filter(None, (path, name)))] = digest(*map(described, values))
+    return found
+
+
+def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
+    """The names of what differs."""
+    return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+
+
+def kind_of(weight: Tensor | None) -> Any:
+    return None if weight is None else (tuple(weight.shape), weight.dtype, weight.device, weight.requires_grad)
+
+
+def described(value: Any) -> str:
+    """Equal for values that a capture takes for the same."""
+    if isinstance(value, tuple):
+        return " ".join(map(described, value))
+    if isinstance(value, PLAIN):
+        return f"{type(value).__name__} {value!r}"
+    if isinstance(value, Tensor):
+        data = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        return f"{described(kind_of(value))} {digest(data.numpy().tobytes())}"
+    if isinstance(value, nn.Module):
+        # Told under its own path.
+        return "a module"
+    if isinstance(value, functools.partial):
+        return " ".join(map(described, (value.func, *value.args, *value.keywords.items())))
+    if inspect.ismethod(value):
+        return described(value.__func__)
+    code = getattr(value, "__code__", None)
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    if callable(value) and hasattr(value, "__qualname__"):
+        name = f"{value.__module__}.{value.__qualname__}"
+    return name if code is None else f"{name} {digest(*instructions(code))}"
+
+
+def source_of(kind: type) -> str:
+    """A digest of the files that a class and its bases are written in; of its methods where there is no file."""
+    found = []
+    for own in kind.__mro__:
+        if own.__module__.partition(".")[0] in ("torch", "builtins"):
+            continue
+        found.append(file_digest(own) or digest(*class_instructions(own)))
+    return digest(kind.__qualname__, *found)
+
+
+@functools.cache
+def file_digest(kind: type) -> str | None:
+    try:
+        file = inspect.getsourcefile(kind)
+    except (OSError, TypeError):
+        return None
+    return None if file is None or not Path(file).is_file() else digest(Path(file).read_bytes())
+
+
+def class_instructions(kind: type) -> Iterator[bytes]:
+    for value in vars(kind).values():
+        code = getattr(value, "__code__", None)
+        if code is not None:
+            yield from instructions(code)
+
+
+def instructions(code: CodeType) -> Iterator[bytes]:
+    yield code.co_code
+    yield " ".join((*code.co_names, *code.co_varnames)).encode()
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from instructions(constant)
+        elif isinstance(constant, PLAIN):
+            yield repr(constant).encode()
+
+
+def digest(*parts: str | bytes) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        # Lengths keep one part from running into the next.
+        found.update(len(data).to_bytes(8, "little") + data)
+    return found.hexdigest()[:32]

@@ -1,0 +1,287 @@
+"""Record one exact generation and replay its steps under refresh policies: teacher-forced drift.
+
+A policy that decodes freely soon sees other tokens than the exact model, so the two cannot be compared row by row. Here
+both get the tokens of the exact generation, and the rows that the decoding loop read of each step are compared.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..api.transform import decoding, optimization_of, transform, what_is_measured
+from ..errors import ArgumentError
+from ..passes.capture.arguments import closed, opened
+from ..refresh import FullRefresh, RefreshPolicy
+from ..runtime.late import LateTensor
+from ..runtime.method import Query
+from ..runtime.session import Session, current_session
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Stands in recorded arguments for a result of an earlier call of the same session."""
+
+    call: int
+    leaf: int
+
+
+@dataclass
+class Read:
+    """Rows of a result that the loop read.
+
+    Attributes:
+        leaf: number of the result. rows: bool ``[B, R]`` along ``dims`` of it; None for all of it.
+        exact: what was read, ``[M, ...]`` or all of the result.
+    """
+
+    leaf: int
+    rows: Tensor | None
+    dims: tuple[int, int]
+    exact: Tensor
+
+    def of(self, result: Any) -> Tensor:
+        """The same rows of another result."""
+        if isinstance(result, LateTensor):
+            result = result.read(self.rows)
+        return result if self.rows is None else result.movedim(self.dims, (0, 1))[self.rows]
+
+
+@dataclass
+class Call:
+    """One call of a step method. A dataclass argument is kept opened, as `passes.arguments` does."""
+
+    step: str
+    arguments: Any
+    """``(args, kwargs)``, with `Earlier` for what earlier calls returned."""
+    reads: list[Read] = field(default_factory=list)
+
+    def given(self, results: Mapping[int, Sequence[Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, with the results of a replay's earlier calls."""
+        merged = pytree.tree_map(
+            lambda leaf: results[leaf.call][leaf.leaf] if isinstance(leaf, Earlier) else leaf, self.arguments
+        )
+        args, kwargs = closed(merged)
+        return args, kwargs
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The steps of one or more exact generations of ``model``, session by session."""
+
+    model: nn.Module
+    step: str | Sequence[str] | None
+    loop: str | Sequence[str] | None
+    query: Query | None
+    sessions: tuple[tuple[Call, ...], ...] = field(repr=False)
+    candidates: dict[Any, nn.Module] = field(default_factory=dict, repr=False)
+    """Transformed models whose captured steps serve every policy that measures the same."""
+
+    def transformed(self, refresh: RefreshPolicy | Mapping[str, RefreshPolicy]) -> nn.Module:
+        """The model under a policy."""
+        new = self.newly_transformed(refresh)
+        policies = optimization_of(new).settings.policies
+        known = self.candidates.setdefault(what_is_measured(policies), new)
+        optimization_of(known).settings.policies.update(policies)
+        return known
+
+    def newly_transformed(self, refresh: RefreshPolicy | Mapping[str, RefreshPolicy]) -> nn.Module:
+        return transform(
+            self.model,
+            refresh=refresh,
+            step=self.step,
+            loop=self.loop,
+            query=self.query,
+            compile=False,
+            verify=False,
+        )
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a policy computed on recorded steps.
+
+    Attributes:
+        drift_by_step: norm of the difference of the rows read from the exact ones over the norm of these; of every
+            decoding step, mean over sessions.
+        flops_ratio, rows_ratio: of the step methods, over the original's.
+        seconds: wall time of all step calls.
+    """
+
+    drift_by_step: tuple[float, ...]
+    flops_ratio: float
+    rows_ratio: float
+    seconds: float
+
+    @property
+    def drift(self) -> float:
+        """Mean over decoding steps."""
+        return sum(self.drift_by_step) / len(self.drift_by_step)
+
+
+def record(
+    model: nn.Module,
+    run: Callable[[nn.Module], Any],
+    *,
+    step: str | Sequence[str] | None = None,
+    loop: str | Sequence[str] | None = None,
+    query: Query | None = None,
+    candidates: dict[Any, nn.Module] | None = None,
+) -> Recording:
+    """Run a generation exactly and take down every call of a step method, and the rows read of its results.
+
+    Args:
+        run: generates with what it is given, a model like ``model``; with a loop of its own, inside
+            ``with marche_fx.decoding(given):``.
+        step, loop, query: as in `transform`.
+        candidates: of another recording of the same model, to share its captured steps.
+
+    Raises:
+        ArgumentError: ``run`` called no step method inside of a session.
+    """
+    recording = Recording(model, step, loop, query, (), {} if candidates is None else candidates)
+    exact = recording.newly_transformed(FullRefresh())
+    recorder = Recorder(exact, query)
+    with torch.no_grad():
+        run(exact)
+    if not recorder.sessions:
+        raise ArgumentError(
+            "run called no step of the model inside of a session; decode inside `with marche_fx.decoding(model):` or "
+            "name the method that does as loop"
+        )
+    return replace(recording, sessions=tuple(tuple(calls) for calls in recorder.sessions))
+
+
+class Recorder:
+    """Takes the place of the step methods of a transformed model, and of the results that they give."""
+
+    def __init__(self, exact: nn.Module, query: Query | None) -> None:
+        self.optimization = optimization_of(exact)
+        self.query = query
+        self.sessions: list[list[Call]] = []
+        self.session: Session | None = None
+        self.results: dict[int, list[Any]] = {}
+        """Of the last calls, by number."""
+        self.last = list(self.optimization.steps)[-1]
+        for name, method in self.optimization.steps.items():
+            exact.__dict__[name] = self.recorded(name, method)
+
+    def recorded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            session = current_session(self.optimization)
+            if session is None:
+                return method(*args, **kwargs)
+            if session is not self.session:
+                self.session, self.results = session, {}
+                self.sessions.append([])
+            own = Call(name, pytree.tree_map(self.kept, opened((args, kwargs))))
+            self.sessions[-1].append(own)
+            result = method(*args, **kwargs)
+            leaves = pytree.tree_leaves(opened(result))
+            keep(self.results, len(self.sessions[-1]) - 1, leaves)
+            if name == self.last:
+                mask = None if self.query is None else self.query(*args, **kwargs)
+                for number, leaf in enumerate(leaves):
+                    note_reads(own, number, leaf, mask)
+            return result
+
+        return call
+
+    def kept(self, leaf: Any) -> Any:
+        """An argument as it is now: by reference if an earlier call returned it, otherwise copied."""
+        for call, leaves in self.results.items():
+            for number, own in enumerate(leaves):
+                if own is leaf and isinstance(leaf, Tensor):
+                    return Earlier(call, number)
+        return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+
+
+REACH = 8
+"""So many calls back a result may be passed on by reference; what is passed later is recorded by value."""
+
+
+def keep(results: dict[int, list[Any]], call: int, leaves: list[Any]) -> None:
+    """Add what a call returned, and forget what no later call can refer to."""
+    results[call] = leaves
+    results.pop(call - REACH, None)
+
+
+def note_reads(call: Call, number: int, leaf: Any, mask: Tensor | None) -> None:
+    """Take down what is read of one result: now where it is known, otherwise when it happens."""
+    if isinstance(leaf, LateTensor):
+        inner, dims = leaf.read, leaf.dims or (0, 1)
+
+        def read(rows: Tensor | None) -> Tensor:
+            value = inner(rows)
+            picked = value if rows is None else value.movedim(dims, (0, 1))[rows]
+            call.reads.append(Read(number, rows, dims, picked.clone()))
+            return value
+
+        leaf.read = read
+    elif isinstance(leaf, Tensor) and leaf.is_floating_point():
+        fits = mask is not None and leaf.ndim > 2 and leaf.shape[:2] == mask.shape
+        rows = mask if fits else None
+        call.reads.append(Read(number, rows, (0, 1), (leaf if rows is None else leaf[rows]).clone()))
+
+
+def replay(recording: Recording, policy: RefreshPolicy | Mapping[str, RefreshPolicy]) -> Replay:
+    """The recorded steps with the rows that ``policy`` chooses."""
+    candidate = recording.transformed(policy)
+    drifts: list[list[float]] = []
+    records: list[Any] = []
+    seconds = 0.0
+    with torch.no_grad():
+        for calls in recording.sessions:
+            with decoding(candidate):
+                began = time.perf_counter()
+                drifts.append(list(drift_of(calls, candidate)))
+                seconds += time.perf_counter() - began
+            session = optimization_of(candidate).last_session
+            assert session is not None
+            records += session.records
+    return Replay(
+        by_step(drifts),
+        sum(own.flops for own in records) / sum(own.original_flops for own in records),
+        sum(own.rows for own in records) / sum(own.original_rows for own in records),
+        seconds,
+    )
+
+
+def replay_original(recording: Recording) -> float:
+    """Wall time of the original on the recorded steps, in seconds."""
+    began = time.perf_counter()
+    with torch.no_grad():
+        for calls in recording.sessions:
+            for _ in drift_of(calls, recording.model):
+                pass
+    return time.perf_counter() - began
+
+
+def drift_of(calls: Sequence[Call], model: nn.Module) -> Iterator[float]:
+    """Run recorded calls on ``model`` and compare what was read of each."""
+    results: dict[int, list[Any]] = {}
+    for number, call in enumerate(calls):
+        args, kwargs = call.given(results)
+        leaves = pytree.tree_leaves(opened(getattr(model, call.step)(*args, **kwargs)))
+        keep(results, number, leaves)
+        if call.reads:
+            # Rows that the loop read one after another belong to one step.
+            wrong = whole = 0.0
+            for own in call.reads:
+                found = own.of(leaves[own.leaf]).double()
+                wrong += float((found - own.exact.double()).square().sum())
+                whole += float(own.exact.double().square().sum())
+            yield (wrong / max(whole, 1e-300)) ** 0.5
+
+
+def by_step(drifts: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Mean over the sessions that have the step."""
+    longest = max(map(len, drifts))
+    columns = [[own[step] for own in drifts if step < len(own)] for step in range(longest)]
+    return tuple(sum(column) / len(column) for column in columns)

@@ -1,0 +1,245 @@
+"""Find the cheapest refresh policy within a bound on drift, on the user's own generation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.progress import Progress
+from rich.table import Table
+from torch import nn
+
+from ..errors import ArgumentError, CheckpointError, TuningError
+from ..refresh import (
+    FullRefresh,
+    InterleavedRefresh,
+    RefreshPolicy,
+    SelectiveRefresh,
+    StalenessRefresh,
+    policy_from_dict,
+    policy_to_dict,
+    save_policy,
+)
+from ..runtime.method import Query
+from ..saving.files import weights_hash, write_json
+from .replay import Recording, record, replay
+
+Run = Callable[[nn.Module, int], Any]
+"""``run(model, seed)``: one generation with what it is given."""
+
+FRACTIONS = (0.0, 0.02, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.7)
+"""Shares of the token axis among which a search halves."""
+
+FAMILIES: dict[str, Sequence[RefreshPolicy]] = {
+    "selective": [SelectiveRefresh(fraction) for fraction in FRACTIONS],
+    "selective, one warm-up step": [SelectiveRefresh(fraction, warmup=1) for fraction in FRACTIONS],
+    "selective, loose": [SelectiveRefresh(fraction, warmup=1, tolerance=0.3) for fraction in FRACTIONS],
+    "oldest first": [StalenessRefresh(fraction, warmup=1) for fraction in FRACTIONS],
+    "full steps between": [InterleavedRefresh(period, warmup=2) for period in (8, 6, 5, 4, 3, 2)],
+}
+"""Policies from cheap to dear, each list in the order of falling drift."""
+
+MARGIN = 0.9
+"""On the seeds of the search a policy must stay below so much of the bound, since other seeds differ."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One policy on some seeds.
+
+    Attributes:
+        unseen: whether these seeds were kept from the search. drift, flops_ratio: as in `Replay`.
+    """
+
+    policy: RefreshPolicy
+    unseen: bool
+    drift: float
+    flops_ratio: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What `tune` found; printable.
+
+    Attributes:
+        policy: the cheapest within the bound. drift, flops_ratio: on the unseen seeds. trials: everything tried.
+    """
+
+    policy: RefreshPolicy
+    max_drift: float
+    drift: float
+    flops_ratio: float
+    seeds: tuple[int, ...]
+    unseen: tuple[int, ...]
+    trials: tuple[Trial, ...] = field(repr=False)
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy as JSON, for `load_policy`."""
+        save_policy(self.policy, path)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = Table("policy", "seeds", "drift", "FLOPs ratio", title=f"drift at most {self.max_drift:g}")
+        for trial in sorted(self.trials, key=lambda own: own.flops_ratio):
+            seeds = self.unseen if trial.unseen else self.seeds
+            style = "bold" if trial.policy == self.policy else ""
+            numbers = f"{trial.drift:.4f}", f"{trial.flops_ratio:.3f}"
+            table.add_row(f"{trial.policy!r}", " ".join(map(str, seeds)), *numbers, style=style)
+        yield table
+
+
+def tune(
+    model: nn.Module,
+    run: Run,
+    max_drift: float = 0.05,
+    *,
+    seeds: Sequence[int] = (0, 1),
+    unseen: Sequence[int] = (1000, 1001),
+    candidates: Mapping[str, Sequence[RefreshPolicy]] | None = None,
+    step: str | Sequence[str] | None = None,
+    loop: str | Sequence[str] | None = None,
+    query: Query | None = None,
+    out: str | Path | None = None,
+    progress: bool = False,
+) -> Tuned:
+    """The policy of fewest FLOPs whose teacher-forced drift stays within ``max_drift``.
+
+    Each seed costs one exact generation, which is recorded; each policy tried costs the model's steps on the recorded
+    tokens, without what the loop does beside them. Each family of policies is searched by halving, so some 20 policies
+    are tried. The choice is then held against seeds that the search did not see, and the next dearer policy of its
+    family is taken until it passes.
+
+    Args:
+        run: one generation with the model and the seed that it is given; with a loop of its own, inside
+            ``with marche_fx.decoding(model):``.
+        max_drift: bound on the mean over decoding steps of the norm of the difference of the rows read, over their own.
+        candidates: by name, policies from cheap to dear; some that are built in when omitted.
+        step, loop, query: as in `transform`.
+        out: file of results; a search that was ended goes on from there.
+
+    Raises:
+        ArgumentError: the bound is not positive, or there are no seeds.
+        TuningError: no policy meets the bound; the message says the smallest drift found and at what cost.
+        CheckpointError: ``out`` holds results of another model or of other seeds.
+    """
+    if not max_drift > 0:
+        raise ArgumentError(f"max_drift must be positive, got {max_drift}")
+    if not seeds or not unseen or set(seeds) & set(unseen):
+        raise ArgumentError(f"seeds and unseen must be some seeds each and none in common, got {seeds} and {unseen}")
+    families = FAMILIES if candidates is None else candidates
+    options: dict[str, Any] = {"step": step, "loop": loop, "query": query}
+    with Progress(disable=not progress, transient=True) as bar:
+        recorded = bar.add_task("recording exact generations", total=len(seeds) + len(unseen))
+        transformed: dict[Any, nn.Module] = {}
+
+        def recording(own: Sequence[int]) -> Recording:
+            def generate(given: nn.Module) -> None:
+                for seed in own:
+                    run(given, seed)
+                    bar.advance(recorded)
+
+            return record(model, generate, **options, candidates=transformed)
+
+        key = f"{type(model).__qualname__} {weights_hash(model)} {tuple(seeds)} {tuple(unseen)}"
+        trials = Trials(recording, tuple(seeds), tuple(unseen), Store(out, key))
+        tried = bar.add_task("trying policies", total=None)
+        trials.on_trial = lambda: bar.advance(tried)
+        chosen = cheapest(trials, families, max_drift)
+    found = tuple(trials.store.trials)
+    return Tuned(chosen.policy, max_drift, chosen.drift, chosen.flops_ratio, tuple(seeds), tuple(unseen), found)
+
+
+def cheapest(trials: Trials, families: Mapping[str, Sequence[RefreshPolicy]], max_drift: float) -> Trial:
+    """The cheapest policy within the bound on the seeds of the search, and on unseen ones."""
+    found: list[tuple[float, Sequence[RefreshPolicy]]] = []
+    for family in families.values():
+        place = first_within(family, lambda policy: trials.of(policy).drift <= MARGIN * max_drift)
+        if place is not None:
+            found.append((trials.of(family[place]).flops_ratio, family[place:]))
+    for _, dearer in sorted(found, key=lambda own: own[0]):
+        for policy in dearer:
+            held = trials.of(policy, unseen=True)
+            if held.drift <= max_drift:
+                return held
+    exact = trials.of(FullRefresh(), unseen=True)
+    if exact.drift <= max_drift:
+        return exact
+    best = min(trials.store.trials, key=lambda own: own.drift)
+    raise TuningError(
+        f"no policy keeps drift within {max_drift:g}; the smallest found is {best.drift:.3g}, of {best.policy!r} at "
+        f"{best.flops_ratio:.2f} of the original's FLOPs"
+    )
+
+
+def first_within(family: Sequence[RefreshPolicy], holds: Callable[[RefreshPolicy], bool]) -> int | None:
+    """Number of the first policy that holds, by halving; None where the last does not."""
+    if not family or not holds(family[-1]):
+        return None
+    low, high = 0, len(family) - 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(family[middle]) else (middle + 1, high)
+    return high
+
+
+class Trials:
+    """Tries policies, each once."""
+
+    def __init__(
+        self,
+        recording: Callable[[Sequence[int]], Recording],
+        seeds: tuple[int, ...],
+        unseen: tuple[int, ...],
+        store: Store,
+    ) -> None:
+        self.recording = recording
+        self.seeds = {False: seeds, True: unseen}
+        self.store = store
+        self.recordings: dict[bool, Recording] = {}
+        self.on_trial: Callable[[], None] = lambda: None
+
+    def of(self, policy: RefreshPolicy, *, unseen: bool = False) -> Trial:
+        for own in self.store.trials:
+            if own.policy == policy and own.unseen == unseen:
+                return own
+        if unseen not in self.recordings:
+            self.recordings[unseen] = self.recording(self.seeds[unseen])
+        found = replay(self.recordings[unseen], policy)
+        self.store.add(Trial(policy, unseen, found.drift, found.flops_ratio))
+        self.on_trial()
+        return self.store.trials[-1]
+
+
+class Store:
+    """Trials, written to a file after each if there is one.
+
+    Raises:
+        CheckpointError: the file is damaged, or of another search.
+    """
+
+    def __init__(self, path: str | Path | None, key: str) -> None:
+        self.path = None if path is None else Path(path)
+        self.key = key
+        self.trials: list[Trial] = []
+        if self.path is not None and self.path.exists():
+            self.trials = list(self.read(self.path))
+
+    def read(self, path: Path) -> Iterable[Trial]:
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            key, trials = values["key"], values["trials"]
+            found = [Trial(**{**own, "policy": policy_from_dict(own["policy"])}) for own in trials]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} holds no results of a search: {error}") from error
+        if key != self.key:
+            raise CheckpointError(f"{path} holds results of another model or of other seeds; name another file")
+        return found
+
+    def add(self, trial: Trial) -> None:
+        self.trials.append(trial)
+        if self.path is not None:
+            trials = [{**asdict(own), "policy": policy_to_dict(own.policy)} for own in self.trials]
+            write_json(self.path, {"key": self.key, "trials": trials})

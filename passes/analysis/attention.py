@@ -1,0 +1,219 @@
+"""Find attention: by dataflow alone, fused or written out, never by the names of modules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from ..graph.operands import argument, operands, shape_of
+from ..graph.source import module_path, source_line
+from ..rules.table import dim_map
+
+aten = torch.ops.aten
+
+FUSED = (aten.scaled_dot_product_attention.default,)
+SOFTMAX = (aten.softmax.int, aten._softmax.default)
+CONTRACTIONS = (
+    aten.matmul.default,
+    aten.mm.default,
+    aten.bmm.default,
+    aten.baddbmm.default,
+    aten.einsum.default,
+)
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """One call of attention: ``q [..., H, N, d]``, ``k [..., H, M, d]``, ``v [..., H, M, d]``.
+
+    Attributes:
+        node: the node whose value is the attention's output. weights: what a written-out site multiplies v with.
+        query: the node and the dimension of it that indexes queries; key likewise, along which the site mixes.
+        product: the contraction of q and k of a written-out site, its dimension that indexes queries beside it.
+        mask: additive or boolean mask of a fused site. scale: of a fused site, 1 / sqrt(d) unless it was given.
+    """
+
+    node: fx.Node
+    q: fx.Node
+    k: fx.Node
+    v: fx.Node
+    query_dim: int
+    key_dim: int
+    weights: fx.Node | None = None
+    product: fx.Node | None = None
+    product_query_dim: int = -2
+    mask: fx.Node | None = None
+    causal: bool = False
+    scale: float = 1.0
+
+    @property
+    def heads(self) -> int:
+        shape = shape_of(self.q)
+        # [B, H, N, d] or [B, N, H, d]
+        return int(shape[3 - self.query_dim]) if len(shape) == 4 and self.query_dim in (1, 2) else 1
+
+    @property
+    def head_width(self) -> int:
+        return int(shape_of(self.q)[-1])
+
+    @property
+    def path(self) -> str:
+        return module_path(self.node)
+
+    @property
+    def line(self) -> str:
+        return source_line(self.node)
+
+
+def find_attention_sites(graph: fx.Graph) -> list[AttentionSite]:
+    """Every attention of ``graph`` in the order of execution.
+
+    Fused:        y = scaled_dot_product_attention(q, k, v, mask)
+    Written out:  s = matmul(q, k_t);  w = softmax(add(mul(s, scale), bias), -1);  y = matmul(w, v)
+
+    Between the contractions and the softmax may stand any chain that keeps the key axis: scale, bias, mask, soft-cap.
+    Sinks, columns of scores joined to those of keys, may be joined before the softmax and cut off after it.
+    """
+    sites = []
+    for node in graph.nodes:
+        if node.target in FUSED:
+            sites.append(fused_site(node))
+        elif node.target in SOFTMAX:
+            site = written_out_site(node)
+            if site is not None:
+                sites.append(site)
+    return sites
+
+
+def fused_site(node: fx.Node) -> AttentionSite:
+    q, k, v, mask = operands(node)
+    assert q is not None
+    assert k is not None
+    assert v is not None
+    rank = len(shape_of(q))
+    scale = argument(node, "scale")
+    return AttentionSite(
+        node=node,
+        q=q,
+        k=k,
+        v=v,
+        query_dim=rank - 2,
+        key_dim=rank - 2,
+        mask=mask,
+        causal=bool(argument(node, "is_causal")),
+        scale=1 / math.sqrt(int(shape_of(q)[-1])) if scale is None else float(scale),
+    )
+
+
+def written_out_site(softmax: fx.Node) -> AttentionSite | None:
+    """The site around a softmax, or None where it is not between two contractions over its dimension."""
+    key_dim = argument(softmax, "dim") % len(shape_of(softmax))
+    output = next(contractions_below(softmax, key_dim), None)
+    if output is None:
+        return None
+    # A bias may be a product too, but not one of queries and keys.
+    found = (site_of(softmax, product, dim, *output) for product, dim in contractions_above(softmax, key_dim))
+    return next((site for site in found if site is not None), None)
+
+
+def site_of(
+    softmax: fx.Node, product: fx.Node, product_key_dim: int, result: fx.Node, weights: fx.Node
+) -> AttentionSite | None:
+    """The site with the scores ``product`` and the output ``result``, or None where it is no product of q and k."""
+    own = dim_map(product)
+    alike = dims_shared_with_values(product, result, weights)
+    first, second = contracted_operands(product)
+    # The operand that brings the key axis is k, the other q.
+    for (q_index, q), (k_index, k) in ((first, second), (second, first)):
+        key_dims = [dim for (index, dim), out in own.output.items() if index == k_index and out == product_key_dim]
+        from_k = {out for (index, _), out in own.output.items() if index == k_index}
+        query_dims = [dim for (index, dim), out in own.output.items() if index == q_index and out not in from_k]
+        # Without heads, queries times a table of every pair look like one attention per position over the samples,
+        # until the values, of which every sample has its own, are seen.
+        if key_dims and len(query_dims) == 1 and own.output[q_index, query_dims[0]] not in alike:
+            return AttentionSite(
+                node=result,
+                q=q,
+                k=k,
+                v=next(operand for _, operand in contracted_operands(result) if operand is not weights),
+                query_dim=query_dims[0],
+                key_dim=key_dims[0],
+                weights=weights,
+                product=product,
+                product_query_dim=own.output[q_index, query_dims[0]],
+            )
+    return None
+
+
+def dims_shared_with_values(product: fx.Node, result: fx.Node, weights: fx.Node) -> set[int]:
+    """Dimensions of ``product`` that ``result`` has from the weights and from v alike, as samples and heads are."""
+    own = dim_map(result)
+    (first, _), (second, _) = contracted_operands(result)
+    weighing, v = (first, second) if operands(result)[first] is weights else (second, first)
+    from_v = {out for (index, _), out in own.output.items() if index == v}
+    shared = [dim for (index, dim), out in own.output.items() if index == weighing and out in from_v]
+    return {place for dim in shared for above, place in contractions_above(weights, dim) if above is product}
+
+
+def contracted_operands(node: fx.Node) -> list[tuple[int, fx.Node]]:
+    """The two factors of a contraction with their operand numbers."""
+    found = [(index, operand) for index, operand in enumerate(operands(node)) if operand is not None]
+    return found[-2:]
+
+
+def contractions_above(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, int]]:
+    """Contractions that ``node`` is computed from without mixing its dimension ``dim``, and what it is there."""
+    # Many paths may lead to one value, through residuals.
+    seen: set[tuple[fx.Node, int]] = set()
+    pending = [*sources_along(node, dim)][::-1]
+    while pending:
+        place = pending.pop()
+        if place in seen:
+            continue
+        seen.add(place)
+        if place[0].target in CONTRACTIONS:
+            yield place
+        else:
+            pending += [*sources_along(*place)][::-1]
+
+
+def sources_along(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, int]]:
+    """Operands of ``node`` with the dimension that is its ``dim``, or that is joined to others there."""
+    if node.op != "call_function":
+        return
+    joins = node.target is aten.cat.default and argument(node, "dim") % len(shape_of(node)) == dim
+    own = dim_map(node)
+    for index, operand in enumerate(operands(node)):
+        if operand is not None:
+            for operand_dim in range(len(shape_of(operand))):
+                if own.output.get((index, operand_dim)) == dim or (joins and operand_dim == dim):
+                    yield operand, operand_dim
+
+
+def contractions_below(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """Contractions over dimension ``dim`` of ``node`` or of what is computed from it, each with that factor."""
+    seen: set[tuple[fx.Node, int]] = set()
+    pending = [(node, dim)]
+    while pending:
+        factor, own_dim = pending.pop()
+        if (factor, own_dim) in seen:
+            continue
+        seen.add((factor, own_dim))
+        after: list[tuple[fx.Node, int]] = []
+        for user in factor.users:
+            if user.op != "call_function":
+                continue
+            own = dim_map(user)
+            for index in [number for number, operand in enumerate(operands(user)) if operand is factor]:
+                place = (index, own_dim)
+                if user.target in CONTRACTIONS and place in own.mixed and place not in own.output:
+                    yield user, factor
+                elif place in own.output and place not in own.mixed:
+                    after.append((user, own.output[place]))
+                elif user.target is aten.slice.Tensor and argument(user, "dim") % len(shape_of(factor)) == own_dim:
+                    after.append((user, own_dim))
+        pending += after[::-1]

@@ -1,0 +1,120 @@
+"""What a step takes and returns: trees whose leaves are tensors and plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ...errors import ArgumentError, UnsupportedModelError
+
+PLAIN = (
+    *(type(None), bool, int, float, complex, str, bytes, range, Enum),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Size),
+)
+"""Types of values that a capture bakes in: they cannot change behind its back."""
+
+RESULTS = (type(None), bool, int, float, str, torch.SymInt, torch.SymFloat, torch.SymBool)
+"""Types beside tensors that a captured step can return."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """A dataclass instance taken apart, for classes that PyTorch does not take apart itself."""
+
+    kind: Any
+    values: dict[str, Any]
+
+
+def as_children(fields: Fields) -> tuple[list[Any], Any]:
+    return list(fields.values.values()), (fields.kind, tuple(fields.values))
+
+
+def from_children(children: Iterable[Any], context: Any) -> Fields:
+    kind, names = context
+    return Fields(kind, dict(zip(names, children)))
+
+
+pytree.register_pytree_node(Fields, as_children, from_children, serialized_type_name="marche_fx.Fields")
+
+
+def opened(tree: Any) -> Any:
+    """``tree`` with every dataclass instance that PyTorch takes for a leaf as `Fields`."""
+    return pytree.tree_map(lambda leaf: take_apart(leaf) if is_closed(leaf) else leaf, tree)
+
+
+def is_closed(leaf: Any) -> bool:
+    return dataclasses.is_dataclass(leaf) and not isinstance(leaf, type)
+
+
+def take_apart(instance: Any) -> Fields:
+    names = [field.name for field in dataclasses.fields(instance)]
+    return Fields(type(instance), {name: opened(getattr(instance, name)) for name in names})
+
+
+def closed(tree: Any) -> Any:
+    """The inverse of `opened`."""
+    return pytree.tree_map(
+        lambda leaf: put_together(leaf) if isinstance(leaf, Fields) else leaf,
+        tree,
+        is_leaf=lambda node: isinstance(node, Fields),
+    )
+
+
+def put_together(fields: Fields) -> Any:
+    # Not by calling the class: what its __post_init__ does has been done.
+    instance: Any = fields.kind.__new__(fields.kind)
+    for name, value in fields.values.items():
+        object.__setattr__(instance, name, closed(value))
+    return instance
+
+
+def named_leaves(call: Any) -> Iterator[tuple[str, Any]]:
+    """The leaves of ``(args, kwargs)``, each with the argument that it belongs to in the user's terms."""
+    args, kwargs = call
+    named = [(f"positional argument {number}", value) for number, value in enumerate(args)]
+    for name, value in [*named, *((f"argument {name!r}", value) for name, value in kwargs.items())]:
+        for leaf in pytree.tree_leaves(value):
+            yield name, leaf
+
+
+def check_arguments(step: str, call: Any) -> None:
+    """Raise if ``(args, kwargs)`` holds what no capture can.
+
+    Raises:
+        ArgumentError: names the argument.
+    """
+    for name, leaf in named_leaves(call):
+        if not isinstance(leaf, (Tensor, *PLAIN)):
+            raise ArgumentError(
+                f"{name} of {step} holds a {full_name(leaf)}, which may change without notice. Pass tensors and plain "
+                "values (numbers, strings, dtypes, None), or lists, tuples, dicts and dataclasses of them."
+            )
+        if isinstance(leaf, Tensor) and (leaf.layout is not torch.strided or leaf.is_nested):
+            layout = "nested" if leaf.is_nested else leaf.layout
+            raise ArgumentError(f"{name} of {step} is a {layout} tensor; pass a dense one, padded where rows differ")
+        if isinstance(leaf, Tensor) and leaf.device.type == "meta":
+            raise ArgumentError(f"{name} of {step} is on the meta device and has no values; pass a real tensor")
+
+
+def check_results(step: str, results: Any) -> None:
+    """Raise if what a step returns is neither tensors nor plain values.
+
+    Raises:
+        UnsupportedModelError: names the result.
+    """
+    for number, leaf in enumerate(pytree.tree_leaves(results)):
+        if not isinstance(leaf, (Tensor, *RESULTS)):
+            raise UnsupportedModelError(
+                f"result {number} of {step} is a {full_name(leaf)}, in which marche_fx does not look for tensors. "
+                "Return tensors and plain values, or tuples, lists, dicts and dataclasses of them."
+            )
+
+
+def full_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

@@ -1,0 +1,77 @@
+"""A captured step: a graph, what enters it, and for which calls it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+
+@dataclass(frozen=True)
+class Input:
+    """A leaf of the step's arguments: a tensor that enters the graph as ``node``, or a value baked into it."""
+
+    node: fx.Node | None
+    value: Any
+    """The baked value; for a tensor its fake, whose dropped-token dimensions are symbolic."""
+
+    def accepts(self, argument: Any) -> bool:
+        """Whether the graph holds for ``argument``: same type, dtype, device and static sizes, or the same value."""
+        if self.node is None:
+            same = argument is self.value or (not isinstance(argument, Tensor) and argument == self.value)
+            return type(argument) is type(self.value) and same
+        return (
+            isinstance(argument, Tensor)
+            and argument.dtype == self.value.dtype
+            and argument.device == self.value.device
+            and argument.layout == self.value.layout
+            and argument.ndim == self.value.ndim
+            and all(not isinstance(own, int) or own == new for own, new in zip(self.value.shape, argument.shape))
+        )
+
+
+@dataclass(frozen=True)
+class Autocast:
+    """The state of `torch.autocast` on the device of a step's tensors."""
+
+    device_type: str
+    enabled: bool
+    dtype: torch.dtype
+
+    @classmethod
+    def current(cls, leaves: list[Any]) -> Autocast:
+        device_type = next((leaf.device.type for leaf in leaves if isinstance(leaf, Tensor)), "cpu")
+        return cls(device_type, torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type))
+
+    def restored(self) -> torch.autocast:
+        """A context in which this is the state again."""
+        return torch.autocast(self.device_type, self.dtype, self.enabled)
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A step as a graph.
+
+    The graph's placeholders are the weights (parameters, buffers and tensor constants) and the tensors among the
+    step's arguments; its outputs the flattened results.
+    """
+
+    step: str
+    graph_module: fx.GraphModule
+    weights: dict[fx.Node, str]
+    """Placeholder to path of the parameter or buffer in the model; looked up at every call, never copied."""
+    constants: dict[fx.Node, Tensor]
+    inputs: tuple[Input, ...]
+    in_spec: pytree.TreeSpec
+    out_spec: pytree.TreeSpec
+    autocast: Autocast
+    """The graph holds its casts and must run under it."""
+
+    def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        if spec != self.in_spec or Autocast.current(leaves) != self.autocast:
+            return False
+        return all(own.accepts(leaf) for own, leaf in zip(self.inputs, leaves))

@@ -1,0 +1,55 @@
+"""A capture as bytes, for another process."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx._graph_pickler import GraphPickler, Options
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from .captured import Capture, Input
+
+KEPT = ("val", "nn_module_stack", "stack_trace")
+"""What passes and reports read of a node."""
+
+PLAIN_GRAPH = Options(ops_filter=None, node_metadata_key_filter=KEPT.__contains__)
+
+
+def dump_capture(capture: Capture) -> bytes:
+    """The graph with its symbolic sizes, without weights; the opposite of `load_capture`.
+
+    Raises:
+        Exception: as `pickle` does, where the graph holds something that it cannot write.
+    """
+    names = {
+        "step": capture.step,
+        "weights": {node.name: path for node, path in capture.weights.items()},
+        "constants": {node.name: tensor for node, tensor in capture.constants.items()},
+        "inputs": [(None, own.value) if own.node is None else (own.node.name, None) for own in capture.inputs],
+        "specs": (capture.in_spec, capture.out_spec),
+        "autocast": capture.autocast,
+    }
+    return GraphPickler.dumps((capture.graph_module, names), PLAIN_GRAPH)
+
+
+def load_capture(data: bytes) -> Capture:
+    """The capture that `dump_capture` wrote."""
+    with warnings.catch_warnings():
+        # Tree specifications are rebuilt in a way that torch itself deprecates.
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+        loaded: Any = GraphPickler.loads(data, FakeTensorMode(shape_env=ShapeEnv()))
+    graph_module, names = loaded
+    nodes = {node.name: node for node in graph_module.graph.nodes}
+    in_spec, out_spec = names["specs"]
+    return Capture(
+        names["step"],
+        graph_module,
+        {nodes[name]: path for name, path in names["weights"].items()},
+        {nodes[name]: tensor for name, tensor in names["constants"].items()},
+        tuple(Input(nodes.get(name), nodes[name].meta["val"] if name else value) for name, value in names["inputs"]),
+        in_spec,
+        out_spec,
+        names["autocast"],
+    )

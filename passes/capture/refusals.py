@@ -1,0 +1,92 @@
+"""Refuse steps that no partly recomputed step could repeat: with state, random numbers, or weights without values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import OutputKind
+
+from ...errors import UnsupportedModelError
+from ..graph.operands import argument
+from ..graph.source import describe, strip_wrapper
+from .arguments import named_leaves
+from .structure import assignment_line, attributes
+
+aten = torch.ops.aten
+
+
+class AssignmentError(UnsupportedModelError):
+    """The step assigns an attribute of the model."""
+
+
+def refuse_weights(model: nn.Module) -> None:
+    """Raise if weights have no values, or none that a graph can read or torch.export can take."""
+    for path, weight in [*model.named_parameters(), *model.named_buffers()]:
+        if weight.device.type == "meta":
+            raise UnsupportedModelError(
+                f"{path!r} of {type(model).__name__} is on the meta device and has no values; load the weights before "
+                "the first call, as in model.to_empty(device=...) and model.load_state_dict(...)"
+            )
+        if weight.is_inference():
+            raise UnsupportedModelError(
+                f"{path!r} of {type(model).__name__} was made under torch.inference_mode(), which torch.export cannot "
+                "take. Build and load the model under torch.no_grad() instead, or transform copy.deepcopy(model), made "
+                "outside of inference mode; decoding may run in it."
+            )
+
+    for (path, name), values in attributes(model).items():
+        if any(isinstance(value, torch.ScriptObject) for value in values):
+            raise UnsupportedModelError(
+                f"{f'{path}.{name}'.removeprefix('.')!r} of {type(model).__name__} is a torch.ScriptObject, such as "
+                "the packed weights of torch.ao.quantization, which torch.export cannot read. Keep quantised weights "
+                "as tensors, or transform the model before it is quantised."
+            )
+
+
+def refuse_assignments(step: str, model: nn.Module, assigned: list[tuple[str, str]]) -> None:
+    """Raise if the step assigned attributes: a graph holds the values of one call."""
+    for path, name in assigned:
+        line = assignment_line(model.get_submodule(path), name)
+        raise AssignmentError(
+            f"{step} assigns the attribute {f'{path}.{name}'.removeprefix('.')!r}"
+            + (f" ({line})" if line else "")
+            + " in every call, and a step that is only partly recomputed cannot repeat that. Keep the value in a local "
+            "variable or return it."
+        )
+
+
+def refuse_writes(exported: torch.export.ExportedProgram, step: str, call: Any, placeholders: list[str]) -> None:
+    """Raise if the step writes a weight or an argument of its ``call`` in place; these enter as ``placeholders``."""
+    by_name = {node.name: node for node in exported.graph.nodes}
+    names = [name for name, leaf in named_leaves(call) if isinstance(leaf, Tensor)]
+    for spec in exported.graph_signature.output_specs:
+        if spec.kind in (OutputKind.USER_OUTPUT, OutputKind.TOKEN):
+            continue
+        what = (
+            names[placeholders.index(str(spec.target))]
+            if spec.kind is OutputKind.USER_INPUT_MUTATION
+            else f"the {'buffer' if spec.kind is OutputKind.BUFFER_MUTATION else 'weight'} "
+            f"{strip_wrapper(str(spec.target))!r}"
+        )
+        raise UnsupportedModelError(
+            f"{step} writes {what} in {describe(by_name[spec.arg.name])}; a step that is only partly recomputed "
+            "cannot repeat that. Move the write out of the step, or write into a copy."
+        )
+
+
+def refuse_random(graph: fx.Graph, step: str) -> None:
+    for node in graph.nodes:
+        if draws_random_numbers(node):
+            raise UnsupportedModelError(
+                f"{step} draws random numbers in {describe(node)}, and a step that is only partly recomputed cannot "
+                "repeat the draw. Draw them outside and pass them as a tensor, or switch dropout off."
+            )
+
+
+def draws_random_numbers(node: fx.Node) -> bool:
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    # Attention carries the tag for a dropout that is mostly off.
+    return node.target is not aten.scaled_dot_product_attention.default or argument(node, "dropout_p") > 0

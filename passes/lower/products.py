@@ -1,0 +1,72 @@
+"""Products with float32 weights by oneDNN, which on many CPUs is faster than the library that `aten.linear` calls."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+from torch.library import Library
+from torch.nn import functional as F
+
+from ..graph.operands import operands
+
+LIBRARY = Library("marche_fx", "DEF")
+LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor")
+
+SMALL = 2**21
+"""For so few multiplications choosing a kernel, which oneDNN does at every call, takes longer than it saves."""
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x [.., D] @ weight.T [D, E] + bias [E]``: ``[.., E]``.
+
+    The weight stays as it is: no packed copy, which would take the memory twice and miss later changes.
+    """
+    # Asked again, for a model may have been moved or cast since its step was compiled.
+    if not is_small(x, weight) and is_plain(x):
+        return onednn(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias)
+
+
+def is_small(x: Tensor, weight: Tensor) -> bool:
+    return x.numel() * len(weight) < SMALL
+
+
+def shape_of_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))
+
+
+onednn = torch.ops.mkldnn._linear_pointwise.default
+LIBRARY.impl("linear", linear, "CompositeExplicitAutograd")
+LIBRARY.impl("linear", shape_of_linear, "Meta")
+# There the original's product is one of lower precision.
+LIBRARY.impl("linear", F.linear, "AutocastCPU")
+
+
+def use_onednn(graph: fx.Graph) -> None:
+    """Have oneDNN multiply by weights wherever it can; ``torch.backends.mkldnn.enabled = False`` forbids it.
+
+    Before:  y = aten.linear(x, weight, bias)
+    After:   y = marche_fx.linear(x, weight, bias)
+    """
+    if not has_onednn():
+        return
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default):
+        weight = operands(node)[1]
+        if weight is not None and weight.op == "placeholder" and is_plain(weight.meta["val"]):
+            node.target = torch.ops.marche_fx.linear.default
+
+
+def multiply_by_onednn(module: fx.GraphModule) -> None:
+    """The same for a module that is run operator by operator, in place."""
+    use_onednn(module.graph)
+    module.recompile()
+
+
+def has_onednn() -> bool:
+    """Whether oneDNN is there and not forbidden."""
+    return torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether it is float32 in the CPU's memory. `aten.linear` uses oneDNN itself for lower precisions."""
+    return x.dtype is torch.float32 and x.device.type == "cpu"

@@ -1,0 +1,69 @@
+"""The shapes of a rewritten step with the number of active tokens as a symbol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+from ... import ops
+from ..rewrite.parts import Split
+from ..rules.flops import hint
+
+ACTIVE, READ, QUERIED = 7, 6, 5
+"""Stand for any number of active tokens, and of those among them that are read and that hold the queried ones."""
+
+
+def ragged_dims(split: Split, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
+    """Of every tensor of ``graph`` the dimensions whose size depends on how many tokens are active or queried.
+
+    Args:
+        graph: that of the rewritten step, or a copy.
+    """
+    sample, streams = split.caches[0], len(split.queried)
+    count, device = sample.layout.shape[sample.layout.batch_dim], sample.value.meta["val"].device
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    samples, *others = graph.find_nodes(op="placeholder")
+    values: dict[fx.Node, Any] = {samples: like(mode, torch.empty(count, 1, dtype=torch.int64, device=device))}
+    sizes = [size for size in (ACTIVE, READ, QUERIED, QUERIED) for _ in range(streams)]
+    for number, (node, size) in enumerate(zip(others, sizes)):
+        dtype = torch.int64 if number < 3 * streams else torch.bool
+        values[node] = ragged(mode, count, size, dtype, device)
+    for node in others[len(sizes) :]:
+        values[node] = like(mode, node.meta["val"])
+    with mode:
+        for node in graph.nodes:
+            if node.op == "call_function":
+                args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+                values[node] = result_of(node, args, kwargs)
+    return {
+        node: tuple(dim for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt))
+        for node, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def ragged(mode: FakeTensorMode, count: int, some: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """``[B, A]``, where ``some`` stands for A."""
+    context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.STATIC, DimDynamic.DYNAMIC])
+    return mode.from_tensor(torch.empty(count, some, dtype=dtype, device=device), symbolic_context=context)
+
+
+def like(mode: FakeTensorMode, captured: Any) -> Any:
+    """A captured value in ``mode``."""
+    if not isinstance(captured, Tensor):
+        return captured
+    shape, stride = ([hint(size) for size in own] for own in (captured.shape, captured.stride()))
+    with mode:
+        return torch.empty_strided(shape, stride, dtype=captured.dtype, device=captured.device)
+
+
+def result_of(node: fx.Node, args: Any, kwargs: Any) -> Any:
+    target: Any = node.target
+    if isinstance(target, torch._ops.OpOverload) or target.__module__ == ops.__name__:
+        return target(*args, **kwargs)
+    # A user's function of rows gives one number for each; it need not run on fake tensors.
+    return args[0].new_empty(args[0].shape[:2], dtype=torch.float32)

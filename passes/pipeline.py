@@ -1,0 +1,140 @@
+"""The pipeline: every pass in the order in which it runs. `make_plan` reads, `rewrite` applies what was read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx, nn
+
+from .analysis.attention import find_attention_sites
+from .analysis.axes import find_token_axes
+from .analysis.cost import Cost, step_cost
+from .analysis.mlp import find_mlp_sites
+from .analysis.plan import Plan, key_axis, query_axis
+from .analysis.region import find_region
+from .capture.capture import capture
+from .capture.captured import Capture
+from .lower.lower import Incremental, lower
+from .lower.products import multiply_by_onednn
+from .rewrite.hooks import Hooks, insert_hooks
+from .rewrite.pack import pack
+from .rewrite.parts import Split
+from .rewrite.split import split
+from .rewrite.stages import Stage, cut_stages
+from .rewrite.watch import Watched, find_watched
+from .trail import PassRun, Trail, counted
+
+
+def make_plan(
+    model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *, exact_sites: int = 0
+) -> Plan:
+    """Capture ``model.step(*args, **kwargs)`` and find its token axis, attention and MLP sites, and region.
+
+    Args:
+        exact_sites: so many attention sites, from the first on, stay before the region.
+
+    Raises:
+        CaptureError: the step cannot be captured.
+        UnsupportedModelError: no attention over a token axis was found, or the step has state.
+    """
+    trail = Trail()
+    captured = trail.run(
+        "capture",
+        lambda: capture(model, step, args, kwargs),
+        lambda own: counted(len(own.graph_module.graph.nodes), "node"),
+    )
+    return plan_of(captured, exact_sites=exact_sites, trail=trail)
+
+
+def plan_of(original: Capture, *, exact_sites: int = 0, trail: Trail | None = None) -> Plan:
+    """The plan of a captured step; see `make_plan`."""
+    trail = Trail() if trail is None else trail
+    packed = trail.run(
+        "pack",
+        lambda: pack(original),
+        lambda own: "every token is kept" if own.visible is None else "dropped tokens are hidden from attention",
+    )
+    graph = packed.capture.graph_module.graph
+    inputs = [leaf.node for leaf in packed.capture.inputs if leaf.node is not None]
+    sites = trail.run("attention", lambda: find_attention_sites(graph), lambda own: counted(len(own), "site"))
+    axes = trail.run(
+        "axes",
+        lambda: find_token_axes(graph, sites, inputs),
+        lambda own: " + ".join(map(str, own.lengths)) + " tokens",
+    )
+    region = trail.run(
+        "region",
+        lambda: find_region(graph, axes, sites, inputs, packed.visible, exact_sites),
+        lambda own: f"{counted(len(own.rows), 'operator')} on rows, {len(own.full)} on all tokens",
+    )
+    attended = {axis for site in sites for axis in (query_axis(site, axes), key_axis(site, axes))}
+    token_axes = {*axes.token_axes, *attended}
+    mlps = trail.run(
+        "mlp",
+        lambda: tuple(own for own in find_mlp_sites(graph) if axes.axes.dims_with(own.down, token_axes)),
+        lambda own: counted(len(own), "site"),
+    )
+    return Plan(original, packed.capture, packed.visible, tuple(sites), mlps, axes, region, passes=tuple(trail.runs))
+
+
+Insert = Callable[[Hooks], "fx.Node | None"]
+"""What inserts the measurement of one signal; None where the step has nothing to measure it at."""
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A step that computes active tokens only.
+
+    Attributes:
+        split: its three parts, with hooks. hooked: numbers of the measurements that were inserted.
+        watched: values that tell which tokens changed. stages: the prologue, by the inputs that it depends on.
+        incremental: the region, compiled or not. passes: those that ran.
+    """
+
+    split: Split
+    hooked: tuple[int, ...]
+    watched: tuple[Watched, ...]
+    stages: tuple[Stage, ...]
+    incremental: Incremental
+    cost: Cost
+    passes: tuple[PassRun, ...]
+
+
+def rewrite(plan: Plan, inserts: Sequence[Insert] = (), *, skip_unread: bool, compile: bool) -> Rewritten:
+    """Do what was planned.
+
+    Args:
+        inserts: measurements for refresh policies.
+        skip_unread: leave out, of active tokens that nobody reads, what no other token reads either.
+        compile: lower what came out with `torch.compile`.
+    """
+    trail, source = Trail(), plan.dense.graph_module
+    plain = trail.run(
+        "split",
+        lambda: split(source, plan.axes, plan.region, plan.sites, skip_unread=skip_unread),
+        lambda own: counted(len(own.caches), "cache"),
+    )
+    hooked, measured = trail.run(
+        "hooks", lambda: insert_hooks(plain, plan, inserts), lambda own: counted(len(own[1]), "signal")
+    )
+    watched = trail.run(
+        "watch",
+        lambda: find_watched(plain, plan.region, plan.axes, plan.inputs),
+        lambda own: counted(len(own), "value") + " watched",
+    )
+    before = [node for node in plan.graph.nodes if node.op == "call_function" and plan.region.is_before(node)]
+    stages = trail.run(
+        "stages",
+        lambda: cut_stages(source, before, hooked.prologue.outputs, plan.inputs),
+        lambda own: counted(len(own), "stage") + " of the prologue",
+    )
+    incremental = trail.run(
+        "lower", lambda: lower(hooked, compile=compile), lambda _: "torch.compile" if compile else "eager"
+    )
+    if compile:
+        for part in (hooked.epilogue, *(stage.part for stage in stages)):
+            multiply_by_onednn(part.module)
+    cost = step_cost(plan.graph, plan.axes, plan.region, hooked.read_only)
+    return Rewritten(hooked, tuple(measured), watched, stages, incremental, cost, tuple(trail.runs))

@@ -1,0 +1,238 @@
+"""Signals for refresh policies, computed inside the rewritten step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ... import ops
+from ...errors import ArgumentError, PolicyError
+from ..analysis.attention import AttentionSite
+from ..analysis.plan import Plan
+from ..analysis.rows import streams_of
+from ..graph.operands import operands, shape_of
+from .cut import Part
+from .parts import CacheSpec, Split
+
+aten = torch.ops.aten
+
+RowFunction = Callable[[Tensor, Tensor | None], Tensor]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Inserts signals into a rewritten step: each method returns the node of one, ``[B, N]``.
+
+    Sites are given as a number of them from the first on, ``"all"``, ``"last"``, or a tuple of module paths.
+    """
+
+    split: Split
+    plan: Plan
+
+    @property
+    def graph(self) -> fx.Graph:
+        return self.split.incremental.module.graph
+
+    def attention(self, sites: int | str | tuple[str, ...]) -> fx.Node | None:
+        """The attention that queried tokens pay to every key, mean over heads, tokens and ``sites``.
+
+        Before:  y = sdpa(q, k_all, v_all);  return ()
+        After:   y = sdpa(q, k_all, v_all);  received = attention_received(q, k_all, samples, rows, queried, scale)
+                 return (received,)
+        """
+        return self.mean([self.attention_at(site) for site in chosen_sites(sites, self.observable)])
+
+    def value_drift(self, sites: int | str | tuple[str, ...]) -> fx.Node | None:
+        """How far the values of active rows are from the cached ones they replace; NaN for the other tokens.
+
+        Before:  v_all = update_cache(v_cache, v, ...)
+        After:   drift = row_drift(v, read_rows(v_cache, ...));  v_all = update_cache(v_cache, v, ...)
+        """
+        found = []
+        for site in chosen_sites(sites, self.cached):
+            update = self.update_of(site.v)
+            with self.graph.inserting_before(update):
+                drift = self.call(ops.row_drift, *self.now_and_before(update))
+            found.append(self.on_tokens(drift, update))
+        return self.mean(found)
+
+    def rows(self, path: str, tensor: str, function: RowFunction) -> fx.Node | None:
+        """``function(now, before)`` of the active rows of one tensor of the site at ``path``; NaN for other tokens.
+
+        What it reads must not be `Split.read_only`.
+        """
+        (site,) = chosen_sites((path,), self.cached)
+        function = one_number_a_row(function)
+        if tensor in ("k", "v"):
+            update = self.update_of(getattr(site, tensor))
+            with self.graph.inserting_before(update):
+                return self.on_tokens(self.call(function, *self.now_and_before(update)), update)
+        node = site.q if tensor == "q" else site.node
+        layout, rows = self.plan.region.layouts[node], self.plan.region.rows[node]
+        update = self.update_of(site.v)
+        if rows.streams != self.plan.region.rows[site.v].streams or not layout.is_plain:
+            raise ArgumentError(f"{tensor} of {path} has no rows of the site's keys to be measured")
+        now = self.call(ops.as_rows, self.split.copies[node], layout.batch_dim, layout.token_dim)
+        return self.on_tokens(self.call(function, now, None), update)
+
+    # ---------------------------------------------------------------------------------------------------- sites
+
+    @property
+    def observable(self) -> dict[str, AttentionSite]:
+        """Sites whose scores are ``[B, H, A, N]``: queries are active tokens, and keys are tokens."""
+        return {path: site for path, site in self.named.items() if has_samples_and_heads(site, self.plan)}
+
+    @property
+    def cached(self) -> dict[str, AttentionSite]:
+        """Sites whose keys and values are rows with caches."""
+        caches = {spec.value for spec in self.split.caches}
+        region = self.plan.region
+        return {
+            path: site
+            for path, site in self.named.items()
+            if region.unrepeated(site.v) in caches and region.unrepeated(site.k) in caches
+        }
+
+    @property
+    def named(self) -> dict[str, AttentionSite]:
+        """Sites of the region that mix tokens, by module path; a second call of a shared layer is ``path#2``."""
+        found: dict[str, AttentionSite] = {}
+        calls: dict[str, int] = {}
+        for site in self.plan.sites:
+            calls[site.path] = calls.get(site.path, 0) + 1
+            name = site.path if calls[site.path] == 1 else f"{site.path}#{calls[site.path]}"
+            is_inside = site.node in self.split.copies and site.node in self.plan.region.rows
+            if is_inside and site.key_dim in self.plan.axes.dims.get(site.k, ()):
+                found[name] = site
+        return found
+
+    def attention_at(self, site: AttentionSite) -> fx.Node:
+        """The signal of one site, from its copy in the rewritten graph."""
+        attention, samples = self.split.copies[site.node], next(iter(self.graph.nodes))
+        # At once, so that queries and weights are not kept for later.
+        with self.graph.inserting_before(attention.next):
+            asked = (samples, *self.asked(site.weights or site.node))
+            if site.weights is not None:
+                received = self.call(ops.weights_received, self.split.copies[site.weights], *asked)
+            else:
+                q, k, _, *mask = operands(attention)
+                received = self.call(ops.attention_received, q, k, *asked, site.scale, mask[0] if mask else None)
+            return self.padded(received, site)
+
+    def asked(self, node: fx.Node) -> tuple[fx.Node, fx.Node]:
+        """Numbers of the queried among the rows of ``node``, and which of these are queried."""
+        streams, split = self.plan.region.rows[node].streams, self.split
+        active, read, rows, queried = (
+            [own[number] for number in streams] for own in (split.active, split.read, split.rows, split.queried)
+        )
+        among = active
+        if node in split.read_only:
+            among, rows = read, [self.call(ops.numbers_among, *pair) for pair in zip(rows, read)]
+        if len(streams) == 1:
+            return rows[0], queried[0]
+        return self.call(ops.join_rows, rows, among), self.call(aten.cat.default, queried, 1)
+
+    # ---------------------------------------------------------------------------------------------------- graph
+
+    def call(self, target: Callable, *args: Any) -> fx.Node:
+        return self.graph.call_function(target, args)
+
+    def update_of(self, value: fx.Node) -> fx.Node:
+        """The node that writes the rows of a key or value into its cache."""
+        value = self.plan.region.unrepeated(value)
+        spec = next(spec for spec in self.split.caches if spec.value is value)
+        return next(node for node in self.graph.nodes if writes(node, spec))
+
+    def now_and_before(self, update: fx.Node) -> tuple[fx.Node, fx.Node]:
+        """The rows that ``update`` writes and those that they replace, ``[B, A, F]``."""
+        cache, rows, samples, active, batch_dim, token_dim = update.args
+        before = self.call(ops.gather_active, cache, samples, active, batch_dim, token_dim)
+        return self.call(ops.as_rows, rows, batch_dim, token_dim), self.call(ops.as_rows, before, batch_dim, token_dim)
+
+    def on_tokens(self, rows: fx.Node, update: fx.Node) -> fx.Node:
+        """``[B, A]`` of the rows that ``update`` writes as ``[B, N]`` of all tokens, NaN for those without one."""
+        spec = next(spec for spec in self.split.caches if writes(update, spec))
+        start = self.plan.axes.start(self.plan.region.rows[spec.value].streams)
+        return self.call(ops.spread_rows, rows, update.args[3], start, self.plan.axes.length)
+
+    def padded(self, received: fx.Node, site: AttentionSite) -> fx.Node:
+        """A signal of the keys of one stream as one of all tokens."""
+        axes = self.plan.axes
+        start = axes.start(streams_of(site.k, site.key_dim, axes))
+        end = axes.length - start - int(shape_of(site.k)[site.key_dim])
+        return received if start == end == 0 else self.call(aten.constant_pad_nd.default, received, [start, end])
+
+    def mean(self, found: Sequence[fx.Node]) -> fx.Node | None:
+        if not found:
+            return None
+        total = found[0]
+        for other in found[1:]:
+            total = self.call(aten.add.Tensor, total, other)
+        return self.call(aten.div.Scalar, total, len(found))
+
+
+def insert_hooks(
+    split: Split, plan: Plan, signals: Sequence[Callable[[Hooks], fx.Node | None]]
+) -> tuple[Split, list[int]]:
+    """The rewritten step with signals for its results, and the numbers of those that it has."""
+    if not signals:
+        return split, []
+    hooks = Hooks(split, plan)
+    output = next(node for node in hooks.graph.nodes if node.op == "output")
+    with hooks.graph.inserting_before(output):
+        nodes = [signal(hooks) for signal in signals]
+    found = {number: node for number, node in enumerate(nodes) if node is not None}
+    output.args = (tuple(found.values()),)
+    split.incremental.module.recompile()
+    incremental = Part(split.incremental.module, split.incremental.inputs, tuple(found.values()))
+    return replace(split, incremental=incremental), list(found)
+
+
+def one_number_a_row(function: RowFunction) -> RowFunction:
+    """A user's function as one of a graph, which writes it by a name that a `functools.partial` does not have.
+
+    Raises:
+        PolicyError: at run time, the function returned something else than ``[B, A]``.
+    """
+
+    def row_signal(now: Tensor, before: Tensor | None) -> Tensor:
+        found = function(now, before)
+        if not isinstance(found, Tensor) or found.shape != now.shape[:2]:
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise PolicyError(f"a RowSignal's function must return one number a row, {tuple(now.shape[:2])}, got {got}")
+        return found
+
+    return row_signal
+
+
+def writes(node: fx.Node, spec: CacheSpec) -> bool:
+    """Whether ``node`` writes the cache ``spec``."""
+    return node.target is ops.update_cache and getattr(node.args[0], "name", None) == spec.name
+
+
+def chosen_sites(sites: int | str | tuple[str, ...], among: dict[str, AttentionSite]) -> list[AttentionSite]:
+    """The sites that ``sites`` means.
+
+    Raises:
+        ArgumentError: there is no site at a path; the message lists those that exist.
+    """
+    if isinstance(sites, int):
+        return list(among.values())[:sites]
+    if sites in ("all", "last"):
+        return list(among.values())[-1 if sites == "last" else None :]
+    paths = (sites,) if isinstance(sites, str) else sites
+    for path in paths:
+        if path not in among:
+            raise ArgumentError(f"no attention site {path!r} to measure; there are {', '.join(among) or 'none'}")
+    return [among[path] for path in paths]
+
+
+def has_samples_and_heads(site: AttentionSite, plan: Plan) -> bool:
+    scored = site.weights or site.q
+    if len(shape_of(scored)) != 4:
+        return False
+    return plan.samples == 1 or plan.axes.axes.of(scored, 0) == plan.region.samples_axis

@@ -1,0 +1,66 @@
+"""What `split` makes of a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import fx
+
+from ..analysis.layout import Layout
+from .cut import Part
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """One tensor that a session owns: the rows of ``value`` for all N tokens.
+
+    Attributes:
+        role: ``"attention"`` for an operand that attention mixes, ``"operand"`` for one that another operator mixes,
+            ``"result"`` for what the epilogue reads.
+        layout: its shape, in which samples and tokens have dimensions of their own.
+    """
+
+    name: str
+    value: fx.Node
+    role: str
+    layout: Layout
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.layout.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.value.meta["val"].dtype
+
+
+@dataclass(frozen=True)
+class Split:
+    """A step in three parts.
+
+    Attributes:
+        prologue: from the step's inputs to what the region reads; all tokens, every step.
+        incremental: called with ``(samples, *active, *read, *rows, *queried, *inputs, *caches)``, where each stream of
+            tokens has its active positions; writes the caches and returns the values of its hooks.
+        epilogue: from caches and prologue values to the step's results.
+        gathered: values of the prologue of which the region reads active rows.
+        copies: node of the captured graph to its counterpart in the incremental graph.
+        active: for each stream the placeholder of its active positions, ``[B, A]``. read: that of the numbers of those
+            active tokens whose results are computed, ``[B, R]``. rows, queried: those of numbers of active tokens,
+            ``[B, Q]``, which are among ``read`` and hold all that are queried, and of which of them are, bool
+            ``[B, Q]``.
+        read_only: values of which only the rows of ``read`` are computed.
+    """
+
+    prologue: Part
+    incremental: Part
+    epilogue: Part
+    caches: tuple[CacheSpec, ...]
+    gathered: tuple[fx.Node, ...]
+    copies: dict[fx.Node, fx.Node] = field(repr=False)
+    active: tuple[fx.Node, ...]
+    read: tuple[fx.Node, ...]
+    rows: tuple[fx.Node, ...]
+    queried: tuple[fx.Node, ...]
+    read_only: frozenset[fx.Node]

@@ -1,0 +1,369 @@
+"""Recompute active tokens only, and read the others from caches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import fx
+
+from ... import ops
+from ..analysis.attention import FUSED, AttentionSite
+from ..analysis.axes import TokenAxes
+from ..analysis.layout import Layout, find_layout
+from ..analysis.liveness import find_read_only
+from ..analysis.region import Region
+from ..analysis.rows import Rows
+from ..graph.operands import argument, map_operands, operands, same_size, shape_of
+from ..rules.reshapes import RESHAPES
+from ..rules.table import dim_map
+from .cut import Part, cut_part
+from .parts import CacheSpec, Split
+
+aten = torch.ops.aten
+
+
+def split(
+    graph_module: fx.GraphModule,
+    axes: TokenAxes,
+    region: Region,
+    sites: Sequence[AttentionSite],
+    *,
+    skip_unread: bool = False,
+) -> Split:
+    """Recompute active tokens only; read the others from caches.
+
+    Before:  k = linear(x, w_k);  v = linear(x, w_v);  y = sdpa(q, k, v)
+    After:   rows = gather_active(x, samples, active)
+             k = linear(rows, w_k);  v = linear(rows, w_v)
+             y = sdpa(q, update_cache(k_cache, k, samples, active), update_cache(v_cache, v, samples, active))
+
+    Every edge of the region's graph is one of four: rows to rows as they are; rows to an operator that mixes tokens,
+    through a cache; a full value to rows, gathered on the axis that meets them; a full value read as it is.
+
+    Args:
+        skip_unread: leave out, of active tokens that nobody reads, what no other token reads either.
+    """
+    read_only = find_read_only(graph_module.graph, region) if skip_unread else frozenset()
+    return Splitter(graph_module, axes, region, sites, read_only).run()
+
+
+class Splitter:
+    def __init__(
+        self,
+        graph_module: fx.GraphModule,
+        axes: TokenAxes,
+        region: Region,
+        sites: Sequence[AttentionSite],
+        read_only: frozenset[fx.Node],
+    ) -> None:
+        self.source = graph_module
+        self.axes = axes
+        self.region = region
+        self.read_only = read_only
+        self.attention_operands = {region.unrepeated(own) for site in sites for own in (site.k, site.v)}
+        self.graph = fx.Graph()
+        self.samples = self.graph.placeholder("samples")
+        numbers = [""] if len(axes.streams) == 1 else [f"_{i}" for i in range(len(axes.streams))]
+        self.active, self.read, self.asked, self.queried = (
+            tuple(self.graph.placeholder(f"{name}{number}") for number in numbers)
+            for name in ("active", "read", "rows", "queried")
+        )
+        self.inputs: dict[fx.Node, fx.Node] = {}
+        self.rows: dict[fx.Node, fx.Node] = {}
+        self.values: dict[fx.Node, fx.Node] = {}
+        """Full values computed inside the region."""
+        self.caches: dict[fx.Node, CacheSpec] = {}
+        self.updated: dict[fx.Node, fx.Node] = {}
+        self.memo: dict[Any, fx.Node] = {}
+        self.gathered: dict[fx.Node, None] = {}
+
+    def run(self) -> Split:
+        region = self.region
+        nodes = list(self.source.graph.nodes)
+        self.declare_inputs(nodes)
+        for node in nodes:
+            if node in region.full:
+                self.values[node] = self.copy(node, self.full_operand)
+            if node in region.sources:
+                self.rows[node] = self.gather(
+                    node, self.value_of(node), region.layouts[node], region.rows[node].dim, node
+                )
+            elif node in region.rows:
+                self.rows[node] = self.copy_rows(node)
+        after = self.nodes_after(nodes)
+        for node in nodes:
+            if node in region.rows and any(user in after for user in node.users):
+                self.update(node, "result")
+        self.graph.output(())
+        self.drop_unused_inputs()
+        return self.parts(nodes, after)
+
+    def parts(self, nodes: list[fx.Node], after: set[fx.Node]) -> Split:
+        incremental = Part(fx.GraphModule(self.source, self.graph), tuple(self.inputs), ())
+        output = next(node for node in nodes if node.op == "output")
+        results: Any = output.args[0]
+        leaves = tuple(leaf for leaf in results if isinstance(leaf, fx.Node))
+        layouts = {node: spec.layout for node, spec in self.caches.items()}
+        epilogue = cut_part(
+            self.source, [node for node in nodes if node in after], leaves, results_of=results, layouts=layouts
+        )
+        wanted = {*incremental.inputs, *epilogue.inputs, *self.region.always}
+        before = [node for node in nodes if node.op == "call_function" and self.region.is_before(node)]
+        prologue = cut_part(self.source, before, [node for node in before if node in wanted])
+        return Split(
+            prologue=prologue,
+            incremental=incremental,
+            epilogue=epilogue,
+            caches=tuple(self.caches.values()),
+            gathered=tuple(self.gathered),
+            copies=self.rows,
+            active=self.active,
+            read=self.read,
+            rows=self.asked,
+            queried=self.queried,
+            read_only=self.read_only,
+        )
+
+    def nodes_after(self, nodes: list[fx.Node]) -> set[fx.Node]:
+        """What is computed from the region but not in it, or is in full both in it and after it."""
+        region = self.region
+        after = {
+            node for node in nodes if not region.is_before(node) and node not in region.rows and node not in region.full
+        }
+        for node in reversed(nodes):
+            if node in region.full and node not in region.rows and any(user in after for user in node.users):
+                after.add(node)
+        return after
+
+    def declare_inputs(self, nodes: Iterable[fx.Node]) -> None:
+        """A placeholder for every value from outside that the region reads."""
+        inside = {*self.region.rows, *self.region.full} - (self.region.sources - self.region.full)
+        for node in nodes:
+            reads = node in self.region.sources or any(user in inside for user in node.users)
+            if self.region.is_before(node) and reads:
+                self.inputs[node] = self.graph.placeholder(node.name)
+                self.inputs[node].meta = dict(node.meta)
+
+    def drop_unused_inputs(self) -> None:
+        self.graph.eliminate_dead_code(
+            is_impure_node=lambda node: node.target is ops.update_cache or node.op != "call_function"
+        )
+        for node, placeholder in list(self.inputs.items()):
+            if not placeholder.users:
+                self.graph.erase_node(placeholder)
+                del self.inputs[node]
+                self.gathered.pop(node, None)
+
+    # -------------------------------------------------------------------------------------------------- edges
+
+    def copy_rows(self, node: fx.Node) -> fx.Node:
+        """The operator on active rows."""
+        own, rows = dim_map(node), self.region.rows[node]
+
+        def operand_rows(index: int, operand: fx.Node | None) -> fx.Node | None:
+            if operand is None:
+                return None
+            if self.region.follows(node, index):
+                return self.rows_for(node, operand)
+            value = self.full(operand) if operand in self.rows else self.value_of(operand)
+            for dim in range(len(shape_of(operand))):
+                if own.output.get((index, dim)) == rows.dim and own.is_token_wise(index, dim):
+                    return self.gather_for(node, operand, value, dim)
+            return value
+
+        if self.is_cut(node):
+            return self.take_streams(node)
+        copied = self.copy(node, operand_rows, rows=rows)
+        if node.target in FUSED and argument(node, "is_causal"):
+            self.mask_causally(copied, node)
+        return copied
+
+    def rows_for(self, node: fx.Node, operand: fx.Node) -> fx.Node:
+        """The rows of an operand that ``node`` is computed of."""
+        rows = self.rows[operand]
+        if node not in self.read_only or operand in self.read_only:
+            return rows
+        key = ("read", operand)
+        if key not in self.memo:
+            layout, own = self.region.layouts[operand], self.region.rows[operand]
+            cut = self.cut_dims(rows, layout, on_rows=True)
+            args = (cut, self.samples, self.numbers_read(own.streams), layout.batch_dim, layout.token_dim)
+            shape = [-1 if dim == own.dim else size for dim, size in enumerate(shape_of(operand))]
+            self.memo[key] = self.join_dims(self.call(ops.gather_active, args), layout, shape)
+        return self.memo[key]
+
+    def is_cut(self, node: fx.Node) -> bool:
+        """Whether ``node`` cuts the axis of tokens."""
+        return node.target is aten.slice.Tensor and (0, self.region.rows[node].dim) not in dim_map(node).output
+
+    def take_streams(self, node: fx.Node) -> fx.Node:
+        """The rows of some of the streams that an operand has rows of."""
+        (operand,) = operands(node)
+        assert operand is not None
+        rows, taken = self.region.rows[operand], self.region.rows[node].streams
+        skipped = rows.streams[: rows.streams.index(taken[0])]
+        positions = self.read if node in self.read_only else self.active
+        counted = [[positions[number] for number in streams] for streams in (skipped, taken)]
+        return self.call(ops.take_rows, (self.rows[operand], rows.dim, *counted), name=node.name)
+
+    def mask_causally(self, attention: fx.Node, original: fx.Node) -> None:
+        """Replace the causal flag, which counts rows, by a mask that knows the positions of the active rows."""
+        q, k, v = attention.args[:3]
+        assert isinstance(k, fx.Node)
+        with self.graph.inserting_before(attention):
+            mask = self.call(ops.causal_mask, (k, self.positions_of(original), len(shape_of(original))))
+        options = {name: value for name, value in attention.kwargs.items() if name in ("scale", "enable_gqa")}
+        attention.args, attention.kwargs = (q, k, v, mask), options
+
+    def full_operand(self, _: int, operand: fx.Node | None) -> fx.Node | None:
+        """An operand of an operator that runs in full."""
+        if operand is None:
+            return None
+        return self.full(operand) if operand in self.rows else self.value_of(operand)
+
+    def value_of(self, node: fx.Node) -> fx.Node:
+        """All of a value that is not computed on rows, or is before it is gathered."""
+        return self.values[node] if node in self.values else self.inputs[node]
+
+    def full(self, node: fx.Node) -> fx.Node:
+        """All rows of a value of which the region computes the active ones."""
+        if self.region.repeats_rows(node):
+            # Cached before it is copied for every head, and repeated on the full value.
+            if ("full", node) not in self.memo:
+                self.memo["full", node] = self.copy(node, self.full_operand)
+            return self.memo["full", node]
+        return self.update(node, "attention" if node in self.attention_operands else "operand")
+
+    def update(self, node: fx.Node, role: str) -> fx.Node:
+        """The cache of a value with its active rows written, in the value's own shape."""
+        if node not in self.updated:
+            layout = self.region.layouts[node]
+            self.caches[node] = CacheSpec(f"{node.name}_cache", node, role, layout)
+            last = [*self.graph.find_nodes(op="placeholder")][-1]
+            with self.graph.inserting_after(last):
+                cache = self.graph.placeholder(f"{node.name}_cache")
+            cache.meta = {"val": node.meta["val"].new_empty(layout.shape)}
+            rows = self.cut_dims(self.rows[node], layout, on_rows=True)
+            args = (cache, rows, self.samples, self.positions_of(node), layout.batch_dim, layout.token_dim)
+            self.updated[node] = self.join_dims(self.call(ops.update_cache, args), layout, shape_of(node))
+        return self.updated[node]
+
+    # ------------------------------------------------------------------------------------------------- gathering
+
+    def gather(self, node: fx.Node, value: fx.Node, layout: Layout, dim: int, reader: fx.Node) -> fx.Node:
+        """Of ``value``, which is all of ``node``, the rows along ``dim`` that ``reader`` is computed of."""
+        positions = self.positions_of(reader)
+        key = ("gather", value, layout, dim, positions)
+        if key not in self.memo:
+            self.note_gathered(node, value)
+            args = (self.cut_dims(value, layout), self.samples, positions, layout.batch_dim, layout.token_dim)
+            shape = [-1 if own == dim else size for own, size in enumerate(shape_of(node))]
+            self.memo[key] = self.join_dims(self.call(ops.gather_active, args), layout, shape)
+        return self.memo[key]
+
+    def gather_for(self, node: fx.Node, operand: fx.Node, value: fx.Node, dim: int) -> fx.Node:
+        """Rows of a full operand that meets the rows of ``node`` along its dimension ``dim``."""
+        layout = find_layout(operand, dim, self.axes, self.region.samples_axis, self.region.samples)
+        if layout is not None:
+            return self.gather(operand, value, layout, dim, node)
+        return self.gather_shared(node, operand, value)
+
+    def gather_shared(self, node: fx.Node, operand: fx.Node, value: fx.Node) -> fx.Node:
+        """Rows of a full operand that all samples share and that broadcasts against the rows of ``node``."""
+        layout, rows = self.region.layouts[node], self.region.rows[node]
+        positions = self.positions_of(node)
+        key = ("shared", value, layout, rows.dim, positions)
+        if key not in self.memo:
+            self.note_gathered(operand, value)
+            own = shape_of(operand)
+            sizes = [*[1] * (len(layout.joined) - len(own)), *own]
+            cut = [part for size, count in zip(sizes, layout.joined) for part in (size, *[1] * (count - 1))]
+            full = value if cut == list(own) else self.call(aten.reshape.default, (value, cut))
+            args = (full, self.samples, positions, layout.batch_dim, layout.token_dim)
+            gathered = self.call(ops.gather_active, args)
+            if not layout.is_plain:
+                # Joined dimensions do not broadcast one by one.
+                joined = [count > 1 for count in layout.joined for _ in range(count)]
+                whole = [size if part else -1 for size, part in zip(layout.shape, joined)]
+                whole[layout.token_dim] = -1
+                expanded = self.call(aten.expand.default, (gathered, whole))
+                shape = [
+                    math.prod(layout.shape[start : start + count]) if count > 1 else size
+                    for size, count, start in zip(sizes, layout.joined, accumulate(layout.joined, initial=0))
+                ]
+                shape[rows.dim] = -1
+                gathered = self.call(aten.reshape.default, (expanded, shape))
+            self.memo[key] = gathered
+        return self.memo[key]
+
+    def note_gathered(self, node: fx.Node, value: fx.Node) -> None:
+        if value is self.inputs.get(node):
+            self.gathered[node] = None
+
+    def cut_dims(self, value: fx.Node, layout: Layout, *, on_rows: bool = False) -> fx.Node:
+        """A value with samples and tokens in dimensions of their own."""
+        if layout.is_plain:
+            return value
+        shape = [-1 if on_rows and dim == layout.token_dim else size for dim, size in enumerate(layout.shape)]
+        return self.call(aten.reshape.default, (value, shape))
+
+    def join_dims(self, value: fx.Node, layout: Layout, shape: Sequence[int]) -> fx.Node:
+        """The opposite."""
+        return value if layout.is_plain else self.call(aten.reshape.default, (value, list(shape)))
+
+    def positions_of(self, node: fx.Node) -> fx.Node:
+        """Positions of the rows that ``node`` is computed of, on the axis of all its streams together."""
+        streams, read_only = self.region.rows[node].streams, node in self.read_only
+        key = ("positions", streams, read_only)
+        if key not in self.memo:
+            own = [self.active[number] for number in streams]
+            if read_only:
+                own = [self.call(aten.gather.default, (own, 1, self.read[number])) for own, number in zip(own, streams)]
+            lengths = [self.axes.lengths[number] for number in streams]
+            self.memo[key] = own[0] if len(own) == 1 else self.call(ops.join_positions, (own, lengths))
+        return self.memo[key]
+
+    def numbers_read(self, streams: tuple[int, ...]) -> fx.Node:
+        """Numbers of the active tokens of some streams together whose results are computed."""
+        key = ("numbers", streams)
+        if key not in self.memo:
+            read, active = ([own[number] for number in streams] for own in (self.read, self.active))
+            self.memo[key] = read[0] if len(read) == 1 else self.call(ops.join_rows, (read, active))
+        return self.memo[key]
+
+    # --------------------------------------------------------------------------------------------------- copying
+
+    def call(self, target: Callable[..., Any], args: tuple[Any, ...], name: str | None = None) -> fx.Node:
+        return self.graph.create_node("call_function", target, args, {}, name=name)
+
+    def copy(
+        self, node: fx.Node, operand: Callable[[int, fx.Node | None], fx.Node | None], rows: Rows | None = None
+    ) -> fx.Node:
+        """``node`` on other operands; on rows, a baked size of the token axis becomes -1, what the rows have."""
+        args, kwargs = map_operands(node, operand)
+        target = node.target
+        if target in RESHAPES:
+            # The layout of gathered rows is not the original's, so a view may need a copy.
+            target = aten.reshape.default
+        if rows is not None and target in (aten.squeeze.dim, aten.squeeze.dims):
+            # A single active row is still a dimension.
+            own = operands(node)[0]
+            assert own is not None
+            given = [args[1]] if isinstance(args[1], int) else args[1]
+            dims = [dim % len(shape_of(own)) for dim in given]
+            target = aten.squeeze.dims
+            args = (args[0], [dim for dim in dims if same_size(shape_of(own)[dim], 1)])
+        if rows is not None and node.target in (*RESHAPES, aten.expand.default):
+            # An inferred size would be a second -1.
+            inferred = node.target in RESHAPES
+            shape = shape_of(node)
+            sizes = [shape[dim] if given == -1 and inferred else given for dim, given in enumerate(args[1])]
+            sizes[rows.dim] = -1
+            args = (args[0], sizes, *args[2:])
+        copied = self.graph.create_node("call_function", target, args, kwargs, name=node.name)
+        copied.meta = {name: value for name, value in node.meta.items() if name != "val"}
+        return copied

@@ -1,0 +1,52 @@
+"""Trees of tensors and plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from marche_fx.passes.capture.arguments import Fields, closed, named_leaves, opened
+
+
+@dataclass(frozen=True)
+class Masked:
+    x: Tensor
+    options: dict[str, Any] = field(default_factory=dict)
+    made: list[int] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.made.append(1)
+
+
+def test_a_dataclass_opens_into_its_fields_and_closes_again() -> None:
+    x = torch.ones(2)
+    tree = [Masked(x, {"inner": Masked(x), "none": None})]
+    found = opened(tree)
+    assert isinstance(found[0], Fields)
+    assert pytree.tree_leaves(found) == [x, x, 1, None, 1]
+    assert pytree.tree_leaves(opened(found)) == pytree.tree_leaves(found)
+    assert closed(found) == tree, "without running __post_init__ a second time"
+
+
+def test_an_instance_of_another_class_has_another_specification() -> None:
+    @dataclass
+    class Other:
+        x: Tensor
+
+    x = torch.ones(2)
+    assert pytree.tree_structure(opened(Other(x))) != pytree.tree_structure(opened(Masked(x)))
+    assert pytree.tree_structure(opened(Other(x))) == pytree.tree_structure(opened(Other(x + 1)))
+
+
+def test_a_leaf_is_named_by_its_argument() -> None:
+    x = torch.ones(2)
+    assert list(named_leaves(((x, [1, 2]), {"mask": {"a": 3}}))) == [
+        ("positional argument 0", x),
+        ("positional argument 1", 1),
+        ("positional argument 1", 2),
+        ("argument 'mask'", 3),
+    ]

@@ -1,0 +1,199 @@
+"""Late-bound results."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from marche_fx.runtime.late import LateTensor, resolved, rows_addressed, rows_read
+
+VALUE = torch.randn(3, 6, 4)
+
+
+class Reader:
+    """Gives the value and notes which rows were asked for."""
+
+    def __init__(self, value: Tensor = VALUE) -> None:
+        self.value = value
+        self.asked: list[Tensor | None] = []
+
+    def __call__(self, rows: Tensor | None) -> Tensor:
+        self.asked.append(rows)
+        return self.value
+
+
+def late(reader: Reader, dims: tuple[int, int] | None = (0, 1)) -> LateTensor:
+    return LateTensor(reader.value, dims, reader)
+
+
+def test_reading_rows_asks_for_exactly_those() -> None:
+    reader = Reader()
+    mask = torch.zeros(3, 6, dtype=torch.bool)
+    mask[0, 2] = mask[1, 5] = True
+    read = late(reader)[mask.nonzero(as_tuple=True)]
+    assert torch.equal(read, VALUE[mask])
+    (asked,) = reader.asked
+    assert asked is not None
+    assert torch.equal(asked, mask)
+
+
+def test_what_was_asked_for_stays_when_the_loop_goes_on_with_its_mask() -> None:
+    reader, mask = Reader(), torch.ones(3, 6, dtype=torch.bool)
+    late(reader)[mask]
+    mask[:] = False
+    (asked,) = reader.asked
+    assert asked is not None
+    assert asked.all()
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        1,
+        slice(1, 3),
+        (slice(None), 2),
+        (slice(None), slice(None, None, 2)),
+        (slice(None), torch.tensor([0, 5])),
+        (slice(None), torch.tensor([0, 5]), 1),
+        (..., 0),
+        (0, ..., slice(1, 2)),
+        (None, 2, 3),
+        (torch.tensor([[0], [2]]), torch.tensor([[1, 4]])),
+        torch.arange(18).view(3, 6) % 5 == 1,
+        torch.arange(72).view(3, 6, 4) % 11 == 2,
+        (torch.tensor([True, False, True]), 4),
+    ],
+)
+def test_any_index_asks_for_the_rows_it_reads_and_no_others(index: Any) -> None:
+    rows = rows_read(VALUE.shape, (0, 1), index)
+    poisoned = VALUE.clone()
+    poisoned[~rows] = float("nan")
+    assert torch.equal(poisoned[index], VALUE[index])
+    for sample, row in rows.nonzero().tolist():
+        poisoned = VALUE.clone()
+        poisoned[sample, row] = float("nan")
+        assert poisoned[index].isnan().any()
+
+
+@pytest.mark.filterwarnings("ignore:indexing with dtype torch.uint8")
+@given(st.data())
+def test_a_mask_is_read_as_any_other_index_is(data: st.DataObject) -> None:
+    """Also where its shape is that of other dimensions than samples and rows."""
+    size = st.integers(1, 3)
+    shape = torch.Size(data.draw(st.lists(size, min_size=2, max_size=4)))
+    first, second, *_ = data.draw(st.permutations(range(len(shape))))
+    addressed = shape[: data.draw(st.integers(1, len(shape)))]
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
+    mask = torch.rand(addressed, generator=generator) < data.draw(st.sampled_from([0.0, 0.3, 1.0]))
+    if data.draw(st.booleans()):
+        mask = mask.to(torch.uint8)  # As masks were written before there was a bool.
+    expected = rows_addressed(shape, (first, second), mask)
+    found = rows_read(shape, (first, second), mask)
+    assert found.dtype == torch.bool
+    assert torch.equal(found, expected)
+
+
+@given(st.permutations([0, 1, 2]), st.integers(0, 5))
+def test_samples_and_rows_may_stand_in_any_dimensions(order: list[int], row: int) -> None:
+    value = VALUE.permute(order)
+    dims = (order.index(0), order.index(1))
+    rows = rows_read(value.shape, dims, tuple(row if dim == dims[1] else slice(None) for dim in range(3)))
+    assert rows.nonzero()[:, 1].unique().tolist() == [row]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda z: z + 1,
+        lambda z: 1 + z,
+        lambda z: torch.cat([z, z]),
+        lambda z: z.softmax(-1),
+        lambda z: torch.nn.functional.linear(z, torch.eye(4)),
+        lambda z: z.view(-1, 4),
+        lambda z: z.clone(),
+    ],
+)
+def test_any_other_use_asks_for_all_and_gives_what_the_tensor_would(use: Callable[[Tensor], Tensor]) -> None:
+    reader = Reader()
+    assert torch.equal(use(late(reader)), use(VALUE))
+    assert reader.asked
+    assert all(rows is None for rows in reader.asked)
+
+
+def saved(z: Tensor) -> Tensor:
+    file = io.BytesIO()
+    torch.save({"z": z}, file)
+    file.seek(0)
+    return torch.load(file)["z"]
+
+
+@pytest.mark.parametrize("through", [copy.copy, copy.deepcopy, lambda z: pickle.loads(pickle.dumps(z)), saved])
+def test_a_copy_or_a_file_holds_the_value(through: Callable[[Tensor], Tensor]) -> None:
+    found = through(late(Reader()))
+    assert type(found) is Tensor
+    assert torch.equal(found, VALUE)
+
+
+def test_rows_may_be_iterated_and_unpacked() -> None:
+    reader = Reader()
+    assert torch.equal(torch.stack(list(late(reader))), VALUE)
+    first, *_ = late(reader)
+    assert torch.equal(first, VALUE[0])
+
+
+def test_a_mask_may_read_rows_that_come_last() -> None:
+    value = VALUE.transpose(1, 2)
+    reader = Reader(value)
+    mask = torch.zeros(3, 4, 6, dtype=torch.bool)
+    mask[0, :, 2] = mask[1, 0, 5] = True
+    assert torch.equal(late(reader, (0, 2))[mask], value[mask])
+    (asked,) = reader.asked
+    assert asked is not None
+    assert asked.nonzero().tolist() == [[0, 2], [1, 5]]
+
+
+def test_shape_dtype_and_device_are_known_without_values() -> None:
+    reader = Reader()
+    z = late(reader)
+    assert isinstance(z, Tensor)
+    assert z.shape == (3, 6, 4)
+    assert (z.dtype, z.device, z.ndim, z.size(1), len(z), z.numel()) == (torch.float32, VALUE.device, 3, 6, 3, 72)
+    assert not reader.asked
+
+
+def test_writing_into_a_late_tensor_reaches_the_value() -> None:
+    reader = Reader(VALUE.clone())
+    z = late(reader)
+    z[0, 0] = 0.0
+    z.mul_(2)
+    assert torch.equal(reader.value[1], VALUE[1] * 2)
+    assert not reader.value[0, 0].any()
+
+
+def test_without_rows_of_tokens_an_index_asks_for_all() -> None:
+    reader = Reader()
+    assert torch.equal(late(reader, None)[0], VALUE[0])
+    assert reader.asked == [None]
+
+
+def test_conversions_from_outside_of_torch_give_values() -> None:
+    reader = Reader()
+    assert torch.equal(torch.tensor(late(reader).tolist()), VALUE)
+    assert (late(reader).numpy() == VALUE.numpy()).all()
+    assert "LateTensor" not in repr(late(reader))
+    assert float(late(Reader(torch.tensor(2.5)), None)) == 2.5
+
+
+def test_resolved_replaces_late_tensors_in_nested_values() -> None:
+    found = resolved({"logits": [late(Reader()), 3]})
+    assert found["logits"][0] is VALUE
+    assert found["logits"][1] == 3

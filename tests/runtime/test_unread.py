@@ -1,0 +1,180 @@
+"""Results that nobody reads are not computed, and are there once somebody does."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import marche_fx
+from marche_fx import Monitor, Refresh, RefreshPolicy, RowSignal
+from marche_fx.api.transform import optimization_of
+from marche_fx.runtime.session import current_session
+from tests.networks import Transformer
+from tests.oracle import Oracle
+from tests.program import oracle_of
+from tests.sessions import positions, records
+
+TOKENS, WIDTH, REFRESHED = 40, 8, 16
+
+
+class FirstTokens(RefreshPolicy):
+    """Refreshes the first tokens."""
+
+    tolerance = 0.0
+
+    def choose(self, history: Any) -> Refresh:
+        return Refresh(REFRESHED, -torch.arange(TOKENS).float().expand(2, -1))
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return Transformer(TOKENS, WIDTH, 2).double().eval()
+
+
+def transformed(**options: Any) -> nn.Module:
+    return marche_fx.transform(model(), **{"refresh": FirstTokens(), "compile": False, **options})
+
+
+def rows(*tokens: int) -> Tensor:
+    """A mask of these tokens in each of two samples."""
+    return torch.zeros(2, TOKENS, dtype=torch.bool).index_fill(1, torch.tensor(tokens), True)
+
+
+def inputs(steps: int = 3) -> list[Tensor]:
+    """Of several steps, in which one token changes each time."""
+    torch.manual_seed(1)
+    found = [torch.randn(2, TOKENS, WIDTH, dtype=torch.float64)]
+    for number in range(1, steps):
+        found.append(found[-1].clone())
+        found[-1][:, 20 + number] *= -1
+    return found
+
+
+@torch.no_grad()
+def decode(optimized: nn.Module, *reads: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """What the reads of every step give, one after the other."""
+    found = []
+    with marche_fx.decoding(optimized):
+        for x in inputs():
+            result = optimized(x)
+            found += [read(result).clone() for read in reads]
+    return found
+
+
+class Products(TorchDispatchMode):
+    """Notes the rows of products with the weights of ``width`` outputs."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.rows: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.addmm.default and found.shape[1] == self.width:
+            self.rows.append(found.shape[0])
+        return found
+
+
+@torch.no_grad()
+def test_the_last_layer_runs_for_the_tokens_that_are_read() -> None:
+    optimized = transformed(verify=False)
+    optimized(inputs()[0].clone())
+    with Products(2 * WIDTH) as counted:
+        decode(optimized, lambda result: result[rows(1, 30)])
+    # 16 refreshed, one changed and one read besides make 24; 2 read make 8. Each of two samples, in each of two layers.
+    assert counted.rows == [80, 80, 48, 16, 48, 16]
+    assert [(record.active, record.read) for record in records(optimized)] == [(40, (40,)), (24, (8,)), (24, (8,))]
+
+
+@cache
+def once_transformed() -> nn.Module:
+    return transformed()
+
+
+tokens = st.integers(0, TOKENS - 1)
+reads = st.lists(st.lists(tokens, min_size=1, max_size=9) | st.none(), max_size=3)
+
+
+@given(st.lists(st.tuples(tokens, reads), min_size=2, max_size=6))
+@torch.no_grad()
+def test_what_is_read_is_what_the_oracle_says_whatever_was_read_before(
+    steps: list[tuple[int, list[list[int] | None]]],
+) -> None:
+    optimized = once_transformed()
+    x, known = inputs()[0], 0
+    oracle: Oracle | None = None
+    with warnings.catch_warnings(), marche_fx.decoding(optimized):
+        warnings.simplefilter("ignore")
+        session = current_session(optimization_of(optimized))
+        assert session is not None
+        for changed, asked in steps:
+            x = x.clone()
+            x[:, changed] *= -1
+            result = optimized(x)
+            for some in asked:
+                read = rows(*(range(TOKENS) if some is None else some))
+                found = result.clone()[read] if some is None else result[read]
+                oracle = oracle or oracle_of(session.records[0].program.plan, model())
+                for record in session.records[known:]:
+                    (expected,) = oracle.step([x], positions(record))
+                known = len(session.records)
+                assert torch.allclose(found, expected[read], rtol=0, atol=1e-12)
+            # A call of which nobody holds the result does nothing.
+            del result
+
+
+def test_reading_a_result_as_a_whole_computes_those_of_all_active_tokens_from_then_on() -> None:
+    optimized = transformed()
+    decode(optimized, lambda result: result[rows(1)], lambda result: result * 1)
+    assert all(record.read == record.counts for record in records(optimized))
+
+
+class SeesTheLastLayer(FirstTokens):
+    signals = (RowSignal(lambda now, _: now.sum(-1), "blocks.1.attention", "output"),)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"refresh": marche_fx.FullRefresh()},
+        {"monitor": Monitor(every=1, max_drift=1e9)},
+        {"refresh": SeesTheLastLayer()},
+        {"query": lambda _: rows(1, 30)},
+    ],
+    ids=["all tokens run", "monitor", "signal of the last layer", "query"],
+)
+def test_all_results_are_computed_where_somebody_reads_them(options: dict[str, Any]) -> None:
+    optimized = transformed(**options)
+    decode(optimized, lambda result: result[rows(1, 30)])
+    assert all(record.read == record.counts for record in records(optimized))
+
+
+def test_flops_count_what_is_computed() -> None:
+    optimized = transformed()
+    decode(optimized, lambda result: result[rows(1, 30)])
+    record = records(optimized)[1]
+    assert record.flops < record.program.cost.incremental(record.counts)
+    (cost,) = record.program.cost.streams
+    assert record.flops == 2 * (24 * cost.live.of(TOKENS) + 8 * cost.read_only.of(TOKENS))
+    # Multiplications and additions of a token: output and MLP of the second layer, its attention, and the head.
+    assert cost.read_only.of(TOKENS) == 2 * (5 * WIDTH * WIDTH + 2 * WIDTH * TOKENS + 3 * WIDTH)
+
+
+def test_a_report_says_what_is_left_out() -> None:
+    optimized = transformed()
+    decode(optimized, lambda result: result[rows(1)])
+    share = marche_fx.report(optimized).steps[0].read_only_share
+    layer, read = 8 * WIDTH * WIDTH + 2 * WIDTH * TOKENS, 5 * WIDTH * WIDTH + 2 * WIDTH * TOKENS + 3 * WIDTH
+    assert share == pytest.approx(read / (2 * layer + 3 * WIDTH))
+    assert f"{share:.0%} of a token's FLOPs are skipped" in " ".join(str(marche_fx.report(optimized)).split())
+    assert marche_fx.explain(model(), inputs()[0]).steps[0].read_only_share == share

@@ -1,0 +1,166 @@
+"""The cheapest policy within a bound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import marche_fx
+from marche_fx import (
+    ArgumentError,
+    CheckpointError,
+    FullRefresh,
+    RandomRefresh,
+    RefreshPolicy,
+    SelectiveRefresh,
+    TuningError,
+    tune,
+)
+from marche_fx.models import load_fashion_mar
+from marche_fx.models.mar import MAR
+from marche_fx.tuning.replay import record, replay
+from marche_fx.tuning.tune import Trial, cheapest, first_within
+from tests.networks import small_mar
+
+FEW: dict[str, list[RefreshPolicy]] = {
+    "selective": [SelectiveRefresh(fraction, warmup=1) for fraction in (0.0, 0.2, 0.5)],
+    "random": [RandomRefresh(0.3, warmup=1)],
+}
+
+
+def generate(given: nn.Module, seed: int) -> None:
+    assert isinstance(given, MAR)
+    generator = torch.Generator().manual_seed(seed)
+    given.sample_tokens(2, 6, 2.0, labels=torch.tensor([1, 2]), generator=generator)
+
+
+@torch.no_grad()
+def test_the_bound_holds_on_seeds_that_the_search_did_not_see() -> None:
+    mar, bound = load_fashion_mar(), 0.08
+    found = tune(mar, generate, bound, seeds=(0,), unseen=(100,), candidates=FEW)
+    assert found.flops_ratio < 0.9, "something is saved"
+    assert found.drift <= bound
+    fresh = replay(record(mar, lambda given: generate(given, 200)), found.policy)
+    assert fresh.drift <= bound
+    # A cheaper policy of its family would not do.
+    (family,) = (policies for policies in FEW.values() if found.policy in policies)
+    cheaper = family[family.index(found.policy) - 1]
+    tried = [trial for trial in found.trials if trial.policy == cheaper]
+    assert found.policy == family[0] or max(trial.drift for trial in tried) > 0.9 * bound
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0, 0), (3, 3), (7, 7), (8, None)])
+def test_halving_finds_the_first_that_holds(limit: int, expected: int | None) -> None:
+    family = [SelectiveRefresh(number / 10) for number in range(8)]
+    tried = []
+
+    def holds(policy: Any) -> bool:
+        tried.append(policy)
+        return family.index(policy) >= limit
+
+    assert first_within(family, holds) == expected
+    assert len(tried) <= 4
+
+
+class Known:
+    """Trials with drifts given beforehand, on seeds seen and unseen."""
+
+    def __init__(self, drifts: dict[Any, tuple[float, float]]) -> None:
+        self.drifts = {FullRefresh(): (0.0, 0.0), **drifts}
+        self.trials: list[Trial] = []
+        self.store = self
+
+    def of(self, policy: Any, *, unseen: bool = False) -> Trial:
+        cost = getattr(policy, "fraction", 1.0)
+        self.trials.append(Trial(policy, unseen, self.drifts[policy][unseen], cost))
+        return self.trials[-1]
+
+
+A, B, C = (SelectiveRefresh(fraction) for fraction in (0.1, 0.2, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("drifts", "expected"),
+    [
+        ({A: (0.01, 0.01), B: (0.01, 0.01), C: (0.0, 0.0)}, A),
+        # The next dearer one where unseen seeds do worse.
+        ({A: (0.01, 0.11), B: (0.01, 0.09), C: (0.0, 0.0)}, B),
+        # Too near the bound on the seeds of the search.
+        ({A: (0.095, 0.01), B: (0.01, 0.01), C: (0.0, 0.0)}, B),
+        ({A: (0.5, 0.5), B: (0.4, 0.4), C: (0.3, 0.3)}, FullRefresh()),
+    ],
+)
+def test_which_policy_is_chosen(drifts: dict[Any, tuple[float, float]], expected: Any) -> None:
+    trials: Any = Known(drifts)
+    assert cheapest(trials, {"family": [A, B, C]}, 0.1).policy == expected
+
+
+def small() -> MAR:
+    torch.manual_seed(0)
+    return small_mar(side=4).double().eval()
+
+
+ONE = {"selective": [SelectiveRefresh(0.0, warmup=1), SelectiveRefresh(0.5, warmup=1)]}
+
+
+def test_a_bound_that_cannot_be_met_says_what_can() -> None:
+    trials: Any = Known({A: (0.5, 0.5), B: (0.4, 0.4), C: (0.3, 0.3), FullRefresh(): (0.2, 0.2)})
+    with pytest.raises(TuningError, match=r"within 0\.1; the smallest found is 0\.2, of FullRefresh.* at 1\.00 of"):
+        cheapest(trials, {"family": [A, B, C]}, 0.1)
+
+
+def test_a_search_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"seeds": (0,), "unseen": (1,), "candidates": ONE}
+    whole = tune(small(), generate, 0.01, **options, out=tmp_path / "whole.json")
+    tried: list[Any] = []
+
+    def interrupted(recording: Any, policy: Any) -> Any:
+        if len(tried) == 1:
+            raise KeyboardInterrupt
+        tried.append(policy)
+        return replay(recording, policy)
+
+    monkeypatch.setattr("marche_fx.tuning.tune.replay", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune(small(), generate, 0.01, **options, out=tmp_path / "cut.json")
+    monkeypatch.undo()
+    resumed = tune(small(), generate, 0.01, **options, out=tmp_path / "cut.json")
+    assert resumed == whole
+    assert resumed.trials == whole.trials
+    assert (tmp_path / "cut.json").read_text() == (tmp_path / "whole.json").read_text()
+
+
+def test_results_of_another_search_are_not_used(tmp_path: Path) -> None:
+    out = tmp_path / "trials.json"
+    tune(small(), generate, 1.0, seeds=(0,), unseen=(1,), candidates=ONE, out=out)
+    with pytest.raises(CheckpointError, match="another model or of other seeds"):
+        tune(small(), generate, 1.0, seeds=(2,), unseen=(1,), candidates=ONE, out=out)
+    changed = small()
+    with torch.no_grad():
+        next(changed.parameters()).add_(1)
+    with pytest.raises(CheckpointError, match="another model"):
+        tune(changed, generate, 1.0, seeds=(0,), unseen=(1,), candidates=ONE, out=out)
+    out.write_text("{}")
+    with pytest.raises(CheckpointError, match="no results"):
+        tune(small(), generate, 1.0, seeds=(0,), unseen=(1,), candidates=ONE, out=out)
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_drift": 0.0}, {"max_drift": float("nan")}, {"seeds": ()}, {"seeds": (1, 2), "unseen": (2,)}]
+)
+def test_bad_arguments_are_refused_by_name(options: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match=next(iter(options))):
+        tune(small(), generate, **{"max_drift": 0.1, **options})
+
+
+def test_the_table_and_the_policy_file(tmp_path: Path) -> None:
+    found = tune(small(), generate, 1.0, seeds=(0,), unseen=(1,), candidates=ONE)
+    found.save(tmp_path / "policy.json")
+    assert marche_fx.load_policy(tmp_path / "policy.json") == found.policy
+    from marche_fx.reporting.tables import as_text
+
+    assert "drift at most 1" in as_text(found)
