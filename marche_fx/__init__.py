@@ -44,8 +44,7 @@ from .reporting.report import Report, explain, report
 from .runtime.monitor import Monitor
 from .saving.captures import load, save
 from .tuning.tune import Tuned, tune
-
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 __all__ = [
     "AdaptiveBudget",

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from .errors import MarcheError
-
-if TYPE_CHECKING:
-    from .models import MAR
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
@@ -30,13 +27,6 @@ def run() -> None:
     except MarcheError as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         raise SystemExit(1) from error
-
-
-def garment_model(weights: Path | None) -> MAR:
-    """The bundled MAR, with other weights if they are given."""
-    from .models import load_checkpoint, load_fashion_mar, mar_fashion
-
-    return load_checkpoint(mar_fashion(), weights).eval() if weights else load_fashion_mar()
 
 
 @app.callback()
@@ -141,6 +131,7 @@ def evaluate(
     """
     from .evaluate import DriftSettings, Settings, evaluate_drift, parse_points
     from .evaluate import evaluate as evaluate_points
+    from .models.bundled import garment_model
 
     points = parse_points(policy or ["exact", "selective:0.1"])
     model = garment_model(weights)
@@ -169,6 +160,7 @@ def tune(
     from torch import nn
 
     from .models import CLASSES
+    from .models.bundled import garment_model
     from .tuning.tune import tune as search
 
     model = garment_model(weights)

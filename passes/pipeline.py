@@ -131,7 +131,7 @@ def rewrite(plan: Plan, inserts: Sequence[Insert] = (), *, skip_unread: bool, co
         lambda own: counted(len(own), "stage") + " of the prologue",
     )
     incremental = trail.run(
-        "lower", lambda: lower(hooked, compile=compile), lambda _: "torch.compile" if compile else "eager"
+        "lower", lambda: lower(hooked, compile=compile), lambda _: "by torch.compile" if compile else "not compiled"
     )
     if compile:
         for part in (hooked.epilogue, *(stage.part for stage in stages)):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from marche_fx.passes.capture.captured import Capture
 from torch import fx, nn
 
 from marche_fx.passes.capture.capture import capture
+from marche_fx.passes.capture.captured import Capture
 
 
 def graph_text(graph: fx.Graph) -> str:

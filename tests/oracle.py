@@ -17,9 +17,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from marche_fx.passes.capture.captured import Capture
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
+
+from marche_fx.passes.capture.captured import Capture
 
 aten = torch.ops.aten
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from marche_fx.passes.pipeline import make_plan
 from torch import Tensor, fx, nn
 
 from marche_fx.passes.analysis.layout import Layout
 from marche_fx.passes.analysis.plan import Plan
+from marche_fx.passes.pipeline import make_plan
 from marche_fx.passes.rewrite.cut import Part
 from marche_fx.passes.rewrite.split import split
 from tests.oracle import Oracle

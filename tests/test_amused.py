@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from marche_fx.runtime.records import StepRecord
 from torch import Tensor, nn
 
 import marche_fx
 from marche_fx import FullRefresh, SelectiveRefresh
 from marche_fx.api.transform import optimization_of
+from marche_fx.runtime.records import StepRecord
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import ArgumentError, UnsupportedModelError
+from ..lazy.tensor import resolved
 from ..passes.analysis.plan import Plan
 from ..passes.capture.arguments import closed, opened
 from ..passes.capture.captured import Capture
@@ -19,7 +20,6 @@ from ..passes.capture.structure import changed_attributes, structure
 from ..passes.graph.source import describe
 from ..passes.pipeline import make_plan, plan_of
 from ..refresh import RefreshPolicy
-from ..runtime.late import resolved
 from ..runtime.method import Settings, StepMethod
 from ..runtime.pending import PendingStep
 from ..runtime.program import Program

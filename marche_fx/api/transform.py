@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from ..errors import ArgumentError, UnsupportedModelError
+from ..lazy.tensor import resolved
 from ..refresh import RefreshPolicy, SelectiveRefresh, preset
-from ..runtime.late import resolved
 from ..runtime.method import Query, Settings, StepMethod
 from ..runtime.monitor import Monitor
 from ..runtime.session import Session, current_session, open_session

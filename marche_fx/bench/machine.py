@@ -14,7 +14,7 @@ CPU_LIST = Path("/proc/cpuinfo")
 
 def machine(device: torch.device) -> dict[str, Any]:
     """The processor, the device and the versions that times depend on, as plain values."""
-    from .. import __version__
+    from ..version import __version__
 
     return {
         "processor": processor_name(),

@@ -1,4 +1,10 @@
-"""``marche-fx evaluate``: what refresh policies cost in quality, as figures with intervals."""
+"""``marche-fx evaluate``: what refresh policies cost in quality, as figures with intervals.
+
+run         the evaluation: takes `settings` and `points`, makes `rows` from `metrics`; `folder` keeps it resumable
+generation  images of a point on `draws` made beforehand, in `steps`; `progress` while it runs
+drift       teacher-forced drift instead of images; `equal_flops` compares points at one cost
+tables, plots, labels   what is printed and drawn
+"""
 
 from .metrics import Interval, Manifold, Spread, frechet, precision_and_recall
 from .points import Point, parse_point, parse_points

@@ -58,6 +58,6 @@ class Settings(DriftSettings):
 
 def identity(settings: DriftSettings, **models: nn.Module) -> dict[str, Any]:
     """What results must agree in to be put together: settings, weights of the models by name, version."""
-    from .. import __version__
+    from ..version import __version__
 
     return asdict(settings) | {name: weights_hash(model) for name, model in models.items()} | {"version": __version__}

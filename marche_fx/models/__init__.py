@@ -1,4 +1,10 @@
-"""MAR, its trained weights for garments, and the judge of what it generates."""
+"""MAR, its trained weights for garments, and the judge of what it generates.
+
+mar, head, diffusion   the model, its diffusion head, the noise schedule      presets  its sizes
+checkpoint, bundled    weights from files, and those that come along          fashion  the data set
+train, judge           training; the classifier that judges garments
+generation, drift      its own loop on draws made beforehand; drift of it     demo     ``marche-fx demo``
+"""
 
 from .bundled import load_fashion_mar, load_judge
 from .checkpoint import load_checkpoint, read_checkpoint, save_weights

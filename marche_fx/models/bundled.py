@@ -21,6 +21,11 @@ def load_fashion_mar(**options: Any) -> MAR:
     return load_checkpoint(mar_fashion(**options), WEIGHTS / "mar_fashion.safetensors").eval()
 
 
+def garment_model(weights: Path | None) -> MAR:
+    """The bundled MAR, with other weights if they are given."""
+    return load_checkpoint(mar_fashion(), weights).eval() if weights else load_fashion_mar()
+
+
 def load_judge() -> Judge:
     """The trained `Judge` of garments, in eval mode; made by ``marche-fx train-judge``."""
     return load_checkpoint(Judge(), WEIGHTS / "judge.safetensors").eval()

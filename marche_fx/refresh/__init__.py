@@ -1,4 +1,10 @@
-"""Refresh policies: which cached tokens to recompute beside the changed and the queried ones."""
+"""Refresh policies: which cached tokens to recompute beside the changed and the queried ones.
+
+policy    what a policy is, and two at once       builtin   those that come with the library
+history   what a policy sees and answers          signals   what it may have measured
+budget    how many tokens, by step or by drift    checking  answers that cannot be done
+presets   policies by name                        saving    as JSON
+"""
 
 from .budget import AdaptiveBudget, CosineBudget
 from .builtin import (

@@ -1,0 +1,7 @@
+"""What was found, what is done with it, and what a session computed.
+
+report          `explain` and `report`; start here
+site_report     each attention and MLP site, and each operator that runs on all tokens
+session_report  rows and FLOPs of a session; `step_choices`: which tokens, and why; `picture`: drawn
+graphs          a rewritten step, operator by operator        tables  how numbers are written
+"""

@@ -19,10 +19,10 @@ from ..errors import ArgumentError
 from ..passes.analysis.cost import Cost, step_cost
 from ..passes.analysis.plan import Plan
 from ..passes.analysis.row_outputs import can_wait, find_row_outputs
-from ..passes.pipeline import make_plan
+from ..passes.pipeline import make_plan, rewrite
 from ..passes.rewrite.parts import Split
-from ..passes.rewrite.split import split
 from ..passes.rules.flops import node_flops
+from ..passes.trail import PassRun
 from ..refresh.builtin import OBSERVED
 from ..speed.prediction import Prediction, rates_for
 from .graphs import graph_table, graphviz
@@ -55,6 +55,7 @@ class StepReport:
             that were taken to mix everything.
         fixed_flops: of what runs on all tokens before, inside and after the region.
         cache_bytes: what the caches of a session take, by role.
+        passes: those that ran, in their order, with what each found and how long it took.
         speedups: predicted, over the original run eagerly, by the share of active tokens; empty where not asked for.
     """
 
@@ -72,6 +73,7 @@ class StepReport:
     fixed_flops: dict[str, float]
     cache_bytes: dict[str, int]
     cost: Cost
+    passes: tuple[PassRun, ...] = ()
     speedups: dict[float, float] = field(default_factory=dict)
 
     @property
@@ -145,6 +147,8 @@ class StepReport:
         yield Text(f"caches of a session: {parts}")
         fixed = [f"{flops / max(self.flops, 1):.1%} {part}" for part, flops in self.fixed_flops.items()]
         yield Text(f"FLOPs that no choice of tokens saves: {', '.join(fixed)} the region")
+        passes = ", ".join(f"{own.name} {own.seconds:.2f} s ({own.found})" for own in self.passes)
+        yield Text(f"passes: {passes}", "dim")
         savings = ", ".join(f"{self.saving(share):.1f}x at {share:.0%}" for share in self.shares)
         yield Text(f"fewer FLOPs by the share of active tokens: {savings}")
         if self.speedups:
@@ -228,7 +232,7 @@ def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
     session = optimization.last_session
     return Report(
         type(optimized).__name__,
-        tuple(step_report(program.plan, program.split, fraction) for program in programs),
+        tuple(step_report(program.plan, program.split, fraction, program.passes) for program in programs),
         session_report(session) if session is not None and session.records else None,
         notes,
         tuple((program.plan.dense.step, program.split) for program in programs),
@@ -261,13 +265,13 @@ def explain(
     # What other step methods return is read by a step method, as a whole, and nothing is observed there.
     is_last = name not in default_steps(model)[:-1]
     skip_unread = is_last and can_wait(plan, find_row_outputs(plan))
-    rewritten = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites, skip_unread=skip_unread)
-    found = step_report(plan, rewritten, fraction)
+    rewritten = rewrite(plan, skip_unread=skip_unread, compile=False)
+    found = step_report(plan, rewritten.split, fraction, (*plan.passes, *rewritten.passes))
     if speed:
         observed = OBSERVED if is_last else 0
-        prediction = Prediction(plan, rates_for(plan), read_only=rewritten.read_only, observed=observed)
+        prediction = Prediction(plan, rates_for(plan), read_only=rewritten.split.read_only, observed=observed)
         found = found.with_speedups(prediction)
-    return Report(type(model).__name__, (found,), graphs=((name, rewritten),))
+    return Report(type(model).__name__, (found,), graphs=((name, rewritten.split),))
 
 
 def check_fraction(fraction: float) -> None:
@@ -281,7 +285,7 @@ def active_tokens(streams: Sequence[int], fraction: float) -> tuple[int, ...]:
     return tuple(max(1, round(fraction * tokens)) for tokens in streams)
 
 
-def step_report(plan: Plan, rewritten: Split, fraction: float = 0.1) -> StepReport:
+def step_report(plan: Plan, rewritten: Split, fraction: float = 0.1, passes: tuple[PassRun, ...] = ()) -> StepReport:
     flops = {node: node_flops(node) for node in plan.graph.nodes}
     active = active_tokens(plan.axes.lengths, fraction)
     total = sum(flops.values())
@@ -312,6 +316,7 @@ def step_report(plan: Plan, rewritten: Split, fraction: float = 0.1) -> StepRepo
         fixed_flops=fixed,
         cache_bytes=cache_bytes,
         cost=step_cost(plan.graph, plan.axes, plan.region, rewritten.read_only),
+        passes=passes,
     )
 
 

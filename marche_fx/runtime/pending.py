@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from ..lazy.tensor import LateTensor
 from ..passes.capture.arguments import closed, opened
 from ..refresh import InputDrift, Refresh
 from .choose import ActiveStreams
-from .late import LateTensor
 from .method import StepMethod
 from .monitor import drift_of_cached
 from .program import Program, Values

@@ -1,0 +1,6 @@
+"""Captured and compiled steps in files, for the next process.
+
+captures     `save` and `load`; start here
+fingerprint  what a capture depends on       kernels  what `torch.compile` made
+files        files that are written whole or not at all
+"""

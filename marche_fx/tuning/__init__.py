@@ -1,0 +1,5 @@
+"""The cheapest policy within a bound on drift, on the user's own generation.
+
+tune     the search; start here
+replay   one exact generation recorded, and its steps replayed under a policy
+"""

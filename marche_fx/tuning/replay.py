@@ -17,9 +17,9 @@ from torch.utils import _pytree as pytree
 
 from ..api.transform import decoding, optimization_of, transform, what_is_measured
 from ..errors import ArgumentError
+from ..lazy.tensor import LateTensor
 from ..passes.capture.arguments import closed, opened
 from ..refresh import FullRefresh, RefreshPolicy
-from ..runtime.late import LateTensor
 from ..runtime.method import Query
 from ..runtime.session import Session, current_session
 

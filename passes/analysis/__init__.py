@@ -1,0 +1,8 @@
+"""What a graph tells; nothing here changes one. `plan` holds all of it.
+
+kept        where masked tokens are dropped
+dimensions  which dimensions are one axis      axes    which axis is the token axis     layout  where it stands
+attention, mlp     the sites, by dataflow      candidates  what comes nearest where there is none
+region      the part that can run on some tokens, found by following `rows`
+liveness    what nobody reads after that       row_outputs  results whose rows are tokens    cost  in FLOPs
+"""

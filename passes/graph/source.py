@@ -9,7 +9,7 @@ from torch import fx
 CAPTURED = "model"
 """Attribute under which the captured wrapper holds the user's model."""
 
-LIBRARY_FRAMES = ("/torch/nn/modules/", "/torch/nn/functional", "/torch/_", "/torch/overrides", "passes/capture.py")
+LIBRARY_FRAMES = ("/torch/nn/modules/", "/torch/nn/functional", "/torch/_", "/torch/overrides", "passes/capture/")
 
 
 def module_path(node: fx.Node) -> str:

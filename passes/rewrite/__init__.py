@@ -1,0 +1,7 @@
+"""A plan applied to its graph.
+
+pack     dropped tokens get stable positions and are hidden from attention
+split    active rows gathered, caches written and read; `parts` is what it makes, `cut` the knife
+hooks    signals for refresh policies          watch   which values tell that a token changed
+stages   the prologue cut by the inputs that it depends on
+"""

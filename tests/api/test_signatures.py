@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import marche_fx
 from marche_fx import ArgumentError, CaptureError, UnsupportedModelError
-from marche_fx.runtime.late import LateTensor
+from marche_fx.lazy.tensor import LateTensor
 from tests.around import (
     EAGER,
     MOVED,

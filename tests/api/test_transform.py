@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from marche_fx.runtime.records import StepRecord
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
@@ -29,6 +28,7 @@ from marche_fx import (
 )
 from marche_fx.api.transform import optimization_of
 from marche_fx.models.mar import MAR
+from marche_fx.runtime.records import StepRecord
 from tests.networks import MaskedTextModel, Transformer, small_mar
 from tests.oracle import Oracle
 from tests.program import oracle_of

@@ -315,3 +315,13 @@ def boxed(part: str) -> list[str]:
 def test_other_endings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"\.html, \.txt, \.json or \.dot"):
         marche_fx.report(used()).save(tmp_path / "step.pdf")
+
+
+def test_explain_prints_the_passes_that_ran_in_their_order() -> None:
+    report = marche_fx.explain(Transformer(30, 16, 2).eval(), X)
+    names = [own.name for own in report.steps[0].passes]
+    assert names[:4] == ["capture", "pack", "attention", "axes"]
+    assert names[-1] == "lower"
+    text = " ".join(str(report).split())
+    for own in report.steps[0].passes:
+        assert f"{own.name} {own.seconds:.2f} s ({own.found})" in text

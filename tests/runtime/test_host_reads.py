@@ -27,8 +27,8 @@ from marche_fx import (
     SelectiveRefresh,
     StalenessRefresh,
 )
+from marche_fx.lazy.tensor import DESCRIPTIONS, LateTensor
 from marche_fx.models.mar import mask_by_order
-from marche_fx.runtime.late import DESCRIPTIONS, LateTensor
 from tests.refresh.test_policies import FastMovers
 from tests.sessions import TOKENS, WIDTH, grid_mar, inputs, records, transformer
 

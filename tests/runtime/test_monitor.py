@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from marche_fx.runtime.records import StepRecord
 from torch import Tensor
 
 import marche_fx
@@ -16,6 +15,7 @@ from marche_fx.api.transform import optimization_of
 from marche_fx.models import load_fashion_mar
 from marche_fx.models.drift import DecodingStep, read_rows, replay
 from marche_fx.models.mar import MAR
+from marche_fx.runtime.records import StepRecord
 from tests.networks import Transformer
 
 STEPS, SWITCH = 10, 6

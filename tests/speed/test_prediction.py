@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from marche_fx.passes.pipeline import make_plan
 
 import marche_fx
 from marche_fx.passes.analysis.plan import Plan
+from marche_fx.passes.pipeline import make_plan
 from marche_fx.passes.rewrite.split import split
 from marche_fx.passes.rules.flops import node_flops
 from marche_fx.speed.prediction import COLD, COMPARE, LAYER, OBSERVE, STEP, Prediction

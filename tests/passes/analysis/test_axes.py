@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from marche_fx.passes.rules.dim_map import DimMap
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
@@ -15,6 +14,7 @@ from marche_fx.passes.analysis.attention import find_attention_sites
 from marche_fx.passes.analysis.axes import TokenAxes, find_token_axes
 from marche_fx.passes.capture.capture import capture
 from marche_fx.passes.rewrite.pack import pack
+from marche_fx.passes.rules.dim_map import DimMap
 from marche_fx.passes.rules.table import RULES
 from tests.graphs import capture_function, graph_text
 from tests.networks import BiasedAttention, MaskedTextModel, Transformer, small_mar

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from marche_fx.passes.pipeline import make_plan
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from marche_fx.errors import UnsupportedModelError
 from marche_fx.passes.analysis.plan import Plan
+from marche_fx.passes.pipeline import make_plan
 from tests.graphs import Function
 from tests.networks import BiasedAttention, MaskedTextModel, PaddedTextModel, Transformer, WithConvolution, small_mar
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from marche_fx.passes.capture.captured import Capture
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from marche_fx.errors import CaptureError, UnsupportedModelError
 from marche_fx.models.mar import MAR
 from marche_fx.passes.capture.capture import capture
+from marche_fx.passes.capture.captured import Capture
 from marche_fx.passes.graph.source import describe, module_path, source_line
 from tests.graphs import Function, capture_function, graph_text, named
 from tests.networks import small_mar

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given, settings
-from marche_fx.passes.capture.captured import Capture
-from marche_fx.passes.pipeline import plan_of
 from torch import Generator, Tensor, fx
 
 from marche_fx.passes.analysis.plan import Plan
 from marche_fx.passes.capture.capture import capture
+from marche_fx.passes.capture.captured import Capture
 from marche_fx.passes.capture.pickled import dump_capture, load_capture
 from marche_fx.passes.graph.source import describe
+from marche_fx.passes.pipeline import plan_of
 from marche_fx.passes.rewrite.split import split
 from marche_fx.reporting.report import step_report
 from tests.generated.arguments import make_arguments

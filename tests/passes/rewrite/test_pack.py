@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from marche_fx.passes.capture.captured import Capture
 from torch import Tensor
 from torch.nn import functional as F
 
 from marche_fx.errors import UnsupportedModelError
 from marche_fx.passes.capture.capture import capture
+from marche_fx.passes.capture.captured import Capture
 from marche_fx.passes.rewrite.pack import Packed, pack
 from tests.graphs import capture_function, graph_text
 from tests.networks import small_mar

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from marche_fx.passes.rules.dim_map import DimMap, Rule, finished
 from torch import fx
 from torch._ops import OpOverload
 
 from marche_fx import RuleError, check_rule
+from marche_fx.passes.rules.dim_map import DimMap, Rule, finished
 from marche_fx.passes.rules.functions import pointwise, reads_nothing
 from marche_fx.passes.rules.notation import pattern
 from marche_fx.passes.rules.perturb import call

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from marche_fx.runtime.late import LateTensor, resolved, rows_addressed, rows_read
+from marche_fx.lazy.rows import rows_addressed, rows_read
+from marche_fx.lazy.tensor import LateTensor, resolved
 
 VALUE = torch.randn(3, 6, 4)
 
