@@ -29,9 +29,7 @@ def graph_of_two() -> torch.fx.Graph:
 def test_operands_are_the_tensors_in_the_order_of_the_schema() -> None:
     graph = graph_of_two()
     (cat,) = graph.find_nodes(op="call_function", target=aten.cat.default)
-    first, second = operands(cat)
-    assert module_path(first) == "first"
-    assert module_path(second) == "second"
+    assert [own and module_path(own) for own in operands(cat)] == ["first", "second"]
     assert argument(cat, "dim") == 1
     assert shape_of(cat) == (2, 6, 6)
 
