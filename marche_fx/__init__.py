@@ -1,6 +1,6 @@
 """Turn a masked transformer's decoding step into an incremental program that recomputes active tokens only."""
 
-from .api.transform import decoding, transform
+from .api.transform import decoding, session, transform
 from .errors import (
     ArgumentError,
     CaptureError,
@@ -42,6 +42,7 @@ from .refresh import (
 )
 from .reporting.report import Report, explain, report
 from .runtime.monitor import Monitor
+from .runtime.session import stream
 from .saving.captures import load, save
 from .tuning.tune import Tuned, tune
 from .version import __version__ as __version__
@@ -90,6 +91,8 @@ __all__ = [
     "report",
     "save",
     "save_policy",
+    "session",
+    "stream",
     "transform",
     "tune",
 ]

@@ -20,10 +20,12 @@ from ..passes.capture.structure import changed_attributes, structure
 from ..passes.graph.source import describe
 from ..passes.pipeline import make_plan, plan_of
 from ..refresh import RefreshPolicy
+from ..runtime.call_inputs import CallInputs
 from ..runtime.method import Settings, StepMethod
+from ..runtime.open_sessions import current_session
 from ..runtime.pending import PendingStep
 from ..runtime.program import Program
-from ..runtime.session import Session, current_session, open_session
+from ..runtime.session import Session
 from ..runtime.weights import fits_weights
 
 SIGNATURES = 8
@@ -78,28 +80,34 @@ class OptimizedStep:
         session = current_session(self.owner)
         with torch.no_grad():
             if session is not None:
-                return self.call(session, args, kwargs)
+                with session.log.used():
+                    return self.call(session, args, kwargs)
             self.count_outside()
-            with open_session(self.owner) as throwaway:
+            throwaway = Session()
+            try:
                 return resolved(self.call(throwaway, args, kwargs))
+            finally:
+                throwaway.discard()
 
     def call(self, session: Session, given_args: tuple[Any, ...], given_kwargs: dict[str, Any]) -> Any:
         args, kwargs = self.as_first_passed(given_args, given_kwargs)
-        if not any(program in session.states for program in self.programs):
+        if not any(state.program in self.programs for state in session.states):
             with self.lock:
                 self.drop_outdated()
         program = self.program(args, kwargs)
         self.warn_of_new_length(session, program)
-        state = session.state(program)
-        values = state.begin(args, kwargs)
+        given = program.given(args, kwargs)
+        stream = session.stream_of(self.method.order, program, CallInputs.of(program, list(given.values())))
+        state = stream.state(program)
+        values = state.begin(given)
         verify = self.settings.verify and state.is_new and not program.verified
         expected = self.original(given_args, given_kwargs) if verify else None
-        session.read_pending(program)
-        history = session.history(self.policy, program, program.device(values))
-        pending = PendingStep(self.method, history, state, values, session.records, expected)
+        stream.read_pending(program)
+        history = stream.history(self.policy, program, program.device(values))
+        pending = PendingStep(self.method, history, state, values, session.log, stream.number, expected)
         if pending.is_checked:
             pending.exact = self.original(given_args, given_kwargs)
-        session.pending[program] = weakref.ref(pending)
+        stream.pending[program] = weakref.ref(pending)
         queried = self.queried(program, given_args, given_kwargs)
         if queried is None and program.is_late:
             return pending.late_results()
@@ -202,9 +210,10 @@ class OptimizedStep:
 
     def warn_of_new_length(self, session: Session, program: Program) -> None:
         """Say once that a session computes every token anew because their number changed."""
-        if program in session.states:
+        programs = [state.program for state in session.states]
+        if program in programs:
             return
-        before = [own.tokens for own in session.states if own in self.programs and own.samples == program.samples]
+        before = [own.tokens for own in programs if own in self.programs and own.samples == program.samples]
         if before and program.tokens not in before:
             self.method.warn_once(
                 f"{self.name} was called with {program.tokens} tokens after {before[-1]} in the same session. Cached "

@@ -6,8 +6,9 @@ import copy
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import MethodType
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -18,7 +19,8 @@ from ..lazy.tensor import resolved
 from ..refresh import RefreshPolicy, SelectiveRefresh, preset
 from ..runtime.method import Query, Settings, StepMethod
 from ..runtime.monitor import Monitor
-from ..runtime.session import Session, current_session, open_session
+from ..runtime.open_sessions import OpenSession, current_session
+from ..runtime.session import Session
 from .head import with_fast_products
 from .step import OptimizedStep
 
@@ -35,6 +37,32 @@ KNOWN_HEADS = ("diffloss",)
 
 WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
 """Classes whose forward moves weights between devices before it computes."""
+
+
+def rebound(value: Any, old: object, new: object) -> Any:
+    """A method bound to one object as the same bound to another; anything else as it is."""
+    if isinstance(value, MethodType) and value.__self__ is old:
+        return MethodType(value.__func__, new)
+    if type(value) is functools.partial:
+        inner = rebound(value.func, old, new)
+        return value if inner is value.func else functools.partial(inner, *value.args, **value.keywords)
+    return value
+
+
+def is_same_binding(before: Any, now: Any) -> bool:
+    """Whether two methods, made anew each time, are one, so that nothing seems to have changed."""
+    if type(before) is not type(now):
+        return False
+    if isinstance(now, functools.partial):
+        parts = (before.args, before.keywords) == (now.args, now.keywords)
+        return parts and is_same_binding(before.func, now.func)
+    return bool(before == now)
+
+
+def rebind(copied: nn.Module, original: nn.Module) -> None:
+    """Methods that somebody put on the original instance are those of its copy."""
+    for name, value in list(vars(copied).items()):
+        vars(copied)[name] = rebound(value, original, copied)
 
 
 class Optimization:
@@ -54,10 +82,11 @@ class Optimization:
         """Give a copy of the original the attributes that the transformed model has by now."""
         optimized = None if self.optimized is None else self.optimized()
         if optimized is not None:
-            attributes = {**vars(optimized)}
-            for name in (ATTRIBUTE, *self.replaced):
-                attributes.pop(name, None)
-            vars(view).update(attributes)
+            for name, value in vars(optimized).items():
+                if name != ATTRIBUTE and name not in self.replaced:
+                    own = rebound(value, optimized, view)
+                    if own is value or not is_same_binding(vars(view).get(name), own):
+                        vars(view)[name] = own
 
     def current(self) -> nn.Module:
         """The original with the attributes that the transformed model has by now."""
@@ -72,11 +101,8 @@ class Optimization:
             "marche_fx.save."
         )
 
-    @contextmanager
-    def session(self, *, is_loop: bool = False) -> Iterator[Session]:
-        with open_session(self, is_loop=is_loop) as session:
-            yield session
-        self.last_session = session
+    def session(self, *, is_loop: bool = False, keeps: bool = False) -> OpenSession:
+        return OpenSession(self, is_loop=is_loop, keeps=keeps)
 
 
 def transform(
@@ -150,6 +176,7 @@ def transform(
     last = len(steps) - 1
     # Captured in place of the original, so that attributes set on the result count and the original stays as it is.
     view = copy.copy(model)
+    rebind(view, model)
     replaced = {
         name: OptimizedStep(view, StepMethod(name, order, is_last=order == last, settings=settings))
         for order, name in enumerate(steps)
@@ -158,6 +185,7 @@ def transform(
     optimized = copy.copy(model)
     optimization.optimized = weakref.ref(optimized)
     optimized.__dict__[ATTRIBUTE] = optimization
+    rebind(optimized, model)
     for name, optimized_step in replaced.items():
         optimized_step.owner = optimization
         optimized.__dict__[name] = optimized_step
@@ -247,30 +275,80 @@ def head_names(model: nn.Module, names: str | Sequence[str] | None, *, default: 
 
 def in_session(optimized: nn.Module, name: str, optimization: Optimization) -> Callable[..., Any]:
     """The loop method ``name`` of ``optimized``, each outermost call in a session of its own."""
-    method = getattr(type(optimized), name)
-    if inspect.isgeneratorfunction(method):
-        raise ArgumentError(f"{name} is a generator, whose session would outlive its calls; use marche_fx.decoding")
+    method = getattr(optimized, name)
 
-    @functools.wraps(method)
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def is_inside() -> bool:
         session = current_session(optimization)
-        if session is not None and session.is_loop:
-            return method(optimized, *args, **kwargs)
-        with optimization.session(is_loop=True):
-            return resolved(method(optimized, *args, **kwargs))
+        return session is not None and session.is_loop
+
+    def opened() -> AbstractContextManager[Any]:
+        return nullcontext() if is_inside() else optimization.session(is_loop=True)
+
+    if inspect.isasyncgenfunction(method):
+
+        @functools.wraps(method)
+        async def run(*args: Any, **kwargs: Any) -> Any:
+            with opened():
+                async for result in method(*args, **kwargs):
+                    yield resolved(result)
+
+    elif inspect.isgeneratorfunction(method):
+
+        @functools.wraps(method)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with opened():
+                steps = method(*args, **kwargs)
+                sent, reply = None, None
+                while True:
+                    try:
+                        sent = steps.send(reply)
+                    except StopIteration as ended:
+                        return resolved(ended.value)
+                    reply = yield resolved(sent)
+
+    elif inspect.iscoroutinefunction(method):
+
+        @functools.wraps(method)
+        async def run(*args: Any, **kwargs: Any) -> Any:
+            with opened():
+                return resolved(await method(*args, **kwargs))
+
+    else:
+
+        @functools.wraps(method)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with opened():
+                return resolved(method(*args, **kwargs))
 
     return run
 
 
-@contextmanager
-def decoding(optimized: nn.Module) -> Iterator[None]:
-    """One generation: caches are kept from step to step inside, and freed at the end.
+def decoding(optimized: nn.Module) -> OpenSession:
+    """One generation: inside ``with``, caches are kept from step to step; they are freed at its end.
+
+    In the body of a generator it holds for that generator's own calls, whichever thread asks for its next step.
 
     Raises:
         ArgumentError: the model was not made by `transform`.
     """
-    with optimization_of(optimized).session():
-        yield
+    return optimization_of(optimized).session()
+
+
+def session(optimized: nn.Module) -> OpenSession:
+    """One generation that is entered again and again, from any thread, one at a time.
+
+    For a server or a loop that decodes a step a call::
+
+        generation = marche_fx.session(optimized)
+        with generation:
+            logits = optimized(ids)
+        ...
+        generation.close()  # frees the caches
+
+    Raises:
+        ArgumentError: the model was not made by `transform`; when entered, another thread is inside.
+    """
+    return optimization_of(optimized).session(keeps=True)
 
 
 def optimization_of(optimized: nn.Module) -> Optimization:

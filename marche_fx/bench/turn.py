@@ -15,8 +15,9 @@ from torch.utils import _pytree as pytree
 from ..api.transform import decoding, optimization_of
 from ..passes.capture.arguments import opened
 from ..refresh import RefreshPolicy
+from ..runtime.open_sessions import current_session
 from ..runtime.records import StepRecord
-from ..runtime.session import Session, current_session
+from ..runtime.session import Session
 from ..speed.clock import Clock
 from ..tuning.replay import Call, keep
 from .candidates import Candidate
@@ -151,5 +152,5 @@ class HeadTurn:
 
 def held_bytes(session: Session) -> int:
     """What the caches of an open session take."""
-    storages = [own.untyped_storage() for state in session.states.values() for own in state.caches]
+    storages = [own.untyped_storage() for state in session.states for own in state.caches]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

@@ -8,10 +8,12 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 from ..runtime.session import Session
+from .site_report import byte_count
 from .step_choices import StepChoices, choices_of, choices_table
-from .tables import as_text
+from .tables import as_text, memory
 
 SHOWN_STEPS = 12
 """Steps of a session that are printed one by one."""
@@ -24,10 +26,13 @@ class SessionReport:
     Attributes:
         rows: by step method ``(method, calls, rows, rows of the original, FLOPs, FLOPs of the original)``.
         choices: call by call, which tokens of each sample, and why.
+        streams: conditions that calls were made under, each with caches of its own. cache_bytes: of all of them.
     """
 
     rows: tuple[tuple[str, int, int, int, float, float], ...]
     choices: tuple[StepChoices, ...] = field(default=(), repr=False)
+    streams: int = 1
+    cache_bytes: int = 0
 
     @property
     def flops_ratio(self) -> float:
@@ -42,10 +47,12 @@ class SessionReport:
         """The same as plain values; with ``tokens`` also a letter for each token of each call, as in `StepChoices`."""
         names = ("step", "calls", "rows", "original_rows", "flops", "original_flops")
         return {
+            "cache_bytes": self.cache_bytes,
             "choices": [own.to_dict(tokens=tokens) for own in self.choices],
             "flops_ratio": self.flops_ratio,
             "rows_ratio": self.rows_ratio,
             "steps": [dict(sorted(zip(names, row))) for row in self.rows],
+            "streams": self.streams,
         }
 
     def text(self, steps: int | None = SHOWN_STEPS) -> str:
@@ -54,7 +61,7 @@ class SessionReport:
         Raises:
             ArgumentError: ``steps`` is not positive.
         """
-        return as_text(Group(self.totals(), choices_table(self.choices, steps)))
+        return as_text(Group(self.totals(), Text(self.memory()), choices_table(self.choices, steps)))
 
     def save_choices(
         self,
@@ -81,6 +88,11 @@ class SessionReport:
 
         draw_choices(self.choices, Path(path), grid=grid, sample=sample, step_method=step_method)
 
+    def memory(self) -> str:
+        """Streams and what their caches take."""
+        kinds = "one stream of calls" if self.streams == 1 else f"{self.streams} streams of calls, told by their inputs"
+        return f"{kinds}; caches {memory(self.cache_bytes)}"
+
     def totals(self) -> Table:
         table = Table("last session", "calls", "rows computed", "rows of the original", "FLOPs ratio")
         for name, calls, rows, original, flops, original_flops in self.rows:
@@ -89,6 +101,7 @@ class SessionReport:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self.totals()
+        yield Text(self.memory())
         yield choices_table(self.choices, SHOWN_STEPS)
 
     def __str__(self) -> str:
@@ -101,4 +114,10 @@ def session_report(session: Session) -> SessionReport:
         row = by_name.setdefault(record.name, [record.name, 0, 0, 0, 0.0, 0.0])
         for column, amount in enumerate((1, record.rows, record.original_rows, record.flops, record.original_flops), 1):
             row[column] += amount
-    return SessionReport(tuple(tuple(row) for row in by_name.values()), choices_of(session))
+    kept = {(own.stream, own.program) for own in session.records}
+    return SessionReport(
+        tuple(tuple(row) for row in by_name.values()),
+        choices_of(session),
+        streams=len({own.stream for own in session.records}),
+        cache_bytes=sum(byte_count(program.split.caches) for _, program in kept),
+    )

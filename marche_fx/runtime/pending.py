@@ -16,7 +16,7 @@ from .choose import ActiveStreams
 from .method import StepMethod
 from .monitor import drift_of_cached
 from .program import Program, Values
-from .records import StepRecord, reasons_of
+from .records import SessionLog, StepRecord, reasons_of
 from .state import StepState
 from .token_history import TokenHistory
 from .verify import check_equal
@@ -31,15 +31,16 @@ class PendingStep:
         history: TokenHistory,
         state: StepState,
         values: Values,
-        records: list[StepRecord],
+        log: SessionLog,
+        stream: int,
         expected: Any,
     ) -> None:
         self.method = method
         self.history = history
         self.state = state
         self.values = values
-        self.records = records
-        """Where to take note of what is computed."""
+        self.log = log
+        self.stream = stream
         self.expected = expected
         self.call = state.next_call()
         history.enter(method.order)
@@ -69,13 +70,14 @@ class PendingStep:
 
         Where None are given, those of all tokens that were active since their results were computed.
         """
-        # Who reads all rows once may do so again.
-        self.state.reads_all |= queried is None
-        only_queried = not self.state.reads_all
-        if self.leaves is None:
-            self.run(queried, only_queried=only_queried)
-        elif self.is_current and self.lacks(queried):
-            self.run(queried, again=True, only_queried=only_queried)
+        with self.log.used():
+            # Who reads all rows once may do so again.
+            self.state.reads_all |= queried is None
+            only_queried = not self.state.reads_all
+            if self.leaves is None:
+                self.run(queried, only_queried=only_queried)
+            elif self.is_current and self.lacks(queried):
+                self.run(queried, again=True, only_queried=only_queried)
         assert self.leaves is not None
         return self.leaves
 
@@ -103,7 +105,7 @@ class PendingStep:
             drift = None if self.exact is None or active.complete else self.drift()
             if drift is not None and self.is_off(drift):
                 active = self.compute(changed, asked, Refresh(self.program.tokens))
-        self.records[-1] = replace(self.records[-1], drift=drift)
+        self.log.records[-1] = replace(self.log.records[-1], drift=drift)
         self.exact = None
         if queried is None and any(self.program.row_outputs) and not active.complete:
             self.method.warn_once(
@@ -129,8 +131,10 @@ class PendingStep:
         history.leave(self.method.order, active, signals)
         self.computed = self.computed | self.state.note_read(active, asked)
         reasons = reasons_of(active, changed, asked)
-        record = StepRecord(self.method.name, self.program, active.counts, active.read, active.visible, reasons)
-        self.records.append(record)
+        record = StepRecord(
+            self.method.name, self.program, active.counts, active.read, active.visible, reasons, stream=self.stream
+        )
+        self.log.records.append(record)
         return active
 
     def visible(self, tokens: Tensor) -> Tensor:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from ..errors import ArgumentError
 from .choose import ActiveStreams
 from .program import Program
 
@@ -29,6 +33,7 @@ class StepRecord:
         reasons: uint8 ``[B, N]``, an index into `REASONS`: why each token was computed, or that it was not.
         drift: how far cached rows were from exact ones, where a `Monitor` checked; of two records of one step, the
             second is of the tokens computed because the drift was too large.
+        stream: number of the condition that it was called under, among those of its session.
     """
 
     name: str
@@ -38,6 +43,7 @@ class StepRecord:
     visible: int
     reasons: Tensor = field(repr=False)
     drift: float | None = None
+    stream: int = 0
 
     @property
     def active(self) -> int:
@@ -59,3 +65,28 @@ class StepRecord:
     @property
     def original_flops(self) -> float:
         return self.program.cost.original(self.visible)
+
+
+class SessionLog:
+    """What was computed in a session, by one thread at a time."""
+
+    def __init__(self) -> None:
+        self.records: list[StepRecord] = []
+        self.lock = threading.RLock()
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Compute in the session.
+
+        Raises:
+            ArgumentError: another thread does.
+        """
+        if not self.lock.acquire(blocking=False):
+            raise ArgumentError(
+                "a session is used by two threads at once, which would mix their caches. Open one for each: "
+                "`with marche_fx.decoding(model):` inside of the thread"
+            )
+        try:
+            yield
+        finally:
+            self.lock.release()

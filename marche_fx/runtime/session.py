@@ -1,21 +1,42 @@
-"""Sessions: one generation each, owner of its caches."""
+"""One generation: the streams of its calls, and what was computed in it."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
-import torch
-
-from ..refresh import RefreshPolicy
-from .pending import PendingStep
+from ..errors import ArgumentError
+from .call_inputs import CallInputs
 from .program import Program
-from .records import StepRecord
+from .records import SessionLog, StepRecord
 from .state import StepState
-from .token_history import TokenHistory
+from .stream import MOST_STREAMS, Stream, find_stream
+
+STREAM: ContextVar[str | None] = ContextVar("marche_fx_stream", default=None)
+"""The name of the stream that calls belong to, where the user says it."""
+
+
+@contextmanager
+def stream(name: str) -> Iterator[None]:
+    """Calls of steps inside belong to the stream of this name, in any session.
+
+    A session keeps caches, ages and schedules apart for each condition under which a step is called, such as the
+    conditional and the unconditional call of guidance, which it tells apart by their inputs. Where it cannot, say it::
+
+        with marche_fx.stream("unconditional"):
+            logits = optimized(ids, no_text)
+
+    Raises:
+        ArgumentError: the name is no text.
+    """
+    if not isinstance(name, str) or not name:
+        raise ArgumentError(f"a stream is named by a text that is not empty, got {name!r}")
+    token = STREAM.set(name)
+    try:
+        yield
+    finally:
+        STREAM.reset(token)
 
 
 class Session:
@@ -27,64 +48,51 @@ class Session:
 
     def __init__(self, *, is_loop: bool = False) -> None:
         self.is_loop = is_loop
-        self.states: dict[Program, StepState] = {}
-        self.histories: list[TokenHistory] = []
-        self.records: list[StepRecord] = []
-        self.pending: dict[Program, weakref.ref[PendingStep]] = {}
-        """The last call of each step, while somebody holds its results."""
+        self.streams: list[Stream] = []
+        self.current: Stream | None = None
+        """The stream of the last call."""
+        self.opened = 0
+        """Streams so far."""
+        self.log = SessionLog()
 
-    def state(self, program: Program) -> StepState:
-        if program not in self.states:
-            self.states[program] = StepState(program)
-        return self.states[program]
+    @property
+    def records(self) -> list[StepRecord]:
+        return self.log.records
 
-    def history(self, policy: RefreshPolicy, program: Program, device: torch.device) -> TokenHistory:
-        for own in self.histories:
-            if own.policy is policy and own.history.age.shape == program.shape:
-                return own
-        self.histories.append(TokenHistory(policy, *program.shape, device))
-        return self.histories[-1]
+    @property
+    def states(self) -> list[StepState]:
+        """Of all programs in all streams."""
+        return [state for own in self.streams for state in own.states.values()]
 
-    def read_pending(self, program: Program) -> None:
-        """Compute the last call of a step if nobody has read its results but somebody still may."""
-        before = self.pending[program]() if program in self.pending else None
-        if before is not None and before.leaves is None:
-            before.run(None)
+    def stream_of(self, method: int, program: Program, call: CallInputs) -> Stream:
+        """The stream that a call belongs to, opened if it is the first of one."""
+        name = STREAM.get()
+        if name is None:
+            found = find_stream(self.streams, self.current, method, call)
+        else:
+            found = next((own for own in self.streams if own.name == name), None)
+        if found is None:
+            found = Stream(self.opened, name)
+            self.opened += 1
+        else:
+            self.streams.remove(found)
+        # The last one called stands last.
+        self.streams.append(found)
+        while len(self.streams) > MOST_STREAMS:
+            self.streams.pop(0).close()
+        found.enter(method, call)
+        self.current = found
+        return found
 
     def close(self) -> None:
         """Free the caches; what was recorded stays, and so do results that somebody holds."""
-        for program in list(self.pending):
-            self.read_pending(program)
+        for own in self.streams:
+            own.close()
         self.discard()
 
     def discard(self) -> None:
         """Free the caches."""
-        for state in self.states.values():
-            state.end()
-        self.states.clear()
-        self.histories.clear()
-        self.pending.clear()
-
-
-Owner = Any
-"""What a session belongs to: one transformed model."""
-
-SESSIONS: ContextVar[dict[int, Session]] = ContextVar("marche_fx_sessions", default={})  # noqa: B039
-"""The innermost open session of each owner in this context; never mutated, only replaced."""
-
-
-def current_session(owner: Owner) -> Session | None:
-    return SESSIONS.get().get(id(owner))
-
-
-@contextmanager
-def open_session(owner: Owner, *, is_loop: bool = False) -> Iterator[Session]:
-    """A fresh session for ``owner`` in this context; an enclosing one is left alone and comes back at the end."""
-    session = Session(is_loop=is_loop)
-    token = SESSIONS.set({**SESSIONS.get(), id(owner): session})
-    try:
-        yield session
-        session.close()
-    finally:
-        SESSIONS.reset(token)
-        session.discard()
+        for own in self.streams:
+            own.discard()
+        self.streams.clear()
+        self.current = None

@@ -40,9 +40,8 @@ class StepState:
         self.calls += 1
         return self.calls
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Values:
+    def begin(self, given: Values) -> Values:
         """Run the prologue, everything before the region, on all tokens, as far as what it reads changed."""
-        given = self.program.given(args, kwargs)
         fixed = {**self.program.current_weights(), **self.program.plan.dense.constants}
         computed = self.prologue.run({**fixed, **given})
         return {**fixed, **self.program.step_values(given, computed)}

@@ -21,7 +21,8 @@ from ..lazy.tensor import LateTensor
 from ..passes.capture.arguments import closed, opened
 from ..refresh import FullRefresh, RefreshPolicy
 from ..runtime.method import Query
-from ..runtime.session import Session, current_session
+from ..runtime.open_sessions import current_session
+from ..runtime.session import Session
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
 from collections.abc import Callable
 from functools import cache
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from marche_fx import (
     UnsupportedModelError,
 )
 from marche_fx.api.transform import optimization_of
+from marche_fx.lazy.tensor import resolved
 from marche_fx.models.mar import MAR
 from marche_fx.runtime.records import StepRecord
 from tests.networks import MaskedTextModel, Transformer, small_mar
@@ -483,3 +486,45 @@ def test_verification_catches_a_step_that_the_graph_does_not_repeat() -> None:
     optimized = marche_fx.transform(Forgetful().eval(), compile=False)
     with torch.no_grad(), pytest.raises(marche_fx.EquivalenceError, match="differs from the original"):
         optimized(torch.randn(1, 6, 8))
+
+
+class Replaced(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Transformer(6, 8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+    def decode(self, x: Tensor) -> Tensor:
+        return self(x).argmax(-1)
+
+
+@torch.no_grad()
+def test_methods_put_on_the_instance_are_those_of_the_copy() -> None:
+    model, x = Replaced().eval(), torch.randn(2, 6, 8)
+    inside: list[nn.Module] = []
+
+    def mine(self: nn.Module, x: Tensor) -> Tensor:
+        inside.append(self)
+        return self(x).argmin(-1)
+
+    model.decode = MethodType(mine, model)  # type: ignore[method-assign]
+    vars(model)["again"] = functools.partial(MethodType(mine, model))
+    optimized = marche_fx.transform(model, refresh="exact", loop="decode", compile=False)
+    assert torch.equal(optimized.decode(x), model(x).argmin(-1))
+    assert torch.equal(resolved(vars(optimized)["again"](x)), model(x).argmin(-1))
+    assert inside == [optimized, optimized]
+    step = optimization_of(optimized).steps["forward"]
+    (program,) = step.programs
+    optimized.decode(x)
+    assert step.programs[0] is program, "nothing seems to have changed in between"
+
+
+@torch.no_grad()
+def test_a_step_put_on_the_instance_is_the_one_that_is_captured() -> None:
+    model, x = Replaced().eval(), torch.randn(2, 6, 8)
+    model.forward = MethodType(lambda self, x: 2 * self.body(x), model)  # type: ignore[method-assign]
+    optimized = marche_fx.transform(model, refresh="exact", compile=False)
+    with marche_fx.decoding(optimized):
+        assert torch.equal(optimized(x) + 0, 2 * model.body(x))

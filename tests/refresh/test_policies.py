@@ -31,7 +31,7 @@ from marche_fx import (
 )
 from marche_fx.api.transform import optimization_of
 from marche_fx.models.mar import MAR
-from marche_fx.runtime.session import current_session
+from marche_fx.runtime.open_sessions import current_session
 from tests.oracle import Oracle
 from tests.passes.rewrite.test_hooks import ByHand, moved
 from tests.program import oracle_of

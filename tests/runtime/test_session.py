@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import marche_fx
 from marche_fx import SelectiveRefresh
 from marche_fx.api.transform import optimization_of
-from marche_fx.runtime.session import SESSIONS, current_session
+from marche_fx.runtime.open_sessions import OPEN, current_session
 from tests.networks import Transformer
 
 POLICY = SelectiveRefresh(0.1, warmup=1)
@@ -139,7 +139,7 @@ def test_an_exception_in_the_middle_loses_the_session_and_nothing_else() -> None
     broken = Generation(optimized, 2)
     with pytest.raises(InterruptedLoopError):
         interrupt(broken)
-    assert not SESSIONS.get()
+    assert not OPEN.get()
     assert same(Generation(optimized, 1).run(), expected)
 
 
@@ -175,13 +175,13 @@ def test_caches_are_freed_at_the_end() -> None:
         generation.step()
         session = current_session(optimization_of(optimized))
         assert session is not None
-        (state,) = session.states.values()
+        (state,) = session.states
         kept = [weakref.ref(tensor) for tensor in [*state.caches, *state.inputs.last]]
         assert len(kept) >= 6
         del state
     gc.collect()
     assert not [ref for ref in kept if ref() is not None]
-    assert not SESSIONS.get()
+    assert not OPEN.get()
 
 
 def test_the_model_and_its_graphs_are_freed_with_it() -> None:
@@ -241,9 +241,6 @@ class Looping(nn.Module):
             self.generate(x, rounds - 1)
         return self(x)
 
-    def stream(self, x: Tensor) -> Any:
-        yield self(x)
-
 
 @torch.no_grad()
 def test_the_outermost_call_of_a_loop_is_one_session() -> None:
@@ -259,8 +256,3 @@ def test_the_outermost_call_of_a_loop_is_one_session() -> None:
     optimized.generate(x, 3)
     assert optimization_of(optimized).last_session is not session
     assert len(session.records) == first
-
-
-def test_a_generator_is_refused_as_a_loop() -> None:
-    with pytest.raises(marche_fx.ArgumentError, match="decoding"):
-        marche_fx.transform(Looping().eval(), loop="stream")

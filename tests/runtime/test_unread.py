@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import marche_fx
 from marche_fx import Monitor, Refresh, RefreshPolicy, RowSignal
 from marche_fx.api.transform import optimization_of
-from marche_fx.runtime.session import current_session
+from marche_fx.runtime.open_sessions import current_session
 from tests.networks import Transformer
 from tests.oracle import Oracle
 from tests.program import oracle_of

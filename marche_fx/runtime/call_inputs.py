@@ -1,0 +1,129 @@
+"""What a step was called with, small enough to be kept: how far two calls of a session are apart."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .program import Program
+
+
+@dataclass(frozen=True)
+class LeafInput:
+    """A tensor among the arguments of one call.
+
+    Attributes:
+        tensor: itself, while the loop holds it. version: how often it had been written; None where nobody counts.
+        rows: a number for each of its rows ``[B, N]``, or its values where it has no more dimensions than that; in
+            memory that the host reads without waiting, unless the tensor is on another device.
+        is_tokens: whether it carries the token axis, so that a decoding step is expected to change some of its rows.
+    """
+
+    tensor: weakref.ref[Tensor]
+    version: int | None
+    rows: Any
+    is_tokens: bool
+
+    @classmethod
+    def of(cls, tensor: Tensor, *, is_tokens: bool) -> LeafInput:
+        version = None if tensor.is_inference() else tensor._version
+        rows = rows_of(tensor.detach())
+        on_host = np.asarray(rows) if rows.device.type == "cpu" else rows
+        return cls(weakref.ref(tensor), version, on_host, is_tokens)
+
+    @property
+    def waits(self) -> bool:
+        """Whether to look at the values is to wait for a device."""
+        return isinstance(self.rows, Tensor)
+
+    def is_the_same(self, other: LeafInput) -> bool:
+        """Whether both are one tensor that was not written between, as far as PyTorch counts."""
+        tensor = self.tensor()
+        known = self.version is not None and self.version == other.version
+        return known and tensor is not None and tensor is other.tensor()
+
+    def moved(self, other: LeafInput) -> Any:
+        """Which rows differ from the other's, in an array of their shape, or of none where they are known not to."""
+        if self.waits and self.is_the_same(other):
+            return np.zeros((), bool)
+        return self.rows != other.rows
+
+
+@dataclass(frozen=True)
+class CallInputs:
+    """The tensors among the arguments of one call of a program."""
+
+    program: Program
+    leaves: tuple[LeafInput, ...]
+
+    @classmethod
+    def of(cls, program: Program, tensors: Sequence[Tensor]) -> CallInputs:
+        dims = program.plan.axes.dims
+        return cls(
+            program,
+            tuple(
+                LeafInput.of(tensor, is_tokens=bool(dims.get(node)))
+                for node, tensor in zip(program.plan.inputs, tensors, strict=True)
+            ),
+        )
+
+    @property
+    def waits(self) -> bool:
+        return any(own.waits for own in self.leaves)
+
+    def has_the_same_conditions(self, other: CallInputs) -> bool:
+        """Whether all arguments without tokens are the same objects, and at least one is tokens."""
+        pairs = zip(self.leaves, other.leaves)
+        others = [own.is_the_same(before) for own, before in pairs if not own.is_tokens]
+        return all(others) and len(others) < len(self.leaves)
+
+    def distance(self, other: CallInputs) -> tuple[int, int]:
+        """How far another call of the program is: arguments without tokens that differ, then rows of all that do."""
+        conditions = rows = 0
+        for own, before in zip(self.leaves, other.leaves):
+            count = int(own.moved(before).sum())
+            rows += count
+            conditions += count > 0 and not own.is_tokens
+        return conditions, rows
+
+    def is_another_condition(self, last: CallInputs) -> bool:
+        """Whether the same tokens are asked for under another condition, as a second branch of guidance is.
+
+        A decoding step changes tokens; where arguments differ and none that carries tokens does, it is no step.
+        """
+        pairs = list(zip(self.leaves, last.leaves))
+        alike = len(self.leaves) == len(last.leaves) and all(a.rows.shape == b.rows.shape for a, b in pairs)
+        if not alike or not any(own.is_tokens for own in self.leaves):
+            return False
+        if any(own.is_tokens and bool(own.moved(before).any()) for own, before in pairs):
+            return False
+        return self.program is not last.program or any(bool(own.moved(before).any()) for own, before in pairs)
+
+    def reverts(self, last: CallInputs, earlier: CallInputs) -> bool:
+        """Whether all that ``last`` changed of ``earlier`` is as it was before: the two take turns."""
+        changed = False
+        for own, after, before in zip(self.leaves, last.leaves, earlier.leaves):
+            turned = after.moved(before)
+            if bool(turned.any()):
+                changed = True
+                if bool((turned & own.moved(before)).any()):
+                    return False
+        return changed
+
+
+def rows_of(tensor: Tensor) -> Tensor:
+    """A copy of a tensor of at most two dimensions; of a larger one a number for each row of the first two."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    if tensor.ndim <= 2:
+        return tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()
+    flat = tensor.flatten(2).to(torch.float64)
+    # Rows that differ have other sums, whatever is moved where.
+    weights = torch.arange(1, flat.shape[2] + 1, device=flat.device, dtype=torch.float64).mul(0.618).sin()
+    return flat @ weights

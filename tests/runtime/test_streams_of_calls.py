@@ -1,0 +1,202 @@
+"""Calls of one session under several conditions: each is as if it had a transformed model to itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import marche_fx
+from marche_fx import InterleavedRefresh, SelectiveRefresh
+from marche_fx.api.transform import optimization_of
+from marche_fx.runtime.stream import MOST_STREAMS
+from tests.networks import Transformer
+from tests.sessions import records
+
+N, D = 24, 16
+
+
+class Conditioned(nn.Module):
+    """Tokens under a vector, or behind vectors of a text, or under a switch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Transformer(N, D, 2, depth=2)
+        self.joined = Transformer(N + 4, D, 2, depth=2)
+
+    def forward(self, x: Tensor, vector: Tensor | None = None, text: Tensor | None = None, off: bool = False) -> Tensor:
+        if vector is not None:
+            x = x + vector[:, None]
+        if off:
+            x = 0.5 * x
+        return self.body(x) if text is None else self.joined(torch.cat([text, x], 1))[:, 4:]
+
+
+def made() -> Conditioned:
+    torch.manual_seed(0)
+    return Conditioned().eval().requires_grad_(False)
+
+
+def steps(count: int, samples: int = 2) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(samples, N, D, generator=generator)
+    found = []
+    for step in range(count):
+        x = x.clone()
+        x[:, 2 * step : 2 * step + 2] = torch.randn(samples, 2, D, generator=generator)
+        found.append(x)
+    return found
+
+
+def vectors(count: int) -> list[Tensor]:
+    return list(torch.randn(count, 2, D, generator=torch.Generator().manual_seed(4)))
+
+
+def texts(count: int) -> list[Tensor]:
+    return list(torch.randn(count, 2, 4, D, generator=torch.Generator().manual_seed(5)))
+
+
+POLICIES = {
+    "selective": lambda: SelectiveRefresh(0.1, warmup=1),
+    "interleaved": lambda: InterleavedRefresh(3, warmup=1),
+}
+
+
+def transformed(policy: str) -> nn.Module:
+    return marche_fx.transform(made(), refresh=POLICIES[policy](), compile=False)
+
+
+Calls = list[tuple[int, dict[str, Any]]]
+"""For each call its branch and what it is called with."""
+
+
+def run(calls: Calls, models: Callable[[int], nn.Module]) -> list[Tensor]:
+    """The rows that each call reads, with a session open on every model."""
+    owners = {id(own): own for own in map(models, {branch for branch, _ in calls})}
+    sessions = [marche_fx.decoding(own) for own in owners.values()]
+    for session in sessions:
+        session.__enter__()
+    found = [models(branch)(**given)[:, 8:12].clone() for branch, given in calls]
+    for session in sessions:
+        session.__exit__(None, None, None)
+    return found
+
+
+def check(calls: Calls, policy: str) -> nn.Module:
+    """One session must give what a transformed model for each branch gives."""
+    one = transformed(policy)
+    own = {branch: transformed(policy) for branch in {branch for branch, _ in calls}}
+    with torch.no_grad():
+        together, apart = run(calls, lambda _: one), run(calls, own.__getitem__)
+    for number, (left, right) in enumerate(zip(together, apart)):
+        torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-5, msg=f"call {number}")
+    return one
+
+
+def streams(optimized: nn.Module) -> list[int]:
+    return [own.stream for own in records(optimized)]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("branches", [2, 3])
+def test_guidance_by_calls_in_turn_has_a_stream_for_each(branches: int, policy: str) -> None:
+    conditions = vectors(branches)
+    calls = [(number, {"x": x, "vector": own}) for x in steps(8) for number, own in enumerate(conditions)]
+    assert streams(check(calls, policy)) == [*range(branches)] * 8
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_guidance_may_start_late_and_pause(policy: str) -> None:
+    with_text, without = vectors(2)
+    calls: Calls = []
+    for step, x in enumerate(steps(12)):
+        calls.append((0, {"x": x, "vector": with_text}))
+        if step in (3, 4, 5, 9, 10):
+            calls.append((1, {"x": x, "vector": without}))
+    check(calls, policy)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_calls_that_differ_in_a_plain_value_are_two_streams(policy: str) -> None:
+    calls = [(int(off), {"x": x, "off": off}) for x in steps(6) for off in (False, True)]
+    assert streams(check(calls, policy)) == [0, 1] * 6
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_batches_may_be_doubled_in_some_steps(policy: str) -> None:
+    with_text, without = vectors(2)
+    calls: Calls = []
+    for step, x in enumerate(steps(10)):
+        if step % 3 == 1:
+            calls.append((1, {"x": torch.cat([x, x]), "vector": torch.cat([with_text, without])}))
+        else:
+            calls.append((0, {"x": x, "vector": with_text}))
+    check(calls, policy)
+
+
+def test_a_context_among_the_tokens_is_told_when_calls_have_taken_a_turn() -> None:
+    """From then on both begin anew, so that neither has rows of the other."""
+    some, other = texts(2)
+    calls = [(number, {"x": x, "text": own}) for x in steps(8) for number, own in enumerate((some, other))]
+    one = transformed("interleaved")
+    with torch.no_grad():
+        found = run(calls, lambda _: one)
+        expected = run(calls[2:3] + calls[4::2], lambda _: transformed("interleaved"))
+        own = transformed("interleaved")
+        expected = run([calls[2], *calls[4::2]], lambda _: own)
+    assert streams(one) == [0, 0] + [1, 0] * 7
+    for left, right in zip(found[2::2], expected):
+        torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-5)
+
+
+def test_a_user_may_say_which_stream_a_call_belongs_to() -> None:
+    some, other = texts(2)
+    one, two = transformed("selective"), [transformed("selective") for _ in range(2)]
+    with torch.no_grad(), marche_fx.decoding(one), marche_fx.decoding(two[0]), marche_fx.decoding(two[1]):
+        for x in steps(6):
+            for number, own in enumerate((some, other)):
+                with marche_fx.stream(f"branch {number}"):
+                    got = one(x, text=own)[:, 8:12].clone()
+                torch.testing.assert_close(got, two[number](x, text=own)[:, 8:12], rtol=1e-5, atol=1e-5)
+    assert streams(one) == [0, 1] * 6
+
+
+@pytest.mark.parametrize("name", ["", None, 3])
+def test_a_stream_has_a_name(name: Any) -> None:
+    with pytest.raises(marche_fx.ArgumentError, match="named"), marche_fx.stream(name):
+        pass
+
+
+@torch.no_grad()
+def test_steps_of_one_loop_are_one_stream_whichever_line_calls() -> None:
+    optimized = transformed("selective")
+    first, second, third = steps(3)
+    with marche_fx.decoding(optimized):
+        optimized(first)[:, 8:12].sum()
+        optimized(second)[:, 8:12].sum()
+        for x in (third, third + 0.0):
+            optimized(x)[:, 8:12].sum()
+    assert streams(optimized) == [0, 0, 0, 0]
+
+
+@torch.no_grad()
+def test_a_condition_that_moves_in_every_step_is_one_stream() -> None:
+    optimized = transformed("selective")
+    with marche_fx.decoding(optimized):
+        for x, vector in zip(steps(6), vectors(6)):
+            optimized(x, vector=vector)[:, 8:12].sum()
+    assert streams(optimized) == [0] * 6
+
+
+@torch.no_grad()
+def test_streams_are_bounded() -> None:
+    optimized = transformed("selective")
+    (x,) = steps(1)
+    with marche_fx.decoding(optimized) as session:
+        for vector in vectors(MOST_STREAMS + 3):
+            optimized(x, vector=vector)[:, 8:12].sum()
+            assert len(session.streams) <= MOST_STREAMS
+    assert optimization_of(optimized).last_session is session
