@@ -122,8 +122,9 @@ def rows_of(tensor: Tensor) -> Tensor:
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     if tensor.ndim <= 2:
-        return tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()
+        # As bits, of which a NaN is equal to itself.
+        return tensor.to(torch.float64, copy=True).view(torch.int64) if tensor.is_floating_point() else tensor.clone()
     flat = tensor.flatten(2).to(torch.float64)
     # Rows that differ have other sums, whatever is moved where.
     weights = torch.arange(1, flat.shape[2] + 1, device=flat.device, dtype=torch.float64).mul(0.618).sin()
-    return flat @ weights
+    return (flat @ weights).view(torch.int64)

@@ -128,7 +128,7 @@ class StepState:
         """Forget everything: the next step computes every token."""
         self.caches = []
         self.unread = None
-        self.prologue = Prologue(self.program.stages)
+        self.prologue = Prologue(self.program.stages, self.program.plan.inputs)
         self.inputs = LastInputs(self.program.watched, *self.program.shape)
 
 
