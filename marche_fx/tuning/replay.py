@@ -50,7 +50,7 @@ class Read:
     def of(self, result: Any) -> Tensor:
         """The same rows of another result."""
         if isinstance(result, LateTensor):
-            result = result.read(self.rows)
+            result = result.late.get(self.rows)
         return result if self.rows is None else result.movedim(self.dims, (0, 1))[self.rows]
 
 
@@ -216,7 +216,8 @@ def keep(results: dict[int, list[Any]], call: int, leaves: list[Any]) -> None:
 def note_reads(call: Call, number: int, leaf: Any, mask: Tensor | None) -> None:
     """Take down what is read of one result: now where it is known, otherwise when it happens."""
     if isinstance(leaf, LateTensor):
-        inner, dims = leaf.read, leaf.dims or (0, 1)
+        late = leaf.late
+        inner, dims = late.read, (0, 1) if late.numbers is None else late.numbers.dims
 
         def read(rows: Tensor | None) -> Tensor:
             value = inner(rows)
@@ -224,7 +225,7 @@ def note_reads(call: Call, number: int, leaf: Any, mask: Tensor | None) -> None:
             call.reads.append(Read(number, rows, dims, picked.clone()))
             return value
 
-        leaf.read = read
+        late.read = read
     elif isinstance(leaf, Tensor) and leaf.is_floating_point():
         fits = mask is not None and leaf.ndim > 2 and leaf.shape[:2] == mask.shape
         rows = mask if fits else None

@@ -1,0 +1,187 @@
+"""What a loop writes into a late result is never lost, whatever it reads before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+import marche_fx
+from marche_fx.lazy.tensor import LateTensor
+
+B, N, V = 2, 8, 4
+
+
+class PartialStep:
+    """A step that computes the rows that are read: the others are off, and each run gives a tensor of its own."""
+
+    def __init__(self, seed: int = 0, order: tuple[int, ...] = (0, 1, 2)) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.value = torch.randn(B, N, V, generator=generator, dtype=torch.float64)
+        self.stale = torch.randn(B, N, V, generator=generator, dtype=torch.float64)
+        self.order = order
+        self.done = torch.zeros(B, N, dtype=torch.bool)
+        self.last: Tensor | None = None
+
+    def __call__(self, rows: Tensor | None) -> Tensor:
+        before = self.done.clone()
+        if rows is not None:
+            self.done |= rows
+        if self.last is None or not torch.equal(before, self.done):
+            self.last = torch.where(self.done[..., None], self.value, self.stale).permute(self.order)
+        return self.last
+
+    @property
+    def dims(self) -> tuple[int, int]:
+        return self.order.index(0), self.order.index(1)
+
+    def late(self) -> LateTensor:
+        return LateTensor(self.value.permute(self.order), self.dims, self)
+
+    def exact(self) -> Tensor:
+        return self.value.permute(self.order).clone(memory_format=torch.preserve_format)
+
+
+MASK = torch.arange(B * N).view(B, N) % 3 == 1
+WRITES: dict[str, Callable[[Any], Any]] = {
+    "a channel": lambda z: z.__setitem__((..., 1), -torch.inf),
+    "rows of a mask": lambda z: z.__setitem__(MASK, 3.0),
+    "rows of an index": lambda z: z.__setitem__((torch.tensor([0, 1]), torch.tensor([4, 1])), 5.0),
+    "a slice of rows": lambda z: z.__setitem__((slice(None), slice(2, 5)), 2.0),
+    "a sample": lambda z: z[1].fill_(7.0),
+    "index_fill_": lambda z: z.index_fill_(-1, torch.tensor([2]), -9.0),
+    "masked_fill_": lambda z: z.masked_fill_(MASK[..., None], -8.0),
+    "index_put_": lambda z: z.index_put_((torch.tensor([1]), torch.tensor([6])), torch.tensor(4.0).double()),
+    "scatter_": lambda z: z.scatter_(2, torch.full((B, N, 1), 3), 1.5),
+    "mul_": lambda z: z.mul_(2),
+    "sub_ of what another has": lambda z: z.sub_(torch.arange(V).double()),
+    "clamp_": lambda z: z.clamp_(-1, 1),
+    "copy_ of a view": lambda z: z[..., 0].copy_(torch.ones(B, N)),
+    "a view of a view": lambda z: z.transpose(1, 2)[:, 1:3].unflatten(1, (1, 2))[:, 0, 1].zero_(),
+    "a half of the samples": lambda z: z.chunk(2)[0].add_(1),
+    "joined samples and rows": lambda z: z.view(-1, V)[..., 2].fill_(0.25),
+    "an operator": lambda z: z.__iadd__(1),
+    "functional": lambda z: F.relu(z, inplace=True),
+    "torch's own": lambda z: torch.relu_(z),
+    "out": lambda z: torch.mul(torch.ones(B, N, V).double(), 6.0, out=z),
+    "a slice that was read": lambda z: z[:, 3].fill_(-4.0),
+    "numpy": lambda z: z[:, 6].numpy().fill(2.5),
+    "data": lambda z: z[:, 7].data.fill_(1.25),
+}
+READS: dict[str, Any] = {
+    "a mask": MASK,
+    "another mask": ~MASK,
+    "two rows": (slice(None), slice(1, 3)),
+    "an index": (torch.tensor([0, 1, 1]), torch.tensor([5, 0, 7])),
+    "a row": (1, 6),
+}
+
+
+@given(
+    st.lists(st.one_of(st.sampled_from(list(WRITES)), st.sampled_from(list(READS))), min_size=1, max_size=7),
+    st.sampled_from(["no_grad", "inference", "plain"]),
+)
+def test_any_order_of_writes_and_reads_gives_what_the_tensor_would(script: list[str], mode: str) -> None:
+    modes: dict[str, Any] = {"no_grad": torch.no_grad, "inference": torch.inference_mode, "plain": torch.enable_grad}
+    with modes[mode]():
+        step = PartialStep()
+        late, plain = step.late(), step.exact()
+        for name in script:
+            if name in WRITES:
+                WRITES[name](late)
+                WRITES[name](plain)
+            else:
+                assert torch.equal(late[READS[name]], plain[READS[name]]), name
+        for name, index in READS.items():
+            assert torch.equal(late[index], plain[index]), name
+        every = torch.ones(B, N, dtype=torch.bool)
+        assert torch.equal(late[every], plain[every])
+
+
+@pytest.mark.parametrize("order", [(0, 2, 1), (1, 0, 2), (2, 0, 1)])
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_samples_and_rows_may_stand_anywhere(order: tuple[int, ...], contiguous: bool) -> None:
+    step = PartialStep(order=order)
+    plain = step.exact()
+    late = LateTensor(plain.contiguous() if contiguous else plain, step.dims, step)
+    rows: list[Any] = [slice(None)] * 3
+    rows[step.dims[1]] = torch.tensor([2, 5])
+    channel: list[Any] = [slice(None)] * 3
+    channel[order.index(2)] = 1
+    for own in (late, plain):
+        own[tuple(channel)] = 3.0
+        own.transpose(0, 1).mul_(2)
+    assert torch.equal(late[tuple(rows)], plain[tuple(rows)])
+
+
+def test_a_write_reads_nothing() -> None:
+    step = PartialStep()
+    z = step.late()
+    z[..., 1] = -torch.inf
+    z.transpose(1, 2).mul_(2)
+    assert step.last is None
+
+
+def test_what_is_written_is_as_it_was_then() -> None:
+    step, value, mask = PartialStep(), torch.ones(V).double(), MASK.clone()
+    z = step.late()
+    z[mask] = value
+    value.zero_()
+    mask.fill_(True)
+    assert torch.equal(z[MASK], torch.ones(int(MASK.sum()), V).double())
+    assert torch.equal(z[:, 0], step.value[:, 0])
+
+
+@pytest.mark.parametrize("name", ["normal_", "exponential_", "uniform_", "bernoulli_"])
+def test_draws_are_those_of_the_original(name: str) -> None:
+    step = PartialStep()
+    late, plain = step.late(), step.exact()
+    found = []
+    for own in (late, plain):
+        torch.manual_seed(1)
+        getattr(own, name)()
+        torch.rand(3)
+        found.append((own[MASK], torch.rand(2)))
+    assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize("name", ["t_", "unsqueeze_", "squeeze_", "transpose_", "resize_"])
+def test_what_changes_the_shape_in_place_is_refused(name: str) -> None:
+    with pytest.raises(marche_fx.ArgumentError, match=rf"{name} would change the shape"):
+        getattr(PartialStep().late(), name)(*([0, 1] if name in ("transpose_", "resize_") else [0] * (name != "t_")))
+
+
+def test_views_are_late_and_read_their_rows() -> None:
+    for view in (
+        lambda z: z[..., :2],
+        lambda z: z[:, :, 1],
+        lambda z: z.view(-1, V),
+        lambda z: z[None],
+        lambda z: z[:, 1:],
+        lambda z: z[0],
+        lambda z: z.chunk(2)[1],
+        lambda z: z.movedim(1, 0),
+    ):
+        step = PartialStep()
+        z = view(step.late())
+        assert isinstance(z, LateTensor)
+        assert step.last is None
+        exact = view(step.exact())
+        assert z.shape == exact.shape
+        assert z.is_contiguous() == exact.is_contiguous()
+        index = torch.zeros(z.shape[: 1 if z.shape[0] > B else 2], dtype=torch.bool)
+        index.view(-1)[::3] = True
+        assert torch.equal(z[index], exact[index])
+        assert 0 < int(step.done.sum()) < B * N
+
+
+def test_a_slice_of_few_rows_reads_them() -> None:
+    step = PartialStep()
+    assert torch.equal(step.late()[:, 2:4], step.value[:, 2:4])
+    assert step.done.nonzero()[:, 1].unique().tolist() == [2, 3]
