@@ -31,7 +31,12 @@ class Batch:
 
 
 def make_arguments(recipe: Recipe, generator: Generator) -> Arguments:
-    values = {f.name: getattr(batch := make_batch(recipe, generator), f.name) for f in fields(Batch)}
+    return passed(recipe, make_batch(recipe, generator))
+
+
+def passed(recipe: Recipe, batch: Batch) -> Arguments:
+    """A batch in the arguments that the model of a recipe takes."""
+    values = {f.name: getattr(batch, f.name) for f in fields(Batch)}
     present = {name: value for name, value in values.items() if value is not None}
     if recipe.given == "dict":
         return (present,), {}

@@ -1,0 +1,278 @@
+"""Programs around generated models: branches of guidance, sessions in turn, writes and views before reads.
+
+Each branch of a loop has an interpreter of its own, so what one branch computes must not reach another.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+import marche_fx
+from marche_fx import DriftRefresh, RandomRefresh, SelectiveRefresh
+from marche_fx.api.transform import optimization_of
+from tests.generated.arguments import Batch, make_batch, passed
+from tests.generated.check import TOLERANCE, GeneratedModelError, compare, leaves, relative_error
+from tests.generated.model import build
+from tests.generated.recipe import Described, Recipe
+from tests.oracle import Oracle
+from tests.program import oracle_of
+from tests.sessions import positions
+
+CONDITIONS = ("time", "context")
+"""Arguments that differ from branch to branch."""
+
+
+@dataclass(frozen=True, repr=False)
+class Loop(Described):
+    """How a model is decoded.
+
+    Attributes:
+        steps: decoding steps. branches: calls in each. starts: step in which branches but the first begin. pauses: step
+            that they leave out. named: whether the user says which branch a call is of.
+        policy: of refresh. sessions: two generations in turn. form: how a session is opened.
+        writes: whether results are written before rows are read. views: whether rows are read through views.
+        kept: whether results of an earlier call are read after the next.
+    """
+
+    steps: int = 5
+    branches: int = 1
+    starts: int = 0
+    pauses: int = 99
+    named: bool = False
+    policy: str = "random"
+    sessions: int = 1
+    form: str = "with"
+    writes: bool = False
+    views: bool = False
+    kept: bool = False
+    seed: int = 0
+
+
+POLICIES: dict[str, Callable[[], marche_fx.RefreshPolicy]] = {
+    "random": lambda: RandomRefresh(0.3, warmup=1),
+    "selective": lambda: SelectiveRefresh(0.3, warmup=1),
+    "drift": lambda: DriftRefresh(0.3, warmup=1),
+}
+
+
+def choose_loop(choose: Callable[..., Any]) -> Loop:
+    branches = choose(1, 1, 2, 2, 3)
+    return Loop(
+        steps=choose(3, 4, 5),
+        branches=branches,
+        starts=choose(0, 0, 1, 2),
+        pauses=choose(99, 99, 2),
+        named=choose(False, True),
+        policy=choose(*POLICIES),
+        sessions=choose(1, 1, 2),
+        form=choose("with", "generator", "entered again"),
+        writes=choose(False, True),
+        views=choose(False, True),
+        kept=choose(False, False, True),
+        seed=choose(*range(100)),
+    )
+
+
+WRITES: tuple[Callable[[Tensor, Tensor], Any], ...] = (
+    lambda z, mask: z.__setitem__((..., 0), -3.0),
+    lambda z, mask: z.__setitem__(mask, 2.0),
+    lambda z, mask: z.mul_(0.5),
+    lambda z, mask: z[0].add_(1.0),
+    lambda z, mask: z[:, -1].fill_(4.0),
+    lambda z, mask: z.transpose(0, 1)[0].clamp_(-0.1, 0.1),
+    lambda z, mask: z.masked_fill_(mask.unflatten(1, (-1, *[1] * (z.ndim - 2))), 0.25),
+)
+
+VIEWS: tuple[Callable[[Tensor], Tensor], ...] = (
+    lambda z: z[..., :1],
+    lambda z: z[:, 1:],
+    lambda z: z.transpose(0, 1),
+    lambda z: z.flatten(0, 1),
+    lambda z: z[0],
+    lambda z: z.chunk(2)[0],
+    lambda z: z[None][0].unsqueeze(2).squeeze(2),
+)
+
+
+@dataclass
+class Branch:
+    """One condition of a generation: what differs, its interpreter, and the stream that its calls were."""
+
+    number: int
+    conditions: dict[str, Tensor]
+    oracle: Oracle | None = None
+    stream: int | None = None
+
+
+@dataclass
+class Call:
+    """A call of the step whose results are read now or later.
+
+    Attributes:
+        result: the late result with rows. expected: what the interpreter says of it, with all that was written.
+    """
+
+    branch: Branch
+    inputs: list[Tensor]
+    result: Tensor
+    expected: Tensor | None = None
+    writes: list[tuple[Callable[[Tensor, Tensor], Any], Tensor]] = field(default_factory=list)
+
+
+class Generation:
+    """One session of a loop."""
+
+    def __init__(self, recipe: Recipe, loop: Loop, model: nn.Module, optimized: nn.Module, number: int) -> None:
+        self.recipe = recipe
+        self.loop = loop
+        self.model = model
+        self.optimized = optimized
+        self.opened = (marche_fx.session if loop.form == "entered again" else marche_fx.decoding)(optimized)
+        self.generator = Generator().manual_seed(1000 * loop.seed + number)
+        self.batch = make_batch(recipe, self.generator)
+        (program,) = optimization_of(optimized).steps["forward"].programs
+        # Branches that differ in tokens alone are told when they have taken turns.
+        are_told = loop.named or any(program.plan.axes.dims.get(node) for node in program.plan.inputs)
+        names = [name for name in CONDITIONS if getattr(self.batch, name) is not None]
+        self.branches = [
+            Branch(own, {name: getattr(make_batch(recipe, self.generator), name) for name in names})
+            for own in range(loop.branches if names and are_told else 1)
+        ]
+        self.known = 0
+        self.waiting: Call | None = None
+        rows = [own for own, found in enumerate(program.row_outputs) if found is not None and found.dims == (0, 1)]
+        self.row_result = rows[0] if rows and program.is_late else None
+
+    def steps(self) -> Iterator[None]:
+        """Make one decoding step after another."""
+        if self.loop.form == "entered again":
+            for step in range(self.loop.steps):
+                with self.opened:
+                    self.step(step)
+                yield
+            self.opened.close()
+        elif self.loop.form == "generator":
+            with self.opened:
+                for step in range(self.loop.steps):
+                    self.step(step)
+                    yield
+        else:
+            self.opened.__enter__()
+            for step in range(self.loop.steps):
+                self.step(step)
+                yield
+            self.opened.__exit__(None, None, None)
+
+    def chance(self, share: float) -> bool:
+        return float(torch.rand((), generator=self.generator)) < share
+
+    def one_of(self, values: Sequence[Any]) -> Any:
+        return values[int(torch.randint(len(values), (), generator=self.generator))]
+
+    def step(self, number: int) -> None:
+        fresh = make_batch(self.recipe, self.generator).tokens
+        is_new = torch.rand(fresh.shape[:2], generator=self.generator) < 0.4
+        self.batch.tokens = torch.where(is_new.view(*is_new.shape, *[1] * (fresh.ndim - 2)), fresh, self.batch.tokens)
+        for branch in self.branches:
+            if not branch.number or not (number < self.loop.starts or number == self.loop.pauses):
+                self.call(branch)
+
+    def call(self, branch: Branch) -> None:
+        earlier, self.waiting = self.waiting, None
+        if earlier is not None and earlier.branch is branch:
+            # A call of which nobody holds the result does nothing.
+            earlier = None
+        args, kwargs = passed(self.recipe, Batch(**{**vars(self.batch), **branch.conditions}))
+        inputs = [leaf.clone() for leaf in leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        with marche_fx.stream(f"branch {branch.number}") if self.loop.named else nullcontext():
+            results = leaves(self.optimized(*args, **kwargs))
+        if earlier is not None:
+            self.read(earlier)
+        if self.row_result is None:
+            values = [own + 0 if isinstance(own, Tensor) else own for own in results]
+            self.compare_whole(values, self.interpreted(branch, inputs))
+            return
+        call = Call(branch, inputs, results[self.row_result])
+        if self.loop.kept and self.chance(0.5):
+            self.waiting = call
+        else:
+            self.read(call)
+
+    def compare_whole(self, values: Sequence[Any], expected: Sequence[Any]) -> None:
+        pairs = [(own, other) for own, other in zip(values, expected, strict=True) if isinstance(own, Tensor)]
+        compare([own for own, _ in pairs], [other for _, other in pairs], f"in {self.loop!r}", self.recipe)
+
+    def interpreted(self, branch: Branch, inputs: list[Tensor]) -> list[Any]:
+        """What the branch's interpreter says of the last that was computed."""
+        assert self.opened.session is not None
+        records, expected = self.opened.session.records, []
+        for record in records[self.known :]:
+            branch.oracle = branch.oracle or oracle_of(record.program.plan, self.model)
+            if branch.stream not in (None, record.stream) or any(
+                own is not branch and own.stream == record.stream for own in self.branches
+            ):
+                raise GeneratedModelError(f"branches share a stream in {self.loop!r}", self.recipe)
+            branch.stream = record.stream
+            expected = branch.oracle.step(inputs, positions(record))
+        self.known = len(records)
+        return expected
+
+    def read(self, call: Call) -> None:
+        """Write, look and read in some order, and compare every row that is read."""
+        for _ in range(3):
+            mask = torch.rand(call.result.shape[:2], generator=self.generator) < 0.4
+            mask[0, 0] = True
+            if self.loop.writes and call.result.is_floating_point() and self.chance(0.5):
+                write = self.one_of(WRITES)
+                write(call.result, mask)
+                # A slice of few rows is read before it is written.
+                self.update(call)
+                call.writes.append((write, mask))
+                if call.expected is not None:
+                    write(call.expected, mask)
+                continue
+            view = self.one_of(VIEWS) if self.loop.views and self.chance(0.5) else lambda z: z
+            index = view(mask.view(*mask.shape, *[1] * (call.result.ndim - 2)).expand(call.result.shape))
+            found = view(call.result)[index]
+            self.update(call)
+            assert call.expected is not None
+            error = relative_error(found, view(call.expected)[index]) if found.numel() else 0.0
+            if error > TOLERANCE:
+                raise GeneratedModelError(f"rows that are read are off by {error:.0e} in {self.loop!r}", self.recipe)
+
+    def update(self, call: Call) -> None:
+        """Let the interpreter compute what was computed since, and repeat what was written before."""
+        results = self.interpreted(call.branch, call.inputs)
+        if results:
+            assert self.row_result is not None
+            call.expected = results[self.row_result].clone()
+            for write, mask in call.writes:
+                write(call.expected, mask)
+
+
+@torch.no_grad()
+def check_loop(recipe: Recipe, loop: Loop) -> None:
+    """Decode with the model of a recipe as a loop says.
+
+    Raises:
+        GeneratedModelError: rows that are read are not what the branch's own interpreter says.
+    """
+    model = build(recipe)
+    optimized = marche_fx.transform(model, refresh=POLICIES[loop.policy](), compile=False)
+    args, kwargs = passed(recipe, make_batch(recipe, Generator().manual_seed(loop.seed)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Outside of a session, which captures the step; it must be exact.
+        found, expected = leaves(optimized(*args, **kwargs)), leaves(model(*args, **kwargs))
+        compare([own + 0 if isinstance(own, Tensor) else own for own in found], expected, "out of a session", recipe)
+        loops = [Generation(recipe, loop, model, optimized, number).steps() for number in range(loop.sessions)]
+        for _ in range(loop.steps + 1):
+            for own in loops:
+                next(own, None)
