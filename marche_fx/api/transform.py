@@ -129,6 +129,14 @@ def transform(
     then captured again. A hook inside the model becomes part of the graph: what it returns counts, what else it does
     happens at the capture only.
 
+    Arguments are compared with those of the call before: token by token where they enter the tokens; elsewhere by value
+    on the host, up to a million elements, so that writes through NumPy, ``.data`` or DLPack count. Of larger ones, and
+    of those on other devices, only writes that PyTorch counts do.
+
+    A session keeps a stream of calls for each condition that a step is called under, such as the conditional and the
+    unconditional call of guidance: caches, ages, warm-up and schedule are its own. Streams are told by their inputs;
+    `stream` says it where they cannot be.
+
     Args:
         refresh: which cached tokens to recompute beside those that changed and those that will be read;
             `SelectiveRefresh` when omitted; ``"exact"``, ``"balanced"`` or ``"fast"`` for a preset. A dict gives each

@@ -11,7 +11,7 @@ from .call_inputs import CallInputs
 from .program import Program
 from .records import SessionLog, StepRecord
 from .state import StepState
-from .stream import MOST_STREAMS, Stream, find_stream
+from .stream import MOST_STREAMS, MOST_TRIED, Stream, find_stream
 
 STREAM: ContextVar[str | None] = ContextVar("marche_fx_stream", default=None)
 """The name of the stream that calls belong to, where the user says it."""
@@ -53,6 +53,8 @@ class Session:
         """The stream of the last call."""
         self.opened = 0
         """Streams so far."""
+        self.conditions_move = False
+        """Whether a condition was seen to move from step to step."""
         self.log = SessionLog()
 
     @property
@@ -68,7 +70,7 @@ class Session:
         """The stream that a call belongs to, opened if it is the first of one."""
         name = STREAM.get()
         if name is None:
-            found = find_stream(self.streams, self.current, method, call)
+            found = find_stream(self.streams, self.current, method, call) or self.moved(call)
         else:
             found = next((own for own in self.streams if own.name == name), None)
         if found is None:
@@ -83,6 +85,17 @@ class Session:
         found.enter(method, call)
         self.current = found
         return found
+
+    def moved(self, call: CallInputs) -> Stream | None:
+        """The latest stream, where no stream is ever called again, so that calls are no branches; None otherwise."""
+        tried = [own for own in self.streams if own.name is None and own.count == 1 and call.program in own.calls]
+        if len(tried) < MOST_TRIED and not self.conditions_move:
+            return None
+        self.conditions_move = True
+        for own in tried[:-1]:
+            self.streams.remove(own)
+            own.close()
+        return next((own for own in reversed(self.streams) if call.program in own.calls), None)
 
     def close(self) -> None:
         """Free the caches; what was recorded stays, and so do results that somebody holds."""

@@ -21,6 +21,9 @@ REMEMBERED = 4
 LOOKED = 8
 """Calls of a stream whose inputs are looked at although the device must be waited for."""
 
+MOST_TRIED = 4
+"""So many streams that were each called once are no branches of one step: a condition moves from step to step."""
+
 MOST_STREAMS = 8
 """Streams of a session; one more takes the place of the one that was not called for longest."""
 

@@ -103,12 +103,14 @@ VIEWS: tuple[Callable[[Tensor], Tensor], ...] = (
 
 @dataclass
 class Branch:
-    """One condition of a generation: what differs, its interpreter, and the stream that its calls were."""
+    """One condition of a generation: what differs, and the interpreter of each stream that its calls were.
+
+    Tokens that happen to turn back look like calls that take turns, and begin another stream.
+    """
 
     number: int
     conditions: dict[str, Tensor]
-    oracle: Oracle | None = None
-    stream: int | None = None
+    oracles: dict[int, Oracle] = field(default_factory=dict)
 
 
 @dataclass
@@ -139,7 +141,7 @@ class Generation:
         self.batch = make_batch(recipe, self.generator)
         (program,) = optimization_of(optimized).steps["forward"].programs
         # Branches that differ in tokens alone are told when they have taken turns.
-        are_told = loop.named or any(program.plan.axes.dims.get(node) for node in program.plan.inputs)
+        are_told = loop.named or bool(program.plan.axes.dims.get(program.plan.inputs[0]))
         names = [name for name in CONDITIONS if getattr(self.batch, name) is not None]
         self.branches = [
             Branch(own, {name: getattr(make_batch(recipe, self.generator), name) for name in names})
@@ -214,13 +216,11 @@ class Generation:
         assert self.opened.session is not None
         records, expected = self.opened.session.records, []
         for record in records[self.known :]:
-            branch.oracle = branch.oracle or oracle_of(record.program.plan, self.model)
-            if branch.stream not in (None, record.stream) or any(
-                own is not branch and own.stream == record.stream for own in self.branches
-            ):
+            if any(own is not branch and record.stream in own.oracles for own in self.branches):
                 raise GeneratedModelError(f"branches share a stream in {self.loop!r}", self.recipe)
-            branch.stream = record.stream
-            expected = branch.oracle.step(inputs, positions(record))
+            if record.stream not in branch.oracles:
+                branch.oracles[record.stream] = oracle_of(record.program.plan, self.model)
+            expected = branch.oracles[record.stream].step(inputs, positions(record))
         self.known = len(records)
         return expected
 

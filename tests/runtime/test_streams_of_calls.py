@@ -191,12 +191,40 @@ def test_a_condition_that_moves_in_every_step_is_one_stream() -> None:
     assert streams(optimized) == [0] * 6
 
 
+class Pictured(nn.Module):
+    """A picture among whose tokens a text stands: no argument shows that its own rows are tokens but the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut = nn.Conv1d(3, D, 2, 2)
+        self.body = Transformer(N + 4, D, 2, depth=2)
+
+    def forward(self, picture: Tensor, text: Tensor) -> Tensor:
+        return self.body(torch.cat([text, self.cut(picture).transpose(1, 2)], 1))[:, 4:]
+
+
+@torch.no_grad()
+def test_an_argument_that_only_looks_like_a_condition_becomes_one_stream() -> None:
+    torch.manual_seed(0)
+    optimized = marche_fx.transform(Pictured().eval(), refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
+    (text, _), picture = texts(2), torch.randn(2, 3, 2 * N)
+    with marche_fx.decoding(optimized) as session:
+        for step in range(10):
+            picture = picture.clone()
+            picture[:, :, 4 * step : 4 * step + 4] = torch.randn(2, 3, 4)
+            optimized(picture, text)[:, 8:12].sum()
+        assert len(session.streams) == 1
+    assert len(set(streams(optimized)[5:])) == 1
+    assert records(optimized)[-1].active < N + 4
+
+
 @torch.no_grad()
 def test_streams_are_bounded() -> None:
     optimized = transformed("selective")
-    (x,) = steps(1)
+    x, *_ = steps(1)
     with marche_fx.decoding(optimized) as session:
-        for vector in vectors(MOST_STREAMS + 3):
-            optimized(x, vector=vector)[:, 8:12].sum()
+        for number in range(MOST_STREAMS + 3):
+            with marche_fx.stream(f"branch {number}"):
+                optimized(x)[:, 8:12].sum()
             assert len(session.streams) <= MOST_STREAMS
     assert optimization_of(optimized).last_session is session
