@@ -55,6 +55,11 @@ def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
+def digest_of(whole: Fingerprint) -> str:
+    """One digest of all that there is."""
+    return digest(*(part for item in sorted(whole.items()) for part in item))
+
+
 def kind_of(weight: Tensor | None) -> Any:
     return None if weight is None else (tuple(weight.shape), weight.dtype, weight.device, weight.requires_grad)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import marche_fx
 from marche_fx import ArgumentError, CheckpointError, SelectiveRefresh
 from marche_fx.evaluate.folder import Batch, Drift, Folder
 from marche_fx.evaluate.points import parse_point
@@ -63,9 +62,17 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
         Folder(tmp_path, identity(Settings(), model=other))
 
 
+def test_other_settings_of_the_model_are_refused(tmp_path: Path) -> None:
+    Folder(tmp_path, identity(Settings(), model=MODEL))
+    other = tiny_garments()
+    other.diffloss.temperature_of_its_own = 2.0  # type: ignore[assignment]
+    with pytest.raises(ArgumentError, match="holds results of another evaluation: model was"):
+        Folder(tmp_path, identity(Settings(), model=other))
+
+
 def test_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Folder(tmp_path, identity(Settings(), model=MODEL))
-    monkeypatch.setattr(marche_fx, "__version__", "9.9")
+    monkeypatch.setattr("marche_fx.version.__version__", "9.9")
     with pytest.raises(ArgumentError, match=r"version was \S+ and is 9\.9"):
         Folder(tmp_path, identity(Settings(), model=MODEL))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -132,3 +133,25 @@ def test_the_recorded_model_is_left_alone() -> None:
     recording: Recording = record(model, generation)
     assert set(vars(model)) == before
     assert recording.model is model
+
+
+def test_a_digest_tells_generations_apart() -> None:
+    torch.manual_seed(0)
+    model = MaskedTextModel(20, 16, 2).eval()
+
+    def loop(start: int = 0, steps: int = 3, read: int = 2, time: float = 0.0) -> Callable[[nn.Module], None]:
+        def run(given: nn.Module) -> None:
+            ids = torch.full((2, 20), start)
+            with marche_fx.decoding(given):
+                for step in range(steps):
+                    given(ids, torch.full((2,), time))[:, step : step + read].sum()
+
+        return run
+
+    assert record(model, loop()).digest() == record(model, loop()).digest()
+    runs = [loop(), loop(start=1), loop(steps=4), loop(read=3), loop(time=0.5)]
+    assert len({record(model, own).digest() for own in runs}) == len(runs)
+    before = record(model, loop()).digest()
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.1)
+    assert record(model, loop()).digest() != before, "what the model makes of its arguments counts too"
