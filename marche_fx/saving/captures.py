@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import warnings
 from pathlib import Path
@@ -13,12 +12,12 @@ from torch import nn
 from ..api.transform import Optimization, optimization_of
 from ..errors import ArgumentError
 from ..passes.capture.pickled import dump_capture, load_capture
-from .files import replacing
+from .files import DamagedError, read_sealed, write_sealed
 from .fingerprint import Fingerprint, differences, fingerprint, software
 from .kernels import compiled_kernels, restore_kernels
 
-HEADING = b"marche_fx captured steps 1\n"
-"""With which a file begins; then a digest of what follows."""
+HEADING = b"marche_fx captured steps 2\n"
+"""With which a file begins."""
 
 NAMED = 3
 """Differences that a warning names."""
@@ -44,8 +43,7 @@ def save(optimized: nn.Module, path: str | Path) -> None:
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ArgumentError(f"a captured step of {type(optimized).__name__} cannot be written: {error}") from error
     content = pickle.dumps({"made for": made_for(optimization), "steps": steps, "compiled": compiled_kernels()})
-    with replacing(target) as partial:
-        partial.write_bytes(HEADING + hashlib.sha256(content).digest() + content)
+    write_sealed(target, HEADING + content)
 
 
 def load(optimized: nn.Module, path: str | Path) -> bool:
@@ -85,15 +83,15 @@ class UnusableError(Exception):
 def read(path: Path) -> dict[str, Any]:
     """What is in a file that is whole."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            if file.read(len(HEADING)) != HEADING:
+                raise UnusableError("it was not written by this version of marche_fx.save")
+        content = read_sealed(path)
     except OSError as error:
         raise UnusableError(error.strerror or str(error)) from error
-    if not data.startswith(HEADING):
-        raise UnusableError("it was not written by this version of marche_fx.save")
-    found, content = data[len(HEADING) :][:32], data[len(HEADING) + 32 :]
-    if hashlib.sha256(content).digest() != found:
-        raise UnusableError("it is damaged")
-    loaded: dict[str, Any] = pickle.loads(content)
+    except DamagedError as error:
+        raise UnusableError("it is damaged") from error
+    loaded: dict[str, Any] = pickle.loads(content[len(HEADING) :])
     return loaded
 
 

@@ -43,6 +43,13 @@ def seal(path: Path) -> None:
         file.write(SEAL + digest)
 
 
+def write_sealed(path: Path, content: bytes) -> None:
+    """Write ``content`` with a digest behind it."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+        seal(partial)
+
+
 def read_sealed(path: Path) -> bytes:
     """What was written to ``path`` before it was sealed.
 
