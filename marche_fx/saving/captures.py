@@ -13,7 +13,7 @@ from ..api.transform import Optimization, optimization_of
 from ..errors import ArgumentError
 from ..passes.capture.pickled import dump_capture, load_capture
 from .files import DamagedError, read_sealed, write_sealed
-from .fingerprint import Fingerprint, differences, fingerprint, software
+from .fingerprint import Fingerprint, differences, fingerprint, machine, software
 from .kernels import compiled_kernels, restore_kernels
 
 HEADING = b"marche_fx captured steps 2\n"
@@ -49,7 +49,8 @@ def save(optimized: nn.Module, path: str | Path) -> None:
 def load(optimized: nn.Module, path: str | Path) -> bool:
     """Let the steps of a model use what `save` wrote; they are still checked against the original at their first call.
 
-    A file that is missing, damaged, or made for another model or other software is not used, and a warning says why.
+    A file that is missing, damaged, or made for another model, machine or other software is not used, and a warning
+    says why: code for another processor's instructions ends the process or computes wrong numbers.
     As everything that is pickled, read only files that you trust.
 
     Args:
@@ -96,13 +97,14 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def refuse_others(before: dict[str, Fingerprint], now: dict[str, Fingerprint]) -> None:
-    """Raise for other software and for another model."""
+    """Raise for other software, another machine and another model."""
     for what in now:
-        changed = differences(before[what], now[what])
+        changed = differences(before.get(what, {}), now[what])
         if changed:
             more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
             raise UnusableError(f"it was made for {what}: {', '.join(changed[:NAMED])}{more} differ")
 
 
 def made_for(optimization: Optimization) -> dict[str, Fingerprint]:
-    return {"other software": software(), "another model": fingerprint(optimization.current())}
+    model = optimization.current()
+    return {"other software": software(), "another machine": machine(model), "another model": fingerprint(model)}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 SEAL = b"\nmarche_fx sha256 "
 """What stands behind the content of a sealed file; then its SHA-256. Readers of zip archives look past both."""
@@ -101,9 +101,14 @@ def as_text(values: Any) -> str:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """The first 16 digits of the SHA-256 of a model's weights and buffers with their names, types and shapes."""
+    """A digest of a model's weights and buffers, see `tensors_hash`."""
+    return tensors_hash(model.state_dict())
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """The first 16 digits of the SHA-256 of tensors with their names, types and shapes."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

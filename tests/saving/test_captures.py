@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from marche_fx import ArgumentError
 from marche_fx.api import step
 from marche_fx.api.transform import optimization_of
 from marche_fx.saving import captures as saved
-from marche_fx.saving.fingerprint import described, fingerprint
+from marche_fx.saving import fingerprint as printed
+from marche_fx.saving.fingerprint import described, differences, fingerprint
 from marche_fx.saving.kernels import restore_kernels
 from tests.around import EAGER, MOVED, X, captures, optimize, same, transformer
 from tests.flips import flipped
@@ -191,6 +193,36 @@ def test_what_other_software_made_is_not_used(path: Path, name: str, monkeypatch
     monkeypatch.setattr(saved, "software", lambda: other)
     with pytest.warns(UserWarning, match=f"made for other software: {name} differ"):
         assert not marche_fx.load(optimize(transformer()), path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "named"),
+    [
+        ("torch.backends.cpu.get_cpu_capability", "AVX2", "its vector instructions"),
+        ("torch.cpu.get_capabilities", {"avx2": True}, "its vector instructions"),
+        ("torch._inductor.cpu_vec_isa.x86_isa_checker", ["avx2"], "its vector instructions"),
+        ("platform.machine", "riscv64", "processor"),
+    ],
+)
+def test_what_was_made_for_another_processor_is_not_used(
+    path: Path, place: str, value: object, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimized = optimize(transformer())
+    assert marche_fx.load(optimized, path)
+    monkeypatch.setattr(place, lambda: value)
+    with pytest.warns(UserWarning, match=f"is not used: it was made for another machine: .*{named}.* differ"):
+        assert not marche_fx.load(optimize(transformer()), path)
+
+
+def test_the_gpus_of_a_model_are_part_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpus = [torch.device("cuda", number) for number in (0, 1)]
+    monkeypatch.setattr(printed, "weights", lambda model: [SimpleNamespace(device=own) for own in on_gpus])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU of {device}")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    found = printed.machine(transformer())
+    assert found["cuda:1"] == "GPU of cuda:1 (9, 0)"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert differences(found, printed.machine(transformer())) == ["cuda:0", "cuda:1"]
 
 
 def test_there_is_nothing_to_save_before_a_step_was_called(tmp_path: Path) -> None:
