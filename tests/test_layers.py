@@ -34,6 +34,7 @@ LAYERS = (
     "evaluate",
     "bench",
     "cli",
+    "__main__",
 )
 """Each imports only those before it."""
 
