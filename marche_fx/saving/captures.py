@@ -11,7 +11,6 @@ from torch import nn
 
 from ..api.transform import Optimization, optimization_of
 from ..errors import ArgumentError
-from ..passes.capture.pickled import dump_capture, load_capture
 from .files import DamagedError, read_sealed, write_sealed
 from .fingerprint import Fingerprint, differences, fingerprint, machine, software
 from .kernels import compiled_kernels, restore_kernels
@@ -32,6 +31,9 @@ def save(optimized: nn.Module, path: str | Path) -> None:
         ArgumentError: the model was not made by `transform`, no step has been called yet, one cannot be written, or
             there is no folder to write to.
     """
+    # Loads the compiler, which takes a second.
+    from ..passes.capture.pickled import dump_capture
+
     optimization, target = optimization_of(optimized), Path(path)
     if not target.parent.is_dir():
         raise ArgumentError(f"there is no folder {target.parent} to save to")
@@ -62,6 +64,9 @@ def load(optimized: nn.Module, path: str | Path) -> bool:
     Raises:
         ArgumentError: the model was not made by `transform`.
     """
+    # Loads the compiler, which takes a second.
+    from ..passes.capture.pickled import load_capture
+
     optimization = optimization_of(optimized)
     try:
         content = read(Path(path))
