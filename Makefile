@@ -19,7 +19,7 @@ test: .venv/installed-test lint
 # without PyTorch's builds for the CPU give one of several GB; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 # in the environment adds these.
 smoke: $(OTHER)/installed
-	$(OTHER)/bin/pytest -q $(SMOKE)
+	$(OTHER)/bin/pytest -q -m 'not slow' $(SMOKE)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
