@@ -13,7 +13,7 @@ import marche_fx
 from marche_fx import ArgumentError, FullRefresh, SelectiveRefresh, StalenessRefresh
 from marche_fx.models.drift import teacher_forced_drift
 from marche_fx.models.mar import MAR
-from marche_fx.tuning.replay import Earlier, Recording, record, replay, replay_original
+from marche_fx.tuning.replay import Call, Earlier, Read, Recording, record, replay, replay_original, told
 from tests.networks import MaskedTextModel, Transformer, small_mar
 
 ORDERS = torch.stack([torch.randperm(16, generator=torch.Generator().manual_seed(seed)) for seed in range(2)])
@@ -155,3 +155,26 @@ def test_a_digest_tells_generations_apart() -> None:
     with torch.no_grad():
         next(model.parameters()).mul_(1.1)
     assert record(model, loop()).digest() != before, "what the model makes of its arguments counts too"
+
+
+def test_a_digest_tells_calls_apart() -> None:
+    x = torch.zeros(2, 3)
+    calls = [
+        Call("forward", ((x,), {})),
+        Call("other", ((x,), {})),
+        Call("forward", ((x + 1,), {})),
+        Call("forward", ((x.double(),), {})),
+        Call("forward", ((x.T,), {})),
+        Call("forward", ((), {"x": x})),
+        Call("forward", ((x, 1), {})),
+        Call("forward", ((x, 1.0), {})),
+        Call("forward", ((x, None), {})),
+        Call("forward", ((Earlier(0, 0),), {})),
+        Call("forward", ((x,), {}), [Read(0, None, (0, 1), x)]),
+        Call("forward", ((x,), {}), [Read(0, x > 0, (0, 1), x[x > 0])]),
+    ]
+    assert len(set(map(told, calls))) == len(calls)
+    assert told(calls[0]) == told(Call("forward", ((x.clone(),), {})))
+    model = nn.Linear(1, 1)
+    one, two = (Recording(model, None, None, None, own) for own in (((calls[0],) * 2,), ((calls[0],),) * 2))
+    assert one.digest() != two.digest(), "sessions count"
