@@ -8,8 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from .errors import MarcheError
+from .version import __version__
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+HEADING = "marche_fx: turn a masked transformer's decoding step into one that recomputes active tokens only."
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=HEADING, pretty_exceptions_enable=False)
 
 Data = Annotated[Path, typer.Option("--data", help="folder of Fashion-MNIST's four IDX files")]
 Bf16 = Annotated[bool, typer.Option(help="bfloat16 autocast, twice as fast where the processor has avx512_bf16")]
@@ -29,9 +32,19 @@ def run() -> None:
         raise SystemExit(1) from error
 
 
-@app.callback()
-def main() -> None:
-    """Turn a masked transformer's decoding step into one that recomputes active tokens only."""
+def print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"marche_fx {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help=HEADING)
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options before a command."""
 
 
 @app.command()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import networkx as nx
@@ -34,6 +36,7 @@ LAYERS = (
     "evaluate",
     "bench",
     "cli",
+    "__main__",
 )
 """Each imports only those before it."""
 
@@ -120,6 +123,16 @@ def test_the_passes_import_of_the_package_only_errors_and_operators() -> None:
 def test_no_circle_is_hidden_from_the_interpreter(name: str) -> None:
     text = modules()[name].read_text()
     assert "TYPE_CHECKING" not in text
+
+
+LATE = ("torch._dynamo", "torch._inductor", "matplotlib", "typer", "networkx")
+"""Packages that take long to load and are not needed to import ours."""
+
+
+def test_what_compiles_draws_or_parses_commands_is_loaded_when_it_is_used() -> None:
+    program = f"import sys, marche_fx; print([own for own in {LATE} if own in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
 
 
 def test_every_folder_says_what_is_in_it() -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import ArgumentError, CheckpointError
-from ..saving.files import replacing, write_json
+from ..saving.files import DamagedError, read_sealed, read_sealed_json, write_json, write_sealed, write_sealed_json
 from .points import Point
 
 SETTINGS_FILE = "settings.json"
+
+OTHERS = "others"
+"""Name, in a batch's file, of what is no tensor: the bytes of JSON."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,15 @@ class Folder:
         return self.path / point.folder / f"batch-{batch:04d}.safetensors"
 
     def has_batch(self, point: Point, batch: int) -> bool:
-        return self.batch_file(point, batch).exists()
+        """Whether a batch is there and whole; a warning names one that is damaged, to be generated again."""
+        return is_whole(self.batch_file(point, batch), lambda: self.read_batch(point, batch))
 
     def write_batch(self, point: Point, number: int, batch: Batch) -> None:
         values = dict(vars(batch))
         tensors = {name: value.cpu().contiguous() for name, value in values.items() if isinstance(value, Tensor)}
         others = {name: value for name, value in values.items() if name not in tensors}
-        with replacing(self.batch_file(point, number)) as partial:
-            partial.write_bytes(save(tensors, {"batch": json.dumps(others)}))
+        tensors[OTHERS] = torch.tensor(list(json.dumps(others).encode()), dtype=torch.uint8)
+        write_sealed(self.batch_file(point, number), save(tensors))
 
     def read_batch(self, point: Point, number: int) -> Batch:
         """What `write_batch` wrote.
@@ -107,11 +112,10 @@ class Folder:
         """
         path = self.batch_file(point, number)
         try:
-            with safe_open(path, "pt") as content:
-                tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-                return Batch(**tensors, **json.loads(content.metadata()["batch"]))
-        except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{path} is damaged: {error}. Remove it; its images are then made again.") from error
+            values: dict[str, Any] = load(read_sealed(path))
+        except (DamagedError, OSError) as error:
+            raise CheckpointError(f"{path} is damaged. Remove it; its images are then made again.") from error
+        return Batch(**json.loads(bytes(values.pop(OTHERS).tolist())), **values)
 
     def read_batches(self, point: Point, count: int) -> list[Batch]:
         return [self.read_batch(point, number) for number in range(count)]
@@ -120,14 +124,36 @@ class Folder:
         return self.path / point.folder / "drift.json"
 
     def has_drift(self, point: Point) -> bool:
-        return self.drift_file(point).exists()
+        """Whether its drift is there and whole; a warning names a file that is damaged, to be measured again."""
+        return is_whole(self.drift_file(point), lambda: self.read_drift(point))
 
     def write_drift(self, point: Point, drift: Drift) -> None:
-        write_json(self.drift_file(point), asdict(drift))
+        write_sealed_json(self.drift_file(point), asdict(drift))
 
     def read_drift(self, point: Point) -> Drift:
-        values = read_json(self.drift_file(point))
+        """What `write_drift` wrote.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        path = self.drift_file(point)
+        try:
+            values = read_sealed_json(path)
+        except (DamagedError, OSError) as error:
+            raise CheckpointError(f"{path} is damaged. Remove it; the drift is then measured again.") from error
         return Drift(tuple(values["by_step"]), values["flops_ratio"])
+
+
+def is_whole(path: Path, read: Callable[[], object]) -> bool:
+    """Whether there is a file and ``read`` can read it; where it cannot, warn."""
+    if not path.exists():
+        return False
+    try:
+        read()
+    except CheckpointError:
+        warnings.warn(f"{path} is damaged and not used; what it held is computed again", stacklevel=3)
+        return False
+    return True
 
 
 def refuse_others(found: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:
@@ -141,4 +167,6 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}. Remove it, or choose another --out.") from error
+        raise CheckpointError(
+            f"{path} cannot be read: {error}. Choose another --out: nothing else says what the results there are of."
+        ) from error

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from .. import version
 from ..errors import ArgumentError
 from ..saving.files import weights_hash
+from ..saving.fingerprint import digest_of, fingerprint
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class Settings(DriftSettings):
 
 
 def identity(settings: DriftSettings, **models: nn.Module) -> dict[str, Any]:
-    """What results must agree in to be put together: settings, weights of the models by name, version."""
-    from ..version import __version__
+    """What results must agree in to be put together: settings, the models by name, version.
 
-    return asdict(settings) | {name: weights_hash(model) for name, model in models.items()} | {"version": __version__}
+    Of a model its weights, and what else its images come from: code and attributes, such as the head's sampling steps.
+    """
+    found = {name: f"{weights_hash(model)} {digest_of(fingerprint(model))}" for name, model in models.items()}
+    return asdict(settings) | found | {"version": version.__version__}

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..saving.files import replacing
+from ..saving.files import replacing, tensors_hash
 from .presets import SIZES
 
 Model = TypeVar("Model", bound=nn.Module)
+
+DIGEST = "marche_fx tensors_hash"
+"""Key, in the metadata of a safetensors file, of a digest of its tensors; files of other programs lack it."""
 
 LISTED = 20
 """How many entries of each kind an error lists by name."""
@@ -66,9 +69,14 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
 
 def read_safetensors(path: Path) -> Any:
     try:
-        return load_file(path)
+        tensors = load_file(path)
+        with safe_open(path, "pt") as content:
+            known = (content.metadata() or {}).get(DIGEST)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+    if known is not None and known != tensors_hash(tensors):
+        raise CheckpointError(f"{path} is damaged: its weights are not those that were written. Use another copy.")
+    return tensors
 
 
 def read_torch_file(path: Path) -> Any:
@@ -129,6 +137,11 @@ def size_of(weights: Mapping[str, Tensor]) -> str | None:
     return None
 
 
+def as_safetensors(tensors: dict[str, Tensor]) -> bytes:
+    """A safetensors file that carries a digest of its tensors."""
+    return save(tensors, {DIGEST: tensors_hash(tensors)})
+
+
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write ``model`` as safetensors: parameters as float16, buffers (statistics, counts) as they are.
 
@@ -139,6 +152,6 @@ def save_weights(model: nn.Module, path: Path) -> None:
     weights |= {name: parameter.detach().half().contiguous() for name, parameter in model.named_parameters()}
     try:
         with replacing(path) as partial:
-            partial.write_bytes(save(weights))
+            partial.write_bytes(as_safetensors(weights))
     except OSError as error:
         raise CheckpointError(f"the weights cannot be written to {path}: {error}") from error

@@ -8,12 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..saving.files import replacing
-from .checkpoint import read_checkpoint
+from .checkpoint import as_safetensors, read_checkpoint
 from .fashion import CLASSES, Fashion, to_pixels
 from .train import Recipe, train
 
@@ -121,7 +120,7 @@ def save_features(judge: Judge, test: Fashion, path: Path) -> None:
     """Write the judge's features of the first `KEPT_FEATURES` images of ``test`` as float16."""
     features = judge.all_features(to_pixels(test.images[:KEPT_FEATURES]))
     with replacing(path) as partial:
-        partial.write_bytes(save({"features": features.half()}))
+        partial.write_bytes(as_safetensors({"features": features.half()}))
 
 
 def load_features(path: Path) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from rich.console import Console
@@ -15,12 +18,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from ..saving.files import replacing
+from ..saving.files import DamagedError, read_sealed, replacing, seal
 from .fashion import Fashion, to_pixels
 
 Model = TypeVar("Model", bound=nn.Module)
 
 STATE_FILE = "training.pt"
+EARLIER_FILE = "training.earlier.pt"
+"""The state before the last one, which serves where that is damaged."""
+
 WEIGHTS_FILE = "model_ema.safetensors"
 
 
@@ -51,7 +57,8 @@ def train(
     """Minimise ``model(images, labels)`` over ``dataset``; return the model with the averaged (EMA) weights.
 
     The state is written to ``out / training.pt`` every ``checkpoint_seconds`` and at the end; a run that finds one
-    there goes on from it, to the same weights, bit for bit, as if it had never stopped.
+    there goes on from it, to the same weights, bit for bit, as if it had never stopped. Where it is damaged the state
+    before it, which is kept, is used, and a warning says so.
 
     Raises:
         TrainingError: ``out`` cannot be written, or holds a damaged state or that of another model or recipe; the
@@ -112,6 +119,9 @@ def train(
 def prepare_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for partial in out.glob(f"{STATE_FILE}.*.partial"):
+            # Of a run that was killed while it wrote its state.
+            partial.unlink()
         probe = out / ".writable"
         probe.touch()
         probe.unlink()
@@ -166,6 +176,9 @@ def save(
     try:
         with replacing(out / STATE_FILE) as partial:
             torch.save(state, partial)
+            seal(partial)
+            if (out / STATE_FILE).exists():
+                os.replace(out / STATE_FILE, out / EARLIER_FILE)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError.
         raise TrainingError(f"the training state cannot be written to {out}: {error}") from error
 
@@ -178,17 +191,10 @@ def resume(
     recipe: Recipe,
 ) -> int:
     """Load the state in ``out``, if there is one; return how many steps were done."""
-    path = out / STATE_FILE
-    if not path.exists():
+    state = last_state(out)
+    if state is None:
         return 0
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        then, now = dict(state["recipe"]), asdict(recipe)
-    except Exception as error:  # The unpickler raises whatever the damaged bytes lead it to.
-        raise TrainingError(
-            f"{path} is damaged or no training state ({type(error).__name__}). Remove it to start anew, or choose "
-            "another --out."
-        ) from error
+    then, now = state["recipe"], asdict(recipe)
     changed = [name for name in now if name != "epochs" and then.get(name) != now[name]]
     if changed:
         differences = ", ".join(f"{name} was {then.get(name)} and is {now[name]}" for name in changed)
@@ -201,6 +207,34 @@ def resume(
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"])
     return int(state["step"])
+
+
+def last_state(out: Path) -> dict[str, Any] | None:
+    """The newest state in ``out`` that is whole; None where there is none at all.
+
+    Raises:
+        TrainingError: all that there are are damaged.
+    """
+    damaged: list[Path] = []
+    for path in (out / STATE_FILE, out / EARLIER_FILE):
+        try:
+            state: dict[str, Any] = torch.load(io.BytesIO(read_sealed(path)), weights_only=True, map_location="cpu")
+        except FileNotFoundError:
+            continue
+        except (OSError, DamagedError):
+            damaged.append(path)
+            continue
+        if damaged:
+            warnings.warn(f"{damaged[0]} is damaged; going on from {path}, of step {state['step']}", stacklevel=4)
+            # The next state would otherwise take the place of this one, and leave the damaged one beside it.
+            os.replace(path, damaged[0])
+        return state
+    if damaged:
+        raise TrainingError(
+            f"{' and '.join(map(str, damaged))} {'is' if len(damaged) == 1 else 'are'} damaged or no training state. "
+            "Put a copy in its place, remove it to start anew, or choose another --out."
+        )
+    return None
 
 
 def progress_bar() -> Progress:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -250,17 +251,19 @@ def explain(
     """What `transform` would make of ``model.step(*args, **kwargs)``; runs nothing of it and changes nothing.
 
     Args:
-        step: the method's name, ``"forward"`` when omitted.
+        step: the method's name. When omitted, the step method that `transform` takes; of several the one that accepts
+            these arguments.
         fraction: the share of tokens to take as active where rows and FLOPs of a partial step are told.
         speed: predict how much faster a compiled step is, from the rates of products and attention on this machine,
             which are measured for a few seconds the first time. What the loop does between steps is not counted.
 
     Raises:
-        ArgumentError: ``fraction`` is not between 0 and 1, or the model has no such method.
+        ArgumentError: ``fraction`` is not between 0 and 1, the model has no such method, or it has several step methods
+            of which not one alone accepts these arguments.
         CaptureError, UnsupportedModelError: as a transformed model would at its first call.
     """
     check_fraction(fraction)
-    (name,) = method_names(model, step, default=("forward",), argument="step")
+    name = step_for(model, step, args, kwargs)
     plan = make_plan(model, name, args, kwargs)
     # What other step methods return is read by a step method, as a whole, and nothing is observed there.
     is_last = name not in default_steps(model)[:-1]
@@ -272,6 +275,31 @@ def explain(
         prediction = Prediction(plan, rates_for(plan), read_only=rewritten.split.read_only, observed=observed)
         found = found.with_speedups(prediction)
     return Report(type(model).__name__, (found,), graphs=((name, rewritten.split),))
+
+
+def step_for(model: nn.Module, step: str | None, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """The step method that these arguments are of."""
+    names = method_names(model, step, default=default_steps(model), argument="step")
+    if len(names) == 1:
+        return names[0]
+    fitting = [name for name in names if accepts(getattr(model, name), args, kwargs)]
+    if len(fitting) != 1:
+        signatures = "; ".join(f"{name}{inspect.signature(getattr(model, name))}" for name in names)
+        raise ArgumentError(
+            f"explain tells of one step method, and {type(model).__name__} has {len(names)}, of which "
+            f"{'several accept' if fitting else 'none accepts'} these arguments: {signatures}. Name one, as in "
+            f"explain(model, ..., step={names[0]!r})"
+        )
+    return fitting[0]
+
+
+def accepts(method: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call with these arguments has the right number and names of them."""
+    try:
+        inspect.signature(method).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def check_fraction(fraction: float) -> None:

@@ -2,5 +2,5 @@
 
 captures     `save` and `load`; start here
 fingerprint  what a capture depends on       kernels  what `torch.compile` made
-files        files that are written whole or not at all
+files        files that are written whole or not at all, and say so when damaged
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import warnings
 from pathlib import Path
@@ -12,13 +11,12 @@ from torch import nn
 
 from ..api.transform import Optimization, optimization_of
 from ..errors import ArgumentError
-from ..passes.capture.pickled import dump_capture, load_capture
-from .files import replacing
-from .fingerprint import Fingerprint, differences, fingerprint, software
+from .files import DamagedError, read_sealed, write_sealed
+from .fingerprint import Fingerprint, differences, fingerprint, machine, software
 from .kernels import compiled_kernels, restore_kernels
 
-HEADING = b"marche_fx captured steps 1\n"
-"""With which a file begins; then a digest of what follows."""
+HEADING = b"marche_fx captured steps 2\n"
+"""With which a file begins."""
 
 NAMED = 3
 """Differences that a warning names."""
@@ -33,6 +31,9 @@ def save(optimized: nn.Module, path: str | Path) -> None:
         ArgumentError: the model was not made by `transform`, no step has been called yet, one cannot be written, or
             there is no folder to write to.
     """
+    # Loads the compiler, which takes a second.
+    from ..passes.capture.pickled import dump_capture
+
     optimization, target = optimization_of(optimized), Path(path)
     if not target.parent.is_dir():
         raise ArgumentError(f"there is no folder {target.parent} to save to")
@@ -44,14 +45,14 @@ def save(optimized: nn.Module, path: str | Path) -> None:
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ArgumentError(f"a captured step of {type(optimized).__name__} cannot be written: {error}") from error
     content = pickle.dumps({"made for": made_for(optimization), "steps": steps, "compiled": compiled_kernels()})
-    with replacing(target) as partial:
-        partial.write_bytes(HEADING + hashlib.sha256(content).digest() + content)
+    write_sealed(target, HEADING + content)
 
 
 def load(optimized: nn.Module, path: str | Path) -> bool:
     """Let the steps of a model use what `save` wrote; they are still checked against the original at their first call.
 
-    A file that is missing, damaged, or made for another model or other software is not used, and a warning says why.
+    A file that is missing, damaged, or made for another model, machine or other software is not used, and a warning
+    says why: code for another processor's instructions ends the process or computes wrong numbers.
     As everything that is pickled, read only files that you trust.
 
     Args:
@@ -63,6 +64,9 @@ def load(optimized: nn.Module, path: str | Path) -> bool:
     Raises:
         ArgumentError: the model was not made by `transform`.
     """
+    # Loads the compiler, which takes a second.
+    from ..passes.capture.pickled import load_capture
+
     optimization = optimization_of(optimized)
     try:
         content = read(Path(path))
@@ -85,26 +89,27 @@ class UnusableError(Exception):
 def read(path: Path) -> dict[str, Any]:
     """What is in a file that is whole."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            if file.read(len(HEADING)) != HEADING:
+                raise UnusableError("it was not written by this version of marche_fx.save")
+        content = read_sealed(path)
     except OSError as error:
         raise UnusableError(error.strerror or str(error)) from error
-    if not data.startswith(HEADING):
-        raise UnusableError("it was not written by this version of marche_fx.save")
-    found, content = data[len(HEADING) :][:32], data[len(HEADING) + 32 :]
-    if hashlib.sha256(content).digest() != found:
-        raise UnusableError("it is damaged")
-    loaded: dict[str, Any] = pickle.loads(content)
+    except DamagedError as error:
+        raise UnusableError("it is damaged") from error
+    loaded: dict[str, Any] = pickle.loads(content[len(HEADING) :])
     return loaded
 
 
 def refuse_others(before: dict[str, Fingerprint], now: dict[str, Fingerprint]) -> None:
-    """Raise for other software and for another model."""
+    """Raise for other software, another machine and another model."""
     for what in now:
-        changed = differences(before[what], now[what])
+        changed = differences(before.get(what, {}), now[what])
         if changed:
             more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
             raise UnusableError(f"it was made for {what}: {', '.join(changed[:NAMED])}{more} differ")
 
 
 def made_for(optimization: Optimization) -> dict[str, Fingerprint]:
-    return {"other software": software(), "another model": fingerprint(optimization.current())}
+    model = optimization.current()
+    return {"other software": software(), "another machine": machine(model), "another model": fingerprint(model)}

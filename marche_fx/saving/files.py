@@ -1,36 +1,114 @@
-"""Results in files: written whole or not at all, and the weights that they belong to."""
+"""Results in files: written whole or not at all, damage noticed, and the weights that they belong to."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+SEAL = b"\nmarche_fx sha256 "
+"""What stands behind the content of a sealed file; then its SHA-256. Readers of zip archives look past both."""
+
+
+class DamagedError(Exception):
+    """A file is not as it was written."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to, put in its place when done: a kill leaves the old file or the new one."""
-    partial = path.with_name(f"{path.name}.partial")
-    yield partial
-    os.replace(partial, path)
+    """A path beside ``path`` to write to, put in its place when done: a kill leaves the old file or the new one.
+
+    Another one for each writer, so that two of them leave the file of one, not a mixture.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def seal(path: Path) -> None:
+    """Put a digest behind what was written to ``path``."""
+    with path.open("r+b") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+        file.write(SEAL + digest)
+
+
+def write_sealed(path: Path, content: bytes) -> None:
+    """Write ``content`` with a digest behind it."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+        seal(partial)
+
+
+def read_sealed(path: Path) -> bytes:
+    """What was written to ``path`` before it was sealed.
+
+    Raises:
+        DamagedError: it is not what was written, or no sealed file.
+    """
+    data = path.read_bytes()
+    content, _, digest = data.rpartition(SEAL)
+    if not content or hashlib.sha256(content).digest() != digest:
+        raise DamagedError
+    return content
 
 
 def write_json(path: Path, values: Any) -> None:
     with replacing(path) as partial:
-        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(as_text(values), encoding="utf-8")
+
+
+def write_sealed_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write ``values`` and a digest of them."""
+    write_json(path, with_digest(values))
+
+
+def read_sealed_json(path: Path) -> dict[str, Any]:
+    """What `write_sealed_json` wrote.
+
+    Raises:
+        DamagedError: it is not what was written, or was written by something else.
+    """
+    text = path.read_bytes()
+    try:
+        values = json.loads(text)
+        del values["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError from error
+    # Text, not values: so a change that JSON does not see is one too.
+    if as_text(with_digest(values)).encode() != text:
+        raise DamagedError
+    found: dict[str, Any] = values
+    return found
+
+
+def with_digest(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {**values, "sha256": hashlib.sha256(as_text(values).encode()).hexdigest()}
+
+
+def as_text(values: Any) -> str:
+    return json.dumps(values, indent=2) + "\n"
 
 
 def weights_hash(model: nn.Module) -> str:
-    """The first 16 digits of the SHA-256 of a model's weights and buffers with their names, types and shapes."""
+    """A digest of a model's weights and buffers, see `tensors_hash`."""
+    return tensors_hash(model.state_dict())
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """The first 16 digits of the SHA-256 of tensors with their names, types and shapes."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

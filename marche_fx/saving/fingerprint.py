@@ -33,6 +33,33 @@ def software() -> Fingerprint:
     }
 
 
+def machine(model: nn.Module) -> Fingerprint:
+    """Of the processor, for whose instructions `torch.compile` writes code, and of the GPUs that the model is on."""
+    found = {"processor": platform.machine(), "its vector instructions": digest(*vector_instructions())}
+    for device in sorted({str(own.device) for own in weights(model) if own.device.type == "cuda"}):
+        name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+        found[device] = f"{name} {capability}"
+    return found
+
+
+def vector_instructions() -> list[str]:
+    """Sets of instructions that the processor has, and the one that PyTorch's own kernels use."""
+    # Takes a while to load, and few processes save anything.
+    from torch._inductor.cpu_vec_isa import x86_isa_checker
+
+    found = list(x86_isa_checker())
+    for name, value in torch.cpu.get_capabilities().items():
+        # Vectors of ARM have a length; sizes of caches and names do not count.
+        if value is True or name.endswith("max_length"):
+            found.append(f"{name} {value}")
+    return [torch.backends.cpu.get_cpu_capability(), *sorted(found)]
+
+
+def weights(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
 def fingerprint(model: nn.Module) -> Fingerprint:
     """Of a model: the source of its modules' classes, their attributes, and the kinds of its weights, not their values.
 
@@ -53,6 +80,11 @@ def fingerprint(model: nn.Module) -> Fingerprint:
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
     """The names of what differs."""
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+
+
+def digest_of(whole: Fingerprint) -> str:
+    """One digest of all that there is."""
+    return digest(*(part for item in sorted(whole.items()) for part in item))
 
 
 def kind_of(weight: Tensor | None) -> Any:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 LIBRARY = re.compile(r"\w+/\w+(\.\w+)*\.so")
 """Path of a compiled kernel in the compiler's folder; nothing else is ever written there."""
@@ -20,6 +19,7 @@ def compiled_kernels() -> Kernels:
     """All that this process compiled or loaded so far."""
     # Takes a while to load, and few processes save anything.
     from torch._inductor.codecache import CppPythonBindingsCodeCache
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     artifacts = torch.compiler.save_cache_artifacts()
     libraries: dict[str, bytes] = {}
@@ -35,6 +35,7 @@ def compiled_kernels() -> Kernels:
 def restore_kernels(kernels: Kernels) -> None:
     """Put them where `torch.compile` looks before it compiles."""
     from torch._inductor.codecache import write_atomic
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     artifacts, libraries = kernels
     for name, data in libraries.items():

@@ -18,11 +18,12 @@ from torch.utils import _pytree as pytree
 from ..api.transform import decoding, optimization_of, transform, what_is_measured
 from ..errors import ArgumentError
 from ..lazy.tensor import LateTensor
-from ..passes.capture.arguments import closed, opened
+from ..passes.capture.arguments import closed, named_leaves, opened
 from ..refresh import FullRefresh, RefreshPolicy
 from ..runtime.method import Query
 from ..runtime.open_sessions import current_session
 from ..runtime.session import Session
+from ..saving.fingerprint import described, digest
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,10 @@ class Recording:
     candidates: dict[Any, nn.Module] = field(default_factory=dict, repr=False)
     """Transformed models whose captured steps serve every policy that measures the same."""
 
+    def digest(self) -> str:
+        """Another one for each generation: of every call its arguments, and the rows read with what they held."""
+        return digest(*(part for calls in self.sessions for part in ("a session", *map(told, calls))))
+
     def transformed(self, refresh: RefreshPolicy | Mapping[str, RefreshPolicy]) -> nn.Module:
         """The model under a policy."""
         new = self.newly_transformed(refresh)
@@ -102,6 +107,17 @@ class Recording:
             compile=False,
             verify=False,
         )
+
+
+def told(call: Call) -> str:
+    """A call in words that are equal for equal calls."""
+    arguments = (f"{name} {told_leaf(leaf)}" for name, leaf in named_leaves(call.arguments))
+    reads = (f"reads {own.leaf} {own.dims} {described(own.rows)} {described(own.exact)}" for own in call.reads)
+    return "\n".join([call.step, *arguments, *reads])
+
+
+def told_leaf(leaf: Any) -> str:
+    return repr(leaf) if isinstance(leaf, Earlier) else described(leaf)
 
 
 @dataclass(frozen=True)

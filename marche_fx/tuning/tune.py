@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,8 @@ from ..refresh import (
     save_policy,
 )
 from ..runtime.method import Query
-from ..saving.files import weights_hash, write_json
+from ..saving.files import DamagedError, read_sealed_json, weights_hash, write_sealed_json
+from ..saving.fingerprint import software
 from .replay import Recording, record, replay
 
 Run = Callable[[nn.Module, int], Any]
@@ -107,10 +107,10 @@ def tune(
 ) -> Tuned:
     """The policy of fewest FLOPs whose teacher-forced drift stays within ``max_drift``.
 
-    Each seed costs one exact generation, which is recorded; each policy tried costs the model's steps on the recorded
-    tokens, without what the loop does beside them. Each family of policies is searched by halving, so some 20 policies
-    are tried. The choice is then held against seeds that the search did not see, and the next dearer policy of its
-    family is taken until it passes.
+    Each seed costs one exact generation, which is recorded, also where a search goes on; each policy tried costs the
+    model's steps on the recorded tokens, without what the loop does beside them. Each family of policies is searched by
+    halving, so some 20 policies are tried. The choice is then held against seeds that the search did not see, and the
+    next dearer policy of its family is taken until it passes.
 
     Args:
         run: one generation with the model and the seed that it is given; with a loop of its own, inside
@@ -118,12 +118,13 @@ def tune(
         max_drift: bound on the mean over decoding steps of the norm of the difference of the rows read, over their own.
         candidates: by name, policies from cheap to dear; some that are built in when omitted.
         step, loop, query: as in `transform`.
-        out: file of results; a search that was ended goes on from there.
+        out: file of results; a search that was ended goes on from there, as long as the generations are bit for bit
+            those that it measured.
 
     Raises:
         ArgumentError: the bound is not positive, or there are no seeds.
         TuningError: no policy meets the bound; the message says the smallest drift found and at what cost.
-        CheckpointError: ``out`` holds results of another model or of other seeds.
+        CheckpointError: ``out`` is damaged, or holds results of another model, generation, software or of other seeds.
     """
     if not max_drift > 0:
         raise ArgumentError(f"max_drift must be positive, got {max_drift}")
@@ -131,6 +132,14 @@ def tune(
         raise ArgumentError(f"seeds and unseen must be some seeds each and none in common, got {seeds} and {unseen}")
     families = FAMILIES if candidates is None else candidates
     options: dict[str, Any] = {"step": step, "loop": loop, "query": query}
+    key = {
+        "model": type(model).__qualname__,
+        "weights": weights_hash(model),
+        "seeds": list(seeds),
+        "unseen seeds": list(unseen),
+        **software(),
+    }
+    store = Store(out, key)
     with Progress(disable=not progress, transient=True) as bar:
         recorded = bar.add_task("recording exact generations", total=len(seeds) + len(unseen))
         transformed: dict[Any, nn.Module] = {}
@@ -143,12 +152,14 @@ def tune(
 
             return record(model, generate, **options, candidates=transformed)
 
-        key = f"{type(model).__qualname__} {weights_hash(model)} {tuple(seeds)} {tuple(unseen)}"
-        trials = Trials(recording, tuple(seeds), tuple(unseen), Store(out, key))
+        recordings = {False: recording(seeds), True: recording(unseen)}
+        digests = {"generation": recordings[False].digest(), "unseen generation": recordings[True].digest()}
+        store.narrow(digests)
+        trials = Trials(recordings, store)
         tried = bar.add_task("trying policies", total=None)
         trials.on_trial = lambda: bar.advance(tried)
         chosen = cheapest(trials, families, max_drift)
-    found = tuple(trials.store.trials)
+    found = tuple(store.trials)
     return Tuned(chosen.policy, max_drift, chosen.drift, chosen.flops_ratio, tuple(seeds), tuple(unseen), found)
 
 
@@ -186,27 +197,17 @@ def first_within(family: Sequence[RefreshPolicy], holds: Callable[[RefreshPolicy
 
 
 class Trials:
-    """Tries policies, each once."""
+    """Tries policies, each once, on the generation of the search and on the unseen one."""
 
-    def __init__(
-        self,
-        recording: Callable[[Sequence[int]], Recording],
-        seeds: tuple[int, ...],
-        unseen: tuple[int, ...],
-        store: Store,
-    ) -> None:
-        self.recording = recording
-        self.seeds = {False: seeds, True: unseen}
+    def __init__(self, recordings: Mapping[bool, Recording], store: Store) -> None:
+        self.recordings = recordings
         self.store = store
-        self.recordings: dict[bool, Recording] = {}
         self.on_trial: Callable[[], None] = lambda: None
 
     def of(self, policy: RefreshPolicy, *, unseen: bool = False) -> Trial:
         for own in self.store.trials:
             if own.policy == policy and own.unseen == unseen:
                 return own
-        if unseen not in self.recordings:
-            self.recordings[unseen] = self.recording(self.seeds[unseen])
         found = replay(self.recordings[unseen], policy)
         self.store.add(Trial(policy, unseen, found.drift, found.flops_ratio))
         self.on_trial()
@@ -216,30 +217,48 @@ class Trials:
 class Store:
     """Trials, written to a file after each if there is one.
 
+    Args:
+        key: what trials must agree in to be put together, by name, as far as it is known before anything ran.
+
     Raises:
         CheckpointError: the file is damaged, or of another search.
     """
 
-    def __init__(self, path: str | Path | None, key: str) -> None:
+    def __init__(self, path: str | Path | None, key: Mapping[str, Any]) -> None:
         self.path = None if path is None else Path(path)
-        self.key = key
+        self.key: dict[str, Any] = {}
+        self.before: dict[str, Any] | None = None
+        """The key of the file that was found."""
         self.trials: list[Trial] = []
         if self.path is not None and self.path.exists():
-            self.trials = list(self.read(self.path))
+            self.before, self.trials = read_trials(self.path)
+        self.narrow(key)
 
-    def read(self, path: Path) -> Iterable[Trial]:
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            key, trials = values["key"], values["trials"]
-            found = [Trial(**{**own, "policy": policy_from_dict(own["policy"])}) for own in trials]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path} holds no results of a search: {error}") from error
-        if key != self.key:
-            raise CheckpointError(f"{path} holds results of another model or of other seeds; name another file")
-        return found
+    def narrow(self, key: Mapping[str, Any]) -> None:
+        """Let trials agree in this too; raise if those of the file do not."""
+        self.key |= key
+        if self.before is not None:
+            other = [name for name in key if self.before.get(name) != key[name]]
+            if other:
+                raise CheckpointError(
+                    f"{self.path} holds results of another search: not the same {', '.join(other)}. Name another "
+                    "file, or remove it."
+                )
 
     def add(self, trial: Trial) -> None:
         self.trials.append(trial)
         if self.path is not None:
             trials = [{**asdict(own), "policy": policy_to_dict(own.policy)} for own in self.trials]
-            write_json(self.path, {"key": self.key, "trials": trials})
+            write_sealed_json(self.path, {"key": self.key, "trials": trials})
+
+
+def read_trials(path: Path) -> tuple[dict[str, Any], list[Trial]]:
+    """The key and the trials in a file."""
+    try:
+        values = read_sealed_json(path)
+        trials = [Trial(**{**own, "policy": policy_from_dict(own["policy"])}) for own in values["trials"]]
+        return dict(values["key"]), trials
+    except (OSError, DamagedError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or holds no results of a search; remove it, or name another"
+        ) from error

@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import networkx
 import torch
 from torch import fx
 
@@ -38,7 +37,10 @@ class Axes:
     """
 
     def __init__(self, graph: fx.Graph) -> None:
-        self.classes = networkx.utils.UnionFind()
+        # Takes a quarter of a second to load, for this alone.
+        from networkx.utils import UnionFind
+
+        self.classes = UnionFind()
         self.factor_sizes: dict[Axis, int] = {}
         self.joined: list[tuple[Axis, tuple[Axis, ...]]] = []
         """Joined dimensions with their factors."""

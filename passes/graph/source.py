@@ -9,7 +9,13 @@ from torch import fx
 CAPTURED = "model"
 """Attribute under which the captured wrapper holds the user's model."""
 
-LIBRARY_FRAMES = ("/torch/nn/modules/", "/torch/nn/functional", "/torch/_", "/torch/overrides", "passes/capture/")
+LIBRARY_FRAMES = (
+    "/torch/nn/modules/",
+    "/torch/nn/functional",
+    "/torch/_",
+    "/torch/overrides",
+    "marche_fx/passes/capture/",
+)
 
 
 def module_path(node: fx.Node) -> str:

@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._dynamo.exc import BackendCompilerFailed
-from torch._inductor.exc import InvalidCxxCompiler, TritonMissing
 
 from ... import ops
 from ..rewrite.parts import Split
@@ -95,7 +93,10 @@ class Compiled:
             torch._dynamo.mark_dynamic(inputs[number], dim)
         try:
             return self.compiled(*inputs)
-        except BackendCompilerFailed as error:
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            # The compiler takes a second to load, so it waits until something is compiled.
+            from torch._inductor.exc import InvalidCxxCompiler, TritonMissing
+
             if not isinstance(error.inner_exception, (InvalidCxxCompiler, TritonMissing)):
                 raise
             # Raised while it compiles, before anything has run.

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import marche_fx
 from marche_fx import ArgumentError, CheckpointError, SelectiveRefresh
 from marche_fx.evaluate.folder import Batch, Drift, Folder
 from marche_fx.evaluate.points import parse_point
 from marche_fx.evaluate.settings import Settings, identity
+from tests.flips import flipped
 
 from .tiny import tiny_garments
 
@@ -63,9 +63,17 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
         Folder(tmp_path, identity(Settings(), model=other))
 
 
+def test_other_settings_of_the_model_are_refused(tmp_path: Path) -> None:
+    Folder(tmp_path, identity(Settings(), model=MODEL))
+    other = tiny_garments()
+    other.diffloss.temperature_of_its_own = 2.0  # type: ignore[assignment]
+    with pytest.raises(ArgumentError, match="holds results of another evaluation: model was"):
+        Folder(tmp_path, identity(Settings(), model=other))
+
+
 def test_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Folder(tmp_path, identity(Settings(), model=MODEL))
-    monkeypatch.setattr(marche_fx, "__version__", "9.9")
+    monkeypatch.setattr("marche_fx.version.__version__", "9.9")
     with pytest.raises(ArgumentError, match=r"version was \S+ and is 9\.9"):
         Folder(tmp_path, identity(Settings(), model=MODEL))
 
@@ -84,6 +92,28 @@ def test_a_damaged_batch_is_named(tmp_path: Path) -> None:
     folder.batch_file(POINT, 0).write_bytes(b"cut")
     with pytest.raises(CheckpointError, match=r"selective-0\.1/batch-0000\.safetensors is damaged.*Remove it"):
         folder.read_batch(POINT, 0)
+
+
+def test_every_flipped_bit_of_a_result_is_noticed(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, {})
+    folder.claim(POINT)
+    folder.write_batch(POINT, 0, BATCH)
+    folder.write_drift(POINT, Drift((0.1, 1 / 3), 1 / 7))
+    for _ in flipped(folder.batch_file(POINT, 0), 300):
+        with pytest.warns(UserWarning, match=r"batch-0000\.safetensors is damaged and not used"):
+            assert not folder.has_batch(POINT, 0)
+    for _ in flipped(folder.drift_file(POINT), 300):
+        with pytest.warns(UserWarning, match=r"drift\.json is damaged and not used"):
+            assert not folder.has_drift(POINT)
+    assert folder.has_batch(POINT, 0)
+    assert folder.has_drift(POINT)
+
+
+def test_settings_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    Folder(tmp_path, {"steps": 3})
+    (tmp_path / "settings.json").write_bytes(b"\xff")
+    with pytest.raises(CheckpointError, match=r"settings\.json cannot be read.*Choose another --out"):
+        Folder(tmp_path, {"steps": 3})
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -145,6 +145,19 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_figures(
     assert found["rows"] == [expected["rows"][number] for number in (0, 3, 1)]
 
 
+def test_damaged_results_are_computed_again(evaluation: Evaluation, out: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(out, tmp_path / "copy")
+    folder = Folder(copy, evaluation.settings)
+    for path in (folder.batch_file(POINTS[3], 1), folder.drift_file(POINTS[3])):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    with pytest.warns(UserWarning, match="is damaged and not used; what it held is computed again") as warned:
+        evaluate(MODEL, POINTS, copy, SETTINGS, console=silent())
+    assert len(warned) == 2
+    assert figures(copy) == figures(out)
+
+
 def test_a_finished_evaluation_is_told_again_and_may_be_asked_for_less(
     evaluation: Evaluation, out: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from marche_fx.errors import CheckpointError
 from marche_fx.models.checkpoint import load_checkpoint, save_weights
 from marche_fx.models.presets import mar_fashion
 from marche_fx.saving.files import replacing
+from tests.flips import flipped
 
 from .tiny import tiny_mar
 
@@ -190,6 +191,22 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 def test_content_that_is_not_tensors_is_refused(tmp_path: Path) -> None:
     assert "holds a list" in refusal(write(tmp_path / "list.pth", [torch.zeros(2)]))
     assert "step (int)" in refusal(write(tmp_path / "numbers.pth", {"step": 3}))
+
+
+def test_a_flipped_bit_of_saved_weights_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(nn.Linear(4, 8), path)
+    weights = load_checkpoint(nn.Linear(4, 8), path).state_dict()
+    refused = 0
+    for _ in flipped(path, 300):
+        try:
+            found = load_checkpoint(nn.Linear(4, 8), path).state_dict()
+        except CheckpointError:
+            refused += 1
+        else:
+            # In the name under which the digest stands, or of the format.
+            assert all(torch.equal(found[name], own) for name, own in weights.items())
+    assert refused > 200
 
 
 # Writing

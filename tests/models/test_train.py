@@ -1,4 +1,5 @@
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,17 @@ from torch import Tensor, nn
 from marche_fx.errors import TrainingError
 from marche_fx.models.fashion import Fashion, to_pixels
 from marche_fx.models.mar import MAR
-from marche_fx.models.train import STATE_FILE, Recipe, batches, learning_rate_factor, repeated_blocks, train
+from marche_fx.models.train import (
+    EARLIER_FILE,
+    STATE_FILE,
+    Recipe,
+    batches,
+    last_state,
+    learning_rate_factor,
+    repeated_blocks,
+    train,
+)
+from tests.flips import flipped
 
 from .tiny import tiny_images, tiny_mar
 
@@ -91,6 +102,27 @@ def test_a_finished_run_gives_its_weights_again_and_can_be_made_longer(tmp_path:
     longer = Recipe(epochs=3, batch=4, warmup=3, ema=0.8)
     train(fresh_model(), IMAGES, tmp_path, longer)
     assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == 15
+
+
+def test_a_damaged_state_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    whole = train(fresh_model(), IMAGES, tmp_path / "whole", RECIPE)
+    killed_after(5, tmp_path / "cut")
+    assert torch.load(tmp_path / "cut" / EARLIER_FILE, weights_only=True)["step"] == 4
+    said = r"training\.pt is damaged; going on from .*training\.earlier\.pt, of step 4"
+    for _ in flipped(tmp_path / "cut" / STATE_FILE, 3):
+        copy = shutil.copytree(tmp_path / "cut", tmp_path / "copy")
+        with pytest.warns(UserWarning, match=said):
+            assert_same_weights(train(fresh_model(), IMAGES, copy, RECIPE), whole)
+        # The damaged one does not outlive the state that served.
+        assert torch.load(copy / EARLIER_FILE, weights_only=True)["step"] == 4
+        shutil.rmtree(copy)
+
+
+def test_a_run_killed_between_its_two_states_goes_on(tmp_path: Path) -> None:
+    whole = train(fresh_model(), IMAGES, tmp_path / "whole", RECIPE)
+    killed_after(3, tmp_path / "cut")
+    (tmp_path / "cut" / STATE_FILE).unlink()
+    assert_same_weights(train(fresh_model(), IMAGES, tmp_path / "cut", RECIPE), whole)
 
 
 # What is learnt
@@ -203,6 +235,27 @@ def test_a_truncated_state_is_refused_and_left_as_it_is(tmp_path: Path, share: f
     with pytest.raises(TrainingError, match=r"training\.pt is damaged"):
         train(fresh_model(), IMAGES, tmp_path, RECIPE)
     assert path.read_bytes() == cut
+
+
+def test_every_flipped_bit_of_a_state_is_noticed(tmp_path: Path) -> None:
+    train(fresh_model(), IMAGES, tmp_path, RECIPE)
+    for _ in flipped(tmp_path / STATE_FILE, 300):
+        with pytest.raises(TrainingError, match=r"training\.pt is damaged.*remove it to start anew"):
+            last_state(tmp_path)
+
+
+def test_two_damaged_states_are_named(tmp_path: Path) -> None:
+    killed_after(3, tmp_path)
+    for name in (STATE_FILE, EARLIER_FILE):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-1])
+    with pytest.raises(TrainingError, match=r"training\.pt and .*training\.earlier\.pt are damaged"):
+        train(fresh_model(), IMAGES, tmp_path, RECIPE)
+
+
+def test_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / f"{STATE_FILE}.1-2.partial").touch()
+    train(fresh_model(), IMAGES, tmp_path, RECIPE)
+    assert [own.name for own in tmp_path.iterdir()] == [STATE_FILE]
 
 
 def test_a_file_that_is_no_training_state_is_refused(tmp_path: Path) -> None:

@@ -325,3 +325,32 @@ def test_explain_prints_the_passes_that_ran_in_their_order() -> None:
     text = " ".join(str(report).split())
     for own in report.steps[0].passes:
         assert f"{own.name} {own.seconds:.2f} s ({own.found})" in text
+
+
+def test_explain_takes_the_known_step_that_the_arguments_are_of() -> None:
+    mar = small_mar().eval()
+    mask = torch.zeros(2, 9)
+    mask[:, :4] = 1
+    embedding = torch.randn(2, 16)
+    encoder = marche_fx.explain(mar, X[:, :9, :4], mask, embedding)
+    by_name = marche_fx.explain(mar, X[:, :9, :4], mask=mask, class_embedding=embedding)
+    assert [own.steps[0].name for own in (encoder, by_name)] == ["forward_mae_encoder"] * 2
+    with torch.no_grad():
+        seen = mar.forward_mae_encoder(X[:, :9, :4], mask, embedding)
+    assert marche_fx.explain(mar, seen, mask).steps[0].name == "forward_mae_decoder"
+
+
+class Alike(nn.Module):
+    """Both known steps take anything."""
+
+    def forward_mae_encoder(self, *args: Tensor) -> Tensor:
+        return args[0]
+
+    forward_mae_decoder = forward_mae_encoder
+
+
+def test_explain_says_which_steps_there_are_where_the_arguments_do_not_tell() -> None:
+    with pytest.raises(ArgumentError, match=r"none accepts these arguments: forward_mae_encoder\(x.*Name one"):
+        marche_fx.explain(small_mar().eval(), X)
+    with pytest.raises(ArgumentError, match=r"Alike has 2, of which several accept .* step='forward_mae_encoder'"):
+        marche_fx.explain(Alike().eval(), X)

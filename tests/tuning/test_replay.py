@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -12,7 +13,7 @@ import marche_fx
 from marche_fx import ArgumentError, FullRefresh, SelectiveRefresh, StalenessRefresh
 from marche_fx.models.drift import teacher_forced_drift
 from marche_fx.models.mar import MAR
-from marche_fx.tuning.replay import Earlier, Recording, record, replay, replay_original
+from marche_fx.tuning.replay import Call, Earlier, Read, Recording, record, replay, replay_original, told
 from tests.networks import MaskedTextModel, Transformer, small_mar
 
 ORDERS = torch.stack([torch.randperm(16, generator=torch.Generator().manual_seed(seed)) for seed in range(2)])
@@ -132,3 +133,48 @@ def test_the_recorded_model_is_left_alone() -> None:
     recording: Recording = record(model, generation)
     assert set(vars(model)) == before
     assert recording.model is model
+
+
+def test_a_digest_tells_generations_apart() -> None:
+    torch.manual_seed(0)
+    model = MaskedTextModel(20, 16, 2).eval()
+
+    def loop(start: int = 0, steps: int = 3, read: int = 2, time: float = 0.0) -> Callable[[nn.Module], None]:
+        def run(given: nn.Module) -> None:
+            ids = torch.full((2, 20), start)
+            with marche_fx.decoding(given):
+                for step in range(steps):
+                    given(ids, torch.full((2,), time))[:, step : step + read].sum()
+
+        return run
+
+    assert record(model, loop()).digest() == record(model, loop()).digest()
+    runs = [loop(), loop(start=1), loop(steps=4), loop(read=3), loop(time=0.5)]
+    assert len({record(model, own).digest() for own in runs}) == len(runs)
+    before = record(model, loop()).digest()
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.1)
+    assert record(model, loop()).digest() != before, "what the model makes of its arguments counts too"
+
+
+def test_a_digest_tells_calls_apart() -> None:
+    x = torch.zeros(2, 3)
+    calls = [
+        Call("forward", ((x,), {})),
+        Call("other", ((x,), {})),
+        Call("forward", ((x + 1,), {})),
+        Call("forward", ((x.double(),), {})),
+        Call("forward", ((x.T,), {})),
+        Call("forward", ((), {"x": x})),
+        Call("forward", ((x, 1), {})),
+        Call("forward", ((x, 1.0), {})),
+        Call("forward", ((x, None), {})),
+        Call("forward", ((Earlier(0, 0),), {})),
+        Call("forward", ((x,), {}), [Read(0, None, (0, 1), x)]),
+        Call("forward", ((x,), {}), [Read(0, x > 0, (0, 1), x[x > 0])]),
+    ]
+    assert len(set(map(told, calls))) == len(calls)
+    assert told(calls[0]) == told(Call("forward", ((x.clone(),), {})))
+    model = nn.Linear(1, 1)
+    one, two = (Recording(model, None, None, None, own) for own in (((calls[0],) * 2,), ((calls[0],),) * 2))
+    assert one.digest() != two.digest(), "sessions count"

@@ -22,8 +22,11 @@ from marche_fx import (
 )
 from marche_fx.models import load_fashion_mar
 from marche_fx.models.mar import MAR
+from marche_fx.saving.fingerprint import software
 from marche_fx.tuning.replay import record, replay
-from marche_fx.tuning.tune import Trial, cheapest, first_within
+from marche_fx.tuning.tune import Store, Trial, cheapest, first_within
+from tests.flips import flipped
+from tests.models.tiny import tiny_mar
 from tests.networks import small_mar
 
 FEW: dict[str, list[RefreshPolicy]] = {
@@ -137,16 +140,54 @@ def test_a_search_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
 def test_results_of_another_search_are_not_used(tmp_path: Path) -> None:
     out = tmp_path / "trials.json"
     tune(small(), generate, 1.0, seeds=(0,), unseen=(1,), candidates=ONE, out=out)
-    with pytest.raises(CheckpointError, match="another model or of other seeds"):
+    with pytest.raises(CheckpointError, match=r"another search: not the same seeds\. Name another"):
         tune(small(), generate, 1.0, seeds=(2,), unseen=(1,), candidates=ONE, out=out)
     changed = small()
     with torch.no_grad():
         next(changed.parameters()).add_(1)
-    with pytest.raises(CheckpointError, match="another model"):
+    with pytest.raises(CheckpointError, match=r"not the same weights\."):
         tune(changed, generate, 1.0, seeds=(0,), unseen=(1,), candidates=ONE, out=out)
     out.write_text("{}")
     with pytest.raises(CheckpointError, match="no results"):
         tune(small(), generate, 1.0, seeds=(0,), unseen=(1,), candidates=ONE, out=out)
+
+
+def decode(given: nn.Module, seed: int, steps: int = 6, cfg: float = 2.0, temperature: float = 1.0) -> None:
+    assert isinstance(given, MAR)
+    generator = torch.Generator().manual_seed(seed)
+    given.sample_tokens(2, steps, cfg, labels=torch.tensor([1, 2]), temperature=temperature, generator=generator)
+
+
+@pytest.mark.parametrize("other", [{"steps": 4}, {"cfg": 1.5}, {"cfg": 1.0}, {"temperature": 0.5}])
+def test_results_of_another_generation_are_not_used(tmp_path: Path, other: dict[str, Any]) -> None:
+    out, options = tmp_path / "trials.json", {"seeds": (0,), "unseen": (1,), "candidates": ONE}
+    tune(tiny_mar(), decode, 1.0, **options, out=out)  # type: ignore[arg-type]
+    before = out.read_bytes()
+
+    def run(given: nn.Module, seed: int) -> None:
+        decode(given, seed, **other)
+
+    with pytest.raises(CheckpointError, match=r"another search: not the same generation, unseen generation\. Name"):
+        tune(tiny_mar(), run, 1.0, **options, out=out)  # type: ignore[arg-type]
+    assert out.read_bytes() == before
+
+
+def test_results_of_other_software_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, options = tmp_path / "trials.json", {"seeds": (0,), "unseen": (1,), "candidates": ONE}
+    tune(tiny_mar(), decode, 1.0, **options, out=out)  # type: ignore[arg-type]
+    monkeypatch.setattr("marche_fx.tuning.tune.software", lambda: software() | {"marche_fx": "other"})
+    with pytest.raises(CheckpointError, match=r"not the same marche_fx\."):
+        tune(tiny_mar(), decode, 1.0, **options, out=out)  # type: ignore[arg-type]
+
+
+def test_damaged_results_are_not_used(tmp_path: Path) -> None:
+    store = Store(tmp_path / "trials.json", {"model": "MAR", "seeds": [0, 1]})
+    for policy in ONE["selective"]:
+        store.add(Trial(policy, False, 1 / 3, 0.25))
+    assert Store(tmp_path / "trials.json", {"seeds": [0, 1]}).trials == store.trials
+    for _ in flipped(tmp_path / "trials.json", 200):
+        with pytest.raises(CheckpointError, match=r"trials\.json is damaged or holds no results"):
+            Store(tmp_path / "trials.json", {})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,5 @@
+"""``python -m marche_fx`` is ``marche-fx``."""
+
+from .cli import run
+
+run()
