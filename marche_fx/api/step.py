@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..errors import ArgumentError, UnsupportedModelError
+from ..errors import ArgumentError, CaptureError, UnsupportedModelError
 from ..lazy.tensor import resolved
 from ..passes.analysis.plan import Plan
 from ..passes.capture.arguments import closed, opened
@@ -76,6 +76,20 @@ class OptimizedStep:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = resolved(opened((args, kwargs)))
         self.owner.update(self.model)
+        if self.owner.whole is not None and not self.programs:
+            return self.tried(args, kwargs)
+        return self.run(args, kwargs)
+
+    def tried(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The call of a child that nobody asked to transform: where it cannot be, it is the original's."""
+        if not self.owner.is_given_up:
+            try:
+                return self.run(args, kwargs)
+            except (UnsupportedModelError, CaptureError, ArgumentError) as error:
+                self.owner.give_up(error)
+        return self.original(args, kwargs)
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.refuse_gradients(args, kwargs)
         session = current_session(self.owner)
         with torch.no_grad():

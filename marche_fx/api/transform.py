@@ -14,13 +14,14 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch import nn
 
-from ..errors import ArgumentError, UnsupportedModelError
+from ..errors import ArgumentError, MarcheError, UnsupportedModelError
 from ..lazy.tensor import resolved
 from ..refresh import RefreshPolicy, SelectiveRefresh, preset
 from ..runtime.method import Query, Settings, StepMethod
 from ..runtime.monitor import Monitor
 from ..runtime.open_sessions import OpenSession, current_session
 from ..runtime.session import Session
+from .children import ChildCalls, told
 from .head import with_fast_products
 from .step import OptimizedStep
 
@@ -77,6 +78,16 @@ class Optimization:
         self.settings = settings
         self.last_session: Session | None = None
         self.optimized: weakref.ref[nn.Module] | None = None
+        self.whole: Optimization | None = None
+        """That of the model whose sessions are this one's, where it is a child that the model's loop calls."""
+        self.path = ""
+        """Of that child."""
+        self.is_given_up = False
+        """Whether it turned out that it cannot be transformed."""
+        self.parts: dict[str, Optimization] = {}
+        """Children that were found to be what the loop calls, by path."""
+        self.refused: dict[str, str] = {}
+        """Those that cannot be transformed, with why."""
 
     def update(self, view: nn.Module) -> None:
         """Give a copy of the original the attributes that the transformed model has by now."""
@@ -102,7 +113,77 @@ class Optimization:
         )
 
     def session(self, *, is_loop: bool = False, keeps: bool = False) -> OpenSession:
-        return OpenSession(self, is_loop=is_loop, keeps=keeps)
+        return Decoding(self, is_loop=is_loop, keeps=keeps)
+
+    def adopt(self, path: str) -> None:
+        """Transform the child at ``path`` of the transformed model, for what it is called later."""
+        optimized = None if self.optimized is None else self.optimized()
+        if optimized is None:
+            return
+        *parents, name = path.split(".")
+        holder = optimized
+        for parent in parents:
+            own = copy.copy(holder.get_submodule(parent))
+            replace_child(holder, parent, own)
+            holder = own
+        child = transform(
+            holder.get_submodule(name),
+            refresh=next(iter(self.settings.policies.values())),
+            compile=self.settings.compile,
+            verify=self.settings.verify,
+            strict=self.settings.strict,
+            monitor=self.settings.monitor or False,
+        )
+        part = optimization_of(child)
+        part.whole = self
+        part.path = path
+        replace_child(holder, name, child)
+        self.parts[path] = part
+
+    def give_up(self, error: MarcheError) -> None:
+        """It is a child that the loop calls, and cannot be transformed: it is what it was, and the user told why."""
+        self.is_given_up = True
+        assert self.whole is not None
+        self.whole.parts.pop(self.path, None)
+        self.whole.refused[self.path] = str(error).splitlines()[0]
+
+
+class Decoding(OpenSession):
+    """A session that says so where the loop calls no step, but a child."""
+
+    owner: Optimization
+    watched: ChildCalls | None = None
+
+    def begun(self, session: Session) -> None:
+        optimized = None if self.owner.optimized is None else self.owner.optimized()
+        if self.owner.parts or self.owner.refused or optimized is None:
+            return
+        self.watched = ChildCalls(optimized, lambda: current_session(self.owner) is session, self.adopt)
+        session.on_first_call = self.watched.stop
+
+    def adopt(self, path: str) -> None:
+        """Transform a child, if that can be done: at the next call of it, it is known."""
+        try:
+            self.owner.adopt(path)
+        except MarcheError as error:
+            self.owner.refused[path] = str(error).splitlines()[0]
+
+    def ended(self, session: Session, *, failed: bool) -> None:
+        watched, self.watched = self.watched, None
+        if watched is None:
+            return
+        watched.stop()
+        steps = " or ".join(self.owner.steps)
+        if self.owner.parts or not session.records:
+            kind = type(self.owner.model).__name__
+            message = told(kind, steps, watched.children, list(self.owner.parts), self.owner.refused)
+            if message is not None and not failed:
+                next(iter(self.owner.steps.values())).method.warn_once(message, topic="no step ran")
+
+
+def replace_child(parent: nn.Module, name: str, child: nn.Module) -> None:
+    """Give a copy of a module another child; the original keeps its own."""
+    parent._modules = {**parent._modules, name: child}
 
 
 def transform(

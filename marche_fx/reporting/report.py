@@ -228,7 +228,9 @@ def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
     """
     check_fraction(fraction)
     optimization = optimization_of(optimized)
-    programs = [program for step in optimization.steps.values() for program in step.programs]
+    # Also of children that the loop was found to call.
+    parts = [optimization, *optimization.parts.values()]
+    programs = [program for part in parts for step in part.steps.values() for program in step.programs]
     notes = () if programs else ("No step has been called yet; it is captured at its first call.",)
     session = optimization.last_session
     return Report(

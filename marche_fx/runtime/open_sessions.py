@@ -43,6 +43,10 @@ class OpenSession:
         self.frame: int | None = None
         self.in_generator = False
 
+    def is_of(self, owner: Owner) -> bool:
+        """Whether it is a session of ``owner``, or of the model that ``owner`` is a part of."""
+        return self.owner is owner or getattr(owner, "whole", None) is self.owner
+
     def __enter__(self) -> Session:
         here = threading.get_ident()
         if self.depth and self.thread != here:
@@ -52,6 +56,7 @@ class OpenSession:
             )
         if self.session is None:
             self.session = Session(is_loop=self.is_loop)
+            self.begun(self.session)
         self.thread, self.depth = here, self.depth + 1
         if self.depth == 1:
             frame = opening_frame()
@@ -92,6 +97,13 @@ class OpenSession:
                 self.owner.last_session = session
         finally:
             session.discard()
+            self.ended(session, failed=failed)
+
+    def begun(self, session: Session) -> None:
+        """For those who watch over a session."""
+
+    def ended(self, session: Session, *, failed: bool) -> None:
+        """The same."""
 
     def close(self) -> None:
         """Free the caches. What was computed stays in `report`; entered again, it is a new session."""
@@ -127,11 +139,11 @@ def is_generator(frame: FrameType) -> bool:
 
 def current_session(owner: Owner) -> Session | None:
     """The session of ``owner`` that was opened by the innermost of the calls on the stack, or else in this context."""
-    here = [own for own in OPEN.get() if own.owner is owner and own.session is not None and own.depth]
+    here = [own for own in OPEN.get() if own.is_of(owner) and own.session is not None and own.depth]
     if IN_GENERATORS:
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
-            bound = [own for own in IN_GENERATORS.get(id(frame), ()) if own.owner is owner]
+            bound = [own for own in IN_GENERATORS.get(id(frame), ()) if own.is_of(owner)]
             bound += [own for own in here if own.frame == id(frame)]
             if bound:
                 return bound[-1].session

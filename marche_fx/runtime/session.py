@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -53,6 +53,8 @@ class Session:
         """The stream of the last call."""
         self.opened = 0
         """Streams so far."""
+        self.on_first_call: Callable[[], None] | None = None
+        """Called once, when a step is called."""
         self.conditions_move = False
         """Whether a condition was seen to move from step to step."""
         self.log = SessionLog()
@@ -68,6 +70,9 @@ class Session:
 
     def stream_of(self, method: int, program: Program, call: CallInputs) -> Stream:
         """The stream that a call belongs to, opened if it is the first of one."""
+        if self.on_first_call is not None:
+            self.on_first_call()
+            self.on_first_call = None
         name = STREAM.get()
         if name is None:
             found = find_stream(self.streams, self.current, method, call) or self.moved(call)

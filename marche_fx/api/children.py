@@ -1,0 +1,133 @@
+"""Loops that call a child of the transformed model and never its step: the child is transformed, and the user told.
+
+Many packages wrap the network: the object with the loop calls ``self.net(tokens)`` and its own ``forward`` only trains.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+ENOUGH = 2
+"""So many calls of one child in a session in which no step ran, and it is what the loop decodes with."""
+
+LIBRARY = str(Path(torch.__file__).parent)
+
+
+@dataclass
+class Child:
+    """A child that the loop calls itself.
+
+    Attributes:
+        calls: how often. methods: of the model, those that call it and are themselves called anew each time.
+        frame: that of its last call.
+    """
+
+    module: nn.Module
+    calls: int = 0
+    methods: set[str] = field(default_factory=set)
+    frame: FrameType | None = None
+
+
+class ChildCalls:
+    """Which children of a model are called in a session, until a step runs.
+
+    PyTorch calls hooks for every module of the process; these are there for no longer than they are needed.
+
+    Args:
+        model: whose children. is_here: whether a call now is one of the session.
+        found: told the path of a child that the loop itself has called `ENOUGH` times.
+    """
+
+    def __init__(self, model: nn.Module, is_here: Callable[[], bool], found: Callable[[str], None]) -> None:
+        self.paths = {id(module): path for path, module in model.named_modules() if path}
+        self.listed = {
+            f"{path}.{name}".removeprefix(".")
+            for path, module in model.named_modules()
+            if isinstance(module, (nn.ModuleList, nn.ModuleDict, nn.Sequential))
+            for name, _ in module.named_children()
+        }
+        """Layers of a list, of which each sees what the one before made."""
+        self.is_here = is_here
+        self.found = found
+        self.children: dict[str, Child] = {}
+        self.inside: list[int] = []
+        """Ids of the model's modules that are running."""
+        self.handles = [
+            register_module_forward_pre_hook(self.before),
+            register_module_forward_hook(self.after, always_call=True),
+        ]
+
+    def stop(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
+        for child in self.children.values():
+            child.frame = None
+
+    def before(self, module: nn.Module, args: Any) -> None:
+        if not self.handles or id(module) not in self.paths or not self.is_here():
+            return
+        self.inside.append(id(module))
+        if len(self.inside) == 1:
+            self.note(self.paths[id(module)], module)
+
+    def after(self, module: nn.Module, args: Any, result: Any) -> None:
+        if self.inside and self.inside[-1] == id(module):
+            self.inside.pop()
+
+    def note(self, path: str, module: nn.Module) -> None:
+        child = self.children.setdefault(path, Child(module))
+        child.calls += 1
+        frame = calling_frame()
+        if child.frame is not None and frame is not child.frame:
+            # The loop is further out.
+            child.methods.add(frame.f_code.co_name)
+        child.frame = frame
+        if child.calls == ENOUGH and not child.methods and path not in self.listed:
+            self.found(path)
+
+
+def calling_frame() -> FrameType:
+    """The frame of the code that calls a module, outside of PyTorch and of this file."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((LIBRARY, __file__)):
+        frame = frame.f_back
+    return frame
+
+
+def told(kind: str, steps: str, children: dict[str, Child], adopted: list[str], refused: dict[str, str]) -> str | None:
+    """What a user is told of a session whose loop called children; None where it called none.
+
+    Args:
+        adopted: children that were transformed. refused: those that cannot be, with why.
+    """
+    if not children:
+        return None
+    called = ", ".join(f"{path!r}" for path in children)
+    start = f"the loop never called {steps} of {kind}, which was to be transformed, but {called}. "
+    if adopted:
+        lines = "; ".join(f"model.{path} = marche_fx.transform(model.{path})" for path in adopted)
+        return f"{start}So these are transformed from their second call on. To choose how, write {lines}"
+    methods = sorted({name for child in children.values() for name in child.methods})
+    if methods:
+        names = " or ".join(f"step={name!r}" for name in methods)
+        return (
+            f"{start}No step ran, and nothing was cached. They were called by a method that runs in each step: name "
+            f"it, marche_fx.transform(model, {names})"
+        )
+    if refused:
+        path, why = next(iter(refused.items()))
+        return f"{start}No step ran, and nothing was cached. {path!r} cannot be transformed: {why}"
+    return (
+        f"{start}No step ran, and nothing was cached. Put what is called in each step into one method of the model, "
+        "and name it: marche_fx.transform(model, step=...)"
+    )

@@ -1,0 +1,189 @@
+"""Loops that call a child of the transformed model: it is cached, or the user is told what to write."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+import marche_fx
+from marche_fx import SelectiveRefresh
+from marche_fx.lazy.tensor import resolved
+from tests.networks import Transformer
+
+N, D = 24, 16
+
+
+def network(depth: int) -> nn.Module:
+    found = Transformer(N, D, 2, depth=depth)
+    found.head = nn.Linear(D, D)
+    return found
+
+
+class Parent(nn.Module):
+    """The object with the loop, whose network is a child, beside one without attention."""
+
+    def __init__(self, inner: nn.Module | None = None) -> None:
+        super().__init__()
+        self.net = inner or network(2)
+        self.head = nn.Linear(D, D)
+        self.layers = nn.ModuleList(network(1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).square().mean()
+
+    def generate(self, steps: list[Tensor]) -> list[Tensor]:
+        return [resolved(self.net(x)[:, 8:12]).clone() for x in steps]
+
+    def with_head(self, steps: list[Tensor]) -> list[Tensor]:
+        return [self.head(self.net(x)[:, 8:12]) for x in steps]
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+    def by_method(self, steps: list[Tensor]) -> list[Tensor]:
+        return [self.predict(x)[:, 8:12] for x in steps]
+
+    def by_layer(self, steps: list[Tensor]) -> list[Tensor]:
+        found = []
+        for x in steps:
+            for layer in self.layers:
+                x = layer(x)
+            found.append(x)
+        return found
+
+    def head_alone(self, steps: list[Tensor]) -> list[Tensor]:
+        return [self.head(x) for x in steps]
+
+
+class Nested(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Parent()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+    def generate(self, steps: list[Tensor]) -> list[Tensor]:
+        return [self.model.net(x)[:, 8:12] + 0 for x in steps]
+
+
+def made(kind: type[nn.Module] = Parent) -> Any:
+    torch.manual_seed(0)
+    return kind().eval().requires_grad_(False)
+
+
+def steps(count: int = 8) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(2, N, D, generator=generator)
+    found = []
+    for step in range(count):
+        x = x.clone()
+        x[:, 2 * step : 2 * step + 2] = torch.randn(2, 2, D, generator=generator)
+        found.append(x)
+    return found
+
+
+def decoded(model: nn.Module, loop: str, refresh: Any = None) -> tuple[Any, list[Tensor], list[str]]:
+    """The transformed model, what its loop gives, and what the user is told."""
+    optimized = marche_fx.transform(model, loop=loop, refresh=refresh or SelectiveRefresh(0.1, warmup=1), compile=False)
+    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+        warnings.simplefilter("always")
+        found = getattr(optimized, loop)(steps())
+    assert not torch_module._global_forward_pre_hooks
+    assert not torch_module._global_forward_hooks
+    told = [str(own.message) for own in caught if "never called" in str(own.message)]
+    return optimized, found, told
+
+
+@pytest.mark.parametrize("loop", ["generate", "with_head"])
+def test_a_child_that_the_loop_calls_is_transformed_and_the_user_told(loop: str) -> None:
+    model = made()
+    optimized, found, told = decoded(model, loop)
+    assert len(told) == 1
+    assert "model.net = marche_fx.transform(model.net)" in told[0]
+    report = marche_fx.report(optimized)
+    assert report.session is not None
+    assert report.session.rows_ratio < 0.9
+    assert len(report.steps) == 1
+    exact = getattr(model, loop)(steps())
+    assert all(torch.allclose(own, other, atol=1e-5) for own, other in zip(found[:2], exact))
+    _, exactly, _ = decoded(made(), loop, "exact")
+    assert all(torch.allclose(own, other, atol=1e-5) for own, other in zip(exactly, exact, strict=True))
+
+
+def test_the_original_keeps_its_child() -> None:
+    model = made()
+    child, children = model.net, model._modules
+    optimized, _, _ = decoded(model, "generate")
+    assert model.net is child
+    assert model._modules is children
+    assert optimized.net is not child
+    assert list(optimized.state_dict()) == list(model.state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimized.generate(steps())
+    assert marche_fx.report(optimized).session is not None
+
+
+def test_a_child_of_a_child_is_found() -> None:
+    model = made(Nested)
+    inner = model.model
+    optimized, found, told = decoded(model, "generate")
+    assert "model.model.net = marche_fx.transform(model.model.net)" in told[0]
+    assert model.model is inner
+    assert marche_fx.report(optimized).session is not None
+    assert all(own.shape == (2, 4, D) for own in found)
+
+
+def test_a_method_that_runs_in_each_step_is_named() -> None:
+    model = made()
+    _, found, told = decoded(model, "by_method")
+    assert "step='predict'" in told[0]
+    assert all(map(torch.equal, found, model.by_method(steps())))
+
+
+def test_layers_called_one_by_one_are_told_of() -> None:
+    model = made()
+    _, found, told = decoded(model, "by_layer")
+    assert "'layers.0', 'layers.1'" in told[0]
+    assert "Put what is called in each step into one method" in told[0]
+    assert all(map(torch.equal, found, model.by_layer(steps())))
+
+
+def test_a_child_without_attention_stays_what_it_is() -> None:
+    model = made()
+    _, found, told = decoded(model, "head_alone")
+    assert "'head' cannot be transformed: found no attention" in told[0]
+    assert all(map(torch.equal, found, model.head_alone(steps())))
+
+
+@torch.no_grad()
+def test_sessions_of_ones_own_are_watched_too() -> None:
+    optimized = marche_fx.transform(made(), refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
+
+    def loop() -> None:
+        with marche_fx.decoding(optimized):
+            for x in steps():
+                resolved(optimized.net(x)[:, 8:12])
+
+    with pytest.warns(UserWarning, match=r"never called forward of Parent"):
+        loop()
+    report = marche_fx.report(optimized)
+    assert report.session is not None
+    assert report.session.rows_ratio < 0.9
+
+
+@torch.no_grad()
+def test_a_session_in_which_nothing_is_called_says_nothing() -> None:
+    optimized = marche_fx.transform(made(), compile=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with marche_fx.decoding(optimized):
+            pass
+        with marche_fx.decoding(optimized):
+            optimized(steps()[0])
