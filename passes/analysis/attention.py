@@ -125,16 +125,17 @@ def site_of(
 ) -> AttentionSite | None:
     """The site with the scores ``product`` and the output ``result``, or None where it is no product of q and k."""
     own = dim_map(product)
-    alike = dims_shared_with_values(product, result, weights)
+    weighing = weighing_dims(product, result, weights)
     first, second = contracted_operands(product)
     # The operand that brings the key axis is k, the other q.
     for (q_index, q), (k_index, k) in ((first, second), (second, first)):
         key_dims = [dim for (index, dim), out in own.output.items() if index == k_index and out == product_key_dim]
         from_k = {out for (index, _), out in own.output.items() if index == k_index}
         query_dims = [dim for (index, dim), out in own.output.items() if index == q_index and out not in from_k]
-        # Without heads, queries times a table of every pair look like one attention per position over the samples,
-        # until the values, of which every sample has its own, are seen.
-        if key_dims and len(query_dims) == 1 and own.output[q_index, query_dims[0]] not in alike:
+        # Queries have weights of their own. Without heads, queries times a table of every pair look like one attention
+        # per position over the samples, until the values, of which every sample has its own, are seen; and what an
+        # earlier attention gave, of which a mask or bias is made, has the keys' dimension but channels beside it.
+        if key_dims and len(query_dims) == 1 and own.output[q_index, query_dims[0]] in weighing:
             return AttentionSite(
                 node=result,
                 q=q,
@@ -149,14 +150,14 @@ def site_of(
     return None
 
 
-def dims_shared_with_values(product: fx.Node, result: fx.Node, weights: fx.Node) -> set[int]:
-    """Dimensions of ``product`` that ``result`` has from the weights and from v alike, as samples and heads are."""
+def weighing_dims(product: fx.Node, result: fx.Node, weights: fx.Node) -> set[int]:
+    """Dimensions of ``product`` that ``result`` has from the weights but not from v, as it has samples and heads."""
     own = dim_map(result)
     (first, _), (second, _) = contracted_operands(result)
     weighing, v = (first, second) if operands(result)[first] is weights else (second, first)
     from_v = {out for (index, _), out in own.output.items() if index == v}
-    shared = [dim for (index, dim), out in own.output.items() if index == weighing and out in from_v]
-    return {place for dim in shared for above, place in contractions_above(weights, dim) if above is product}
+    alone = [dim for (index, dim), out in own.output.items() if index == weighing and out not in from_v]
+    return {place for dim in alone for above, place in contractions_above(weights, dim) if above is product}
 
 
 def contracted_operands(node: fx.Node) -> list[tuple[int, fx.Node]]:
@@ -166,7 +167,10 @@ def contracted_operands(node: fx.Node) -> list[tuple[int, fx.Node]]:
 
 
 def contractions_above(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, int]]:
-    """Contractions that ``node`` is computed from without mixing its dimension ``dim``, and what it is there."""
+    """Contractions that ``node`` is computed from without mixing its dimension ``dim``, and what it is there.
+
+    A mask that says which scores count is none of them, whatever it was made of.
+    """
     # Many paths may lead to one value, through residuals.
     seen: set[tuple[fx.Node, int]] = set()
     pending = [*sources_along(node, dim)][::-1]
@@ -188,7 +192,7 @@ def sources_along(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, int]]:
     joins = node.target is aten.cat.default and argument(node, "dim") % len(shape_of(node)) == dim
     own = dim_map(node)
     for index, operand in enumerate(operands(node)):
-        if operand is not None:
+        if operand is not None and getattr(operand.meta["val"], "dtype", None) is not torch.bool:
             for operand_dim in range(len(shape_of(operand))):
                 if own.output.get((index, operand_dim)) == dim or (joins and operand_dim == dim):
                     yield operand, operand_dim

@@ -208,7 +208,7 @@ class Splitter:
         skipped = rows.streams[: rows.streams.index(taken[0])]
         positions = self.read if node in self.read_only else self.active
         counted = [[positions[number] for number in streams] for streams in (skipped, taken)]
-        return self.call(ops.take_rows, (self.rows[operand], rows.dim, *counted), name=node.name)
+        return self.call(ops.take_rows, (self.rows_for(node, operand), rows.dim, *counted), name=node.name)
 
     def mask_causally(self, attention: fx.Node, original: fx.Node) -> None:
         """Replace the causal flag, which counts rows, by a mask that knows the positions of the active rows."""
