@@ -139,7 +139,7 @@ class Hooks:
             _, k, _, *given = operands(attention)
             beside = [k, given[0] if given else None]
             if any(count > 1 for count in layout.joined):
-                beside = [own if own is None else self.call(ops.cut_dims, own, scores.factors) for own in beside]
+                beside = [own if own is None else self.call(ops.cut_dims, own, layout.factors) for own in beside]
             key, mask = beside
             options = (site.scale, mask, layout.batch_dim, scores.groups)
             return self.padded(self.call(ops.attention_received, rows, key, *asked, *options), site)

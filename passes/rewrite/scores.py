@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
-from itertools import accumulate
 
 from torch import fx
 
@@ -28,15 +27,6 @@ class Scores:
     layout: Layout
     key_dim: int = -1
     groups: int = 1
-
-    @property
-    def factors(self) -> list[list[int]]:
-        """For each dimension of the node, those of the layout that it is the product of; a row dimension is -1."""
-        layout = self.layout
-        sizes = [-1 if dim == layout.token_dim else size for dim, size in enumerate(layout.shape)]
-        # Samples that the node has not are a dimension of the layout.
-        ends = [*accumulate(max(count, 1) for count in layout.joined)]
-        return [sizes[start:end] for start, end, count in zip([0, *ends], ends, layout.joined) if count]
 
 
 def find_scores(site: AttentionSite, plan: Plan, on_rows: Container[fx.Node]) -> Scores | str:
