@@ -54,7 +54,7 @@ def plan_of(original: Capture, *, exact_sites: int = 0, trail: Trail | None = No
     packed = trail.run(
         "pack",
         lambda: pack(original),
-        lambda own: "every token is kept" if own.visible is None else "dropped tokens are hidden from attention",
+        lambda own: "every token is kept" if own.capture is original else "dropped tokens are hidden from attention",
     )
     graph = packed.capture.graph_module.graph
     inputs = [leaf.node for leaf in packed.capture.inputs if leaf.node is not None]
