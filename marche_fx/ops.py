@@ -147,5 +147,5 @@ def spread_rows(values: Tensor, active: Tensor, start: int, tokens: int) -> Tens
 
     ``active`` counts from the token ``start``.
     """
-    found = torch.full((len(values), tokens), float("nan"), device=values.device)
+    found = torch.full((len(values), tokens), float("nan"), device=values.device, dtype=torch.float32)
     return found.scatter(1, active + start, values.float())
