@@ -12,6 +12,7 @@ from torch import fx
 from ..graph.operands import argument, operands, shape_of
 from ..graph.source import module_path, source_line
 from ..rules.table import dim_map
+from .dimensions import Axes, Dimension
 
 aten = torch.ops.aten
 
@@ -69,7 +70,7 @@ class AttentionSite:
         return source_line(self.node)
 
 
-def find_attention_sites(graph: fx.Graph) -> list[AttentionSite]:
+def find_attention_sites(graph: fx.Graph, axes: Axes | None = None) -> list[AttentionSite]:
     """Every attention of ``graph`` in the order of execution.
 
     Fused:        y = scaled_dot_product_attention(q, k, v, mask)
@@ -77,13 +78,17 @@ def find_attention_sites(graph: fx.Graph) -> list[AttentionSite]:
 
     Between the contractions and the softmax may stand any chain that keeps the key axis: scale, bias, mask, soft-cap.
     Sinks, columns of scores joined to those of keys, may be joined before the softmax and cut off after it.
+
+    Args:
+        axes: of the graph, if they are known.
     """
+    axes = Axes(graph) if axes is None else axes
     sites = []
     for node in graph.nodes:
         if node.target in FUSED:
             sites.append(fused_site(node))
         elif node.target in SOFTMAX:
-            site = written_out_site(node)
+            site = written_out_site(node, axes)
             if site is not None:
                 sites.append(site)
     return sites
@@ -109,19 +114,19 @@ def fused_site(node: fx.Node) -> AttentionSite:
     )
 
 
-def written_out_site(softmax: fx.Node) -> AttentionSite | None:
+def written_out_site(softmax: fx.Node, axes: Axes) -> AttentionSite | None:
     """The site around a softmax, or None where it is not between two contractions over its dimension."""
     key_dim = argument(softmax, "dim") % len(shape_of(softmax))
     output = next(contractions_below(softmax, key_dim), None)
     if output is None:
         return None
     # A bias may be a product too, but not one of queries and keys.
-    found = (site_of(softmax, product, dim, *output) for product, dim in contractions_above(softmax, key_dim))
+    found = (site_of(product, dim, *output, axes) for product, dim in contractions_above(softmax, key_dim))
     return next((site for site in found if site is not None), None)
 
 
 def site_of(
-    softmax: fx.Node, product: fx.Node, product_key_dim: int, result: fx.Node, weights: fx.Node
+    product: fx.Node, product_key_dim: int, result: fx.Node, weights: fx.Node, axes: Axes
 ) -> AttentionSite | None:
     """The site with the scores ``product`` and the output ``result``, or None where it is no product of q and k."""
     own = dim_map(product)
@@ -135,19 +140,35 @@ def site_of(
         # Queries have weights of their own. Without heads, queries times a table of every pair look like one attention
         # per position over the samples, until the values, of which every sample has its own, are seen; and what an
         # earlier attention gave, of which a mask or bias is made, has the keys' dimension but channels beside it.
-        if key_dims and len(query_dims) == 1 and own.output[q_index, query_dims[0]] in weighing:
+        query_dims = [dim for dim in query_dims if own.output[q_index, dim] in weighing]
+        query_dim = one_of_queries(q, query_dims, (k, key_dims[0]), axes) if key_dims else None
+        if query_dim is not None:
             return AttentionSite(
                 node=result,
                 q=q,
                 k=k,
                 v=next(operand for _, operand in contracted_operands(result) if operand is not weights),
-                query_dim=query_dims[0],
+                query_dim=query_dim,
                 key_dim=key_dims[0],
                 weights=weights,
                 product=product,
-                product_query_dim=own.output[q_index, query_dims[0]],
+                product_query_dim=own.output[q_index, query_dim],
             )
     return None
+
+
+def one_of_queries(q: fx.Node, dims: list[int], keys: Dimension, axes: Axes) -> int | None:
+    """Of the dimensions of ``q`` that have weights of their own the one of queries; None where it cannot be told.
+
+    Heads that share their keys, ``q [B, H, N, d]`` and ``k [B, N, d]``, have them too. Queries are those that are the
+    keys' tokens, or else those that were not cut from channels.
+    """
+    if len(dims) < 2:
+        return dims[0] if dims else None
+    tokens = [dim for dim in dims if axes.of(q, dim) == axes.of(*keys)]
+    channels = axes.of(q, len(shape_of(q)) - 1)
+    uncut = [dim for dim in dims if not axes.share_product(axes.of(q, dim), channels)]
+    return next((own[0] for own in (tokens, uncut) if len(own) == 1), None)
 
 
 def weighing_dims(product: fx.Node, result: fx.Node, weights: fx.Node) -> set[int]:
