@@ -99,6 +99,7 @@ def session_report(session: Session) -> SessionReport:
     by_name: dict[str, list[Any]] = {}
     for record in session.records:
         row = by_name.setdefault(record.name, [record.name, 0, 0, 0, 0.0, 0.0])
-        for column, amount in enumerate((1, record.rows, record.original_rows, record.flops, record.original_flops), 1):
+        computed = not record.again, record.rows, record.original_rows, record.flops, record.original_flops
+        for column, amount in enumerate(computed, 1):
             row[column] += amount
     return SessionReport(tuple(tuple(row) for row in by_name.values()), choices_of(session))
