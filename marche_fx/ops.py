@@ -45,11 +45,22 @@ def take_rows(rows: Tensor, dim: int, skipped: Sequence[Tensor], taken: Sequence
     return rows.narrow(dim, start, sum(active.shape[1] for active in taken))
 
 
-def causal_mask(k: Tensor, active: Tensor, rank: int) -> Tensor:
-    """Which keys of ``k [.., N, d]`` the active tokens may see: bool ``[B, 1, .., A, N]`` of so many dimensions."""
-    keys = torch.arange(k.shape[-2], device=active.device)
+def cut_dims(x: Tensor, factors: Sequence[Sequence[int]]) -> Tensor:
+    """``x``, which broadcasts to a value whose dimensions are products of ``factors``, in as many dimensions as these.
+
+    ``[B * H, N, d]`` and ``[1, N, d]`` become ``[B, H, N, d]`` and ``[1, 1, N, d]``.
+    """
+    shape: list[int] = []
+    for size, parts in zip(x.shape, factors[-x.ndim :]):
+        shape += [size] if len(parts) == 1 else [1] * len(parts) if size == 1 else parts
+    return x.reshape(shape)
+
+
+def causal_mask(k: Tensor, active: Tensor, rank: int, batch_dim: int) -> Tensor:
+    """Which keys of ``k [.., N, d]`` the active tokens may see: bool ``[.., B, .., A, N]`` of so many dimensions."""
+    keys = torch.arange(k.shape[-2], device=active.device, dtype=torch.long)
     seen = keys <= active[..., None]
-    return seen.view(len(active), *[1] * (rank - 3), *seen.shape[1:])
+    return seen.view([len(active) if dim == batch_dim else 1 for dim in range(rank - 2)] + [*seen.shape[1:]])
 
 
 def attention_received(
@@ -60,29 +71,42 @@ def attention_received(
     queried: Tensor,
     scale: float,
     mask: Tensor | None = None,
+    batch_dim: int = 0,
+    groups: int = 1,
 ) -> Tensor:
     """The attention that queried tokens pay to every key, mean over heads and queried tokens: ``[B, N]`` float32.
 
     Args:
-        q: ``[B, H, A, d]``, queries of the active tokens. k: ``[B, H, N, d]`` or ``[B, H / g, N, d]``.
+        q: ``[B, H, A, d]``, queries of the active tokens. k: ``[B, H, N, d]`` or ``[B, H / groups, N, d]``. Samples
+            may be another dimension, and heads several or none.
         rows: ``[B, Q]`` int64, numbers of active tokens, of a sample's queried ones all.
         queried: bool ``[B, Q]``, which of these are; where none is, all of ``rows`` count.
         mask: bool or additive, broadcast to ``[B, H, A, N]``.
     """
-    q = gather_active(q, samples, rows, 0, 2)
     if mask is not None and mask.shape[-2] != 1:
-        mask = gather_active(mask, samples, rows, 0, 2)
-    if k.shape[1] != q.shape[1]:
-        k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+        mask = mask[(None,) * (q.ndim - mask.ndim)]
+        mask = gather_active(mask, samples, rows, batch_dim, q.ndim - 2)
+    q = gather_active(q, samples, rows, batch_dim, q.ndim - 2)
+    if groups != 1:
+        k = k.repeat_interleave(groups, -3)
     scores = (q @ k.transpose(-1, -2)).float() * scale
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype is torch.bool else scores + mask
-    return mean_over_queried(scores.softmax(-1), queried)
+    return mean_over_queried(scores.softmax(-1).movedim(batch_dim, 0), queried)
 
 
-def weights_received(weights: Tensor, samples: Tensor, rows: Tensor, queried: Tensor) -> Tensor:
-    """`attention_received` of attention whose ``weights [B, H, A, N]`` are at hand."""
-    return mean_over_queried(gather_active(weights, samples, rows, 0, 2), queried)
+def weights_received(
+    weights: Tensor,
+    samples: Tensor,
+    rows: Tensor,
+    queried: Tensor,
+    batch_dim: int = 0,
+    token_dim: int = -2,
+    key_dim: int = -1,
+) -> Tensor:
+    """`attention_received` of attention whose ``weights [B, H, A, N]`` are at hand, dimensions in any order."""
+    found = gather_active(weights, samples, rows, batch_dim, token_dim)
+    return mean_over_queried(found.movedim((batch_dim, token_dim, key_dim), (0, -2, -1)), queried)
 
 
 def join_rows(rows: Sequence[Tensor], active: Sequence[Tensor]) -> Tensor:
@@ -97,12 +121,13 @@ def numbers_among(rows: Tensor, read: Tensor) -> Tensor:
 
 
 def mean_over_queried(attention: Tensor, queried: Tensor) -> Tensor:
-    """``attention [B, H, Q, N]`` to ``[B, N]``: mean over heads and over the queried of the tokens."""
+    """``attention [B, .., Q, N]`` to ``[B, N]``: mean over heads, if there are any, and over the queried tokens."""
     weights = queried.to(torch.float32)
     weights = torch.where(weights.sum(-1, keepdim=True) > 0, weights, 1.0)
     weights = weights / weights.sum(-1, keepdim=True)
     # Heads first: what is left is small, and no copy of all of it is made in another order.
-    return (weights[:, None] @ attention.float().mean(1))[:, 0]
+    attention, heads = attention.float(), tuple(range(1, attention.ndim - 2))
+    return (weights[:, None] @ (attention.mean(heads) if heads else attention))[:, 0]
 
 
 def as_rows(x: Tensor, batch_dim: int, token_dim: int) -> Tensor:
@@ -122,5 +147,5 @@ def spread_rows(values: Tensor, active: Tensor, start: int, tokens: int) -> Tens
 
     ``active`` counts from the token ``start``.
     """
-    found = torch.full((len(values), tokens), float("nan"), device=values.device)
+    found = torch.full((len(values), tokens), float("nan"), device=values.device, dtype=torch.float32)
     return found.scatter(1, active + start, values.float())

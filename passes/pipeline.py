@@ -9,10 +9,10 @@ from typing import Any
 from torch import fx, nn
 
 from .analysis.attention import find_attention_sites
-from .analysis.axes import find_token_axes
+from .analysis.axes import find_token_axes, query_axis
 from .analysis.cost import Cost, step_cost
 from .analysis.mlp import find_mlp_sites
-from .analysis.plan import Plan, key_axis, query_axis
+from .analysis.plan import Plan, key_axis
 from .analysis.region import find_region
 from .capture.capture import capture
 from .capture.captured import Capture
@@ -54,7 +54,7 @@ def plan_of(original: Capture, *, exact_sites: int = 0, trail: Trail | None = No
     packed = trail.run(
         "pack",
         lambda: pack(original),
-        lambda own: "every token is kept" if own.visible is None else "dropped tokens are hidden from attention",
+        lambda own: "every token is kept" if own.capture is original else "dropped tokens are hidden from attention",
     )
     graph = packed.capture.graph_module.graph
     inputs = [leaf.node for leaf in packed.capture.inputs if leaf.node is not None]
@@ -69,7 +69,7 @@ def plan_of(original: Capture, *, exact_sites: int = 0, trail: Trail | None = No
         lambda: find_region(graph, axes, sites, inputs, packed.visible, exact_sites),
         lambda own: f"{counted(len(own.rows), 'operator')} on rows, {len(own.full)} on all tokens",
     )
-    attended = {axis for site in sites for axis in (query_axis(site, axes), key_axis(site, axes))}
+    attended = {axis for site in sites for axis in (query_axis(site, axes.axes), key_axis(site, axes))}
     token_axes = {*axes.token_axes, *attended}
     mlps = trail.run(
         "mlp",

@@ -254,7 +254,7 @@ def predicted_speedups(records: Sequence[StepRecord], parts: Mapping[str, str], 
     """Of what a session computed, over the original run eagerly."""
     known = {program: prediction_of(program, compiled=compiled) for program in {own.program for own in records}}
     return {
-        part: sum(known[record.program].original(record.visible) for record in own)
+        part: sum(known[record.program].original(record.visible) for record in own if not record.again)
         / sum(known[record.program].incremental(record.counts, record.read) for record in own)
         for part, own in by_part(records, parts).items()
     }

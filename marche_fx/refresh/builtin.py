@@ -197,7 +197,7 @@ class RandomRefresh(BudgetedRefresh):
 
     def priority(self, history: History) -> Tensor:
         generator = torch.Generator(history.age.device).manual_seed(self.seed * 10_007 + history.step)
-        return torch.rand(history.age.shape, generator=generator, device=history.age.device)
+        return torch.rand(history.age.shape, generator=generator, device=history.age.device, dtype=torch.float32)
 
 
 @dataclass(frozen=True, repr=False)

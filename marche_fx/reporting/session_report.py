@@ -112,7 +112,8 @@ def session_report(session: Session) -> SessionReport:
     by_name: dict[str, list[Any]] = {}
     for record in session.records:
         row = by_name.setdefault(record.name, [record.name, 0, 0, 0, 0.0, 0.0])
-        for column, amount in enumerate((1, record.rows, record.original_rows, record.flops, record.original_flops), 1):
+        computed = not record.again, record.rows, record.original_rows, record.flops, record.original_flops
+        for column, amount in enumerate(computed, 1):
             row[column] += amount
     kept = {(own.stream, own.program) for own in session.records}
     return SessionReport(

@@ -26,11 +26,11 @@ class StepChoices:
     """What one call of a step method computed.
 
     Attributes:
-        step: number of the call among those of its method, 0 for the first; a call that a `Monitor` found off and
-            repeated in full is there twice. method: its name.
+        step: number of the call among those of its method, 0 for the first; a call of which more was computed later,
+            as more of its rows were read or a `Monitor` found it off, is there again. method: its name.
         active: tokens computed in each sample. visible: those that the original computes.
         reasons: uint8 ``[B, N]`` on the host, an index into `REASONS`: why each token was computed, or that it was not.
-        flops_ratio: FLOPs computed over those of the original.
+        flops_ratio: FLOPs computed over those of the original in a call.
         drift: how far cached rows were from exact ones, where a `Monitor` checked.
         square: of the token axis, the first token of a square image and how many it has; None where there is no image.
     """
@@ -80,10 +80,8 @@ def choices_of(session: Session) -> tuple[StepChoices, ...]:
     calls: dict[str, int] = {}
     found = []
     for record, own in zip(records, reasons):
-        # A check that finds cached rows off is followed by the same call in full.
-        is_repeated = record.drift is not None and record.active == record.visible
-        calls[record.name] = max(calls.get(record.name, -1) + (not is_repeated), 0)
-        ratio = record.flops / max(record.original_flops, 1.0)
+        calls[record.name] = calls.get(record.name, -1) + (not record.again)
+        ratio = record.flops / max(record.flops_of_call, 1.0)
         found.append(
             StepChoices(
                 calls[record.name],

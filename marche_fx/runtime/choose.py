@@ -151,7 +151,9 @@ class Wanted:
     def of(cls, must: Tensor, visible: Tensor | None, refresh: Refresh, queried: Tensor | None) -> Wanted:
         everything = refresh.count >= must.shape[1]
         score = (
-            refresh.priority.float() if refresh.priority is not None else torch.zeros(must.shape, device=must.device)
+            refresh.priority.float()
+            if refresh.priority is not None
+            else torch.zeros(must.shape, device=must.device, dtype=torch.float32)
         )
         # An infinite priority must not stand in for a token that runs in any case.
         score = score.clamp(-LARGEST, LARGEST)

@@ -47,7 +47,7 @@ class LastInputs:
 
         Values that a whole sample reads, and those that are no floating-point numbers, do not count.
         """
-        found = torch.zeros(self.shape, device=now[0].device)
+        found = torch.zeros(self.shape, device=now[0].device, dtype=torch.float32)
         if self.computed is None:
             return found
         for own, before, after in zip(self.watched, self.last, self.in_rows(now), strict=True):

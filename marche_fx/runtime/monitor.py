@@ -56,9 +56,10 @@ def drift_of_cached(
         step: number of the decoding step, from which the choice of rows is drawn.
     """
     generator = torch.Generator(computed.device).manual_seed(step)
-    score = torch.rand(computed.shape, generator=generator, device=computed.device).masked_fill(computed, -1.0)
-    wrong = torch.zeros((), device=computed.device)
-    whole = torch.zeros((), device=computed.device)
+    score = torch.rand(computed.shape, generator=generator, device=computed.device, dtype=torch.float32)
+    score = score.masked_fill(computed, -1.0)
+    wrong = torch.zeros((), device=computed.device, dtype=torch.float32)
+    whole = torch.zeros((), device=computed.device, dtype=torch.float32)
     for own, other, rows in zip(leaves, exact, program.row_outputs, strict=True):
         if not isinstance(own, Tensor) or not own.is_floating_point():
             continue

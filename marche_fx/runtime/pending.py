@@ -121,7 +121,7 @@ class PendingStep:
 
     def compute(self, changed: Tensor, asked: Tensor, refresh: Refresh, *, only_queried: bool = False) -> ActiveStreams:
         """Compute the tokens that changed, are asked for, or are refreshed; take note of it."""
-        history, must = self.history, changed | asked
+        history, must, again = self.history, changed | asked, self.leaves is not None
         if self.state.unread is not None and not only_queried:
             must = must | self.state.unread
         active = self.state.choose(self.values, must, asked, refresh, history.measured, only_queried=only_queried)
@@ -132,7 +132,14 @@ class PendingStep:
         self.computed = self.computed | self.state.note_read(active, asked)
         reasons = reasons_of(active, changed, asked)
         record = StepRecord(
-            self.method.name, self.program, active.counts, active.read, active.visible, reasons, stream=self.stream
+            self.method.name,
+            self.program,
+            active.counts,
+            active.read,
+            active.visible,
+            reasons,
+            again=again,
+            stream=self.stream,
         )
         self.log.records.append(record)
         return active

@@ -31,8 +31,9 @@ class StepRecord:
         counts: tokens computed in each sample, of each stream; read: those of them whose results are. visible: tokens
             that the original computes, of all streams.
         reasons: uint8 ``[B, N]``, an index into `REASONS`: why each token was computed, or that it was not.
-        drift: how far cached rows were from exact ones, where a `Monitor` checked; of two records of one step, the
-            second is of the tokens computed because the drift was too large.
+        drift: how far cached rows were from exact ones, where a `Monitor` checked.
+        again: whether the call had computed some tokens before: more of its rows were read, or a `Monitor` found cached
+            ones off. The original computes a call once, so that only the first record of one has what it computes.
         stream: number of the condition that it was called under, among those of its session.
     """
 
@@ -43,6 +44,7 @@ class StepRecord:
     visible: int
     reasons: Tensor = field(repr=False)
     drift: float | None = None
+    again: bool = False
     stream: int = 0
 
     @property
@@ -56,7 +58,7 @@ class StepRecord:
 
     @property
     def original_rows(self) -> int:
-        return self.visible * self.program.samples
+        return 0 if self.again else self.visible * self.program.samples
 
     @property
     def flops(self) -> float:
@@ -64,6 +66,11 @@ class StepRecord:
 
     @property
     def original_flops(self) -> float:
+        return 0.0 if self.again else self.flops_of_call
+
+    @property
+    def flops_of_call(self) -> float:
+        """What the original computes in a call."""
         return self.program.cost.original(self.visible)
 
 

@@ -23,7 +23,7 @@ class TokenHistory:
 
     def __init__(self, policy: RefreshPolicy, samples: int, tokens: int, device: torch.device) -> None:
         self.policy = policy
-        self.history = History(torch.zeros(samples, tokens, device=device))
+        self.history = History(torch.zeros(samples, tokens, device=device, dtype=torch.float32))
         self.called: set[int] = set()
         self.last_method = -1
         self.choice: Refresh | None = None

@@ -12,6 +12,7 @@ from torch import fx
 from ..graph.operands import argument, operands, shape_of
 from ..graph.source import module_path, source_line
 from ..rules.table import dim_map
+from .dimensions import Axes, Dimension
 
 aten = torch.ops.aten
 
@@ -69,7 +70,7 @@ class AttentionSite:
         return source_line(self.node)
 
 
-def find_attention_sites(graph: fx.Graph) -> list[AttentionSite]:
+def find_attention_sites(graph: fx.Graph, axes: Axes | None = None) -> list[AttentionSite]:
     """Every attention of ``graph`` in the order of execution.
 
     Fused:        y = scaled_dot_product_attention(q, k, v, mask)
@@ -77,13 +78,17 @@ def find_attention_sites(graph: fx.Graph) -> list[AttentionSite]:
 
     Between the contractions and the softmax may stand any chain that keeps the key axis: scale, bias, mask, soft-cap.
     Sinks, columns of scores joined to those of keys, may be joined before the softmax and cut off after it.
+
+    Args:
+        axes: of the graph, if they are known.
     """
+    axes = Axes(graph) if axes is None else axes
     sites = []
     for node in graph.nodes:
         if node.target in FUSED:
             sites.append(fused_site(node))
         elif node.target in SOFTMAX:
-            site = written_out_site(node)
+            site = written_out_site(node, axes)
             if site is not None:
                 sites.append(site)
     return sites
@@ -109,54 +114,71 @@ def fused_site(node: fx.Node) -> AttentionSite:
     )
 
 
-def written_out_site(softmax: fx.Node) -> AttentionSite | None:
+def written_out_site(softmax: fx.Node, axes: Axes) -> AttentionSite | None:
     """The site around a softmax, or None where it is not between two contractions over its dimension."""
     key_dim = argument(softmax, "dim") % len(shape_of(softmax))
     output = next(contractions_below(softmax, key_dim), None)
     if output is None:
         return None
     # A bias may be a product too, but not one of queries and keys.
-    found = (site_of(softmax, product, dim, *output) for product, dim in contractions_above(softmax, key_dim))
+    found = (site_of(product, dim, *output, axes) for product, dim in contractions_above(softmax, key_dim))
     return next((site for site in found if site is not None), None)
 
 
 def site_of(
-    softmax: fx.Node, product: fx.Node, product_key_dim: int, result: fx.Node, weights: fx.Node
+    product: fx.Node, product_key_dim: int, result: fx.Node, weights: fx.Node, axes: Axes
 ) -> AttentionSite | None:
     """The site with the scores ``product`` and the output ``result``, or None where it is no product of q and k."""
     own = dim_map(product)
-    alike = dims_shared_with_values(product, result, weights)
+    weighing = weighing_dims(product, result, weights)
     first, second = contracted_operands(product)
     # The operand that brings the key axis is k, the other q.
     for (q_index, q), (k_index, k) in ((first, second), (second, first)):
         key_dims = [dim for (index, dim), out in own.output.items() if index == k_index and out == product_key_dim]
         from_k = {out for (index, _), out in own.output.items() if index == k_index}
         query_dims = [dim for (index, dim), out in own.output.items() if index == q_index and out not in from_k]
-        # Without heads, queries times a table of every pair look like one attention per position over the samples,
-        # until the values, of which every sample has its own, are seen.
-        if key_dims and len(query_dims) == 1 and own.output[q_index, query_dims[0]] not in alike:
+        # Queries have weights of their own. Without heads, queries times a table of every pair look like one attention
+        # per position over the samples, until the values, of which every sample has its own, are seen; and what an
+        # earlier attention gave, of which a mask or bias is made, has the keys' dimension but channels beside it.
+        query_dims = [dim for dim in query_dims if own.output[q_index, dim] in weighing]
+        query_dim = one_of_queries(q, query_dims, (k, key_dims[0]), axes) if key_dims else None
+        if query_dim is not None:
             return AttentionSite(
                 node=result,
                 q=q,
                 k=k,
                 v=next(operand for _, operand in contracted_operands(result) if operand is not weights),
-                query_dim=query_dims[0],
+                query_dim=query_dim,
                 key_dim=key_dims[0],
                 weights=weights,
                 product=product,
-                product_query_dim=own.output[q_index, query_dims[0]],
+                product_query_dim=own.output[q_index, query_dim],
             )
     return None
 
 
-def dims_shared_with_values(product: fx.Node, result: fx.Node, weights: fx.Node) -> set[int]:
-    """Dimensions of ``product`` that ``result`` has from the weights and from v alike, as samples and heads are."""
+def one_of_queries(q: fx.Node, dims: list[int], keys: Dimension, axes: Axes) -> int | None:
+    """Of the dimensions of ``q`` that have weights of their own the one of queries; None where it cannot be told.
+
+    Heads that share their keys, ``q [B, H, N, d]`` and ``k [B, N, d]``, have them too. Queries are those that are the
+    keys' tokens, or else those that were not cut from channels.
+    """
+    if len(dims) < 2:
+        return dims[0] if dims else None
+    tokens = [dim for dim in dims if axes.of(q, dim) == axes.of(*keys)]
+    channels = axes.of(q, len(shape_of(q)) - 1)
+    uncut = [dim for dim in dims if not axes.share_product(axes.of(q, dim), channels)]
+    return next((own[0] for own in (tokens, uncut) if len(own) == 1), None)
+
+
+def weighing_dims(product: fx.Node, result: fx.Node, weights: fx.Node) -> set[int]:
+    """Dimensions of ``product`` that ``result`` has from the weights but not from v, as it has samples and heads."""
     own = dim_map(result)
     (first, _), (second, _) = contracted_operands(result)
     weighing, v = (first, second) if operands(result)[first] is weights else (second, first)
     from_v = {out for (index, _), out in own.output.items() if index == v}
-    shared = [dim for (index, dim), out in own.output.items() if index == weighing and out in from_v]
-    return {place for dim in shared for above, place in contractions_above(weights, dim) if above is product}
+    alone = [dim for (index, dim), out in own.output.items() if index == weighing and out not in from_v]
+    return {place for dim in alone for above, place in contractions_above(weights, dim) if above is product}
 
 
 def contracted_operands(node: fx.Node) -> list[tuple[int, fx.Node]]:
@@ -166,7 +188,10 @@ def contracted_operands(node: fx.Node) -> list[tuple[int, fx.Node]]:
 
 
 def contractions_above(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, int]]:
-    """Contractions that ``node`` is computed from without mixing its dimension ``dim``, and what it is there."""
+    """Contractions that ``node`` is computed from without mixing its dimension ``dim``, and what it is there.
+
+    A mask that says which scores count is none of them, whatever it was made of.
+    """
     # Many paths may lead to one value, through residuals.
     seen: set[tuple[fx.Node, int]] = set()
     pending = [*sources_along(node, dim)][::-1]
@@ -188,7 +213,7 @@ def sources_along(node: fx.Node, dim: int) -> Iterator[tuple[fx.Node, int]]:
     joins = node.target is aten.cat.default and argument(node, "dim") % len(shape_of(node)) == dim
     own = dim_map(node)
     for index, operand in enumerate(operands(node)):
-        if operand is not None:
+        if operand is not None and getattr(operand.meta["val"], "dtype", None) is not torch.bool:
             for operand_dim in range(len(shape_of(operand))):
                 if own.output.get((index, operand_dim)) == dim or (joins and operand_dim == dim):
                     yield operand, operand_dim

@@ -69,7 +69,7 @@ def find_token_axes(graph: fx.Graph, sites: Sequence[AttentionSite], inputs: Ite
     if not sites:
         raise UnsupportedModelError(no_attention_message(graph, axes, inputs))
     joint = busiest_axis(graph, sites, axes)
-    site = next(site for site in sites if axes.of(site.q, site.query_dim) == joint)
+    site = next(site for site in sites if query_axis(site, axes) == joint)
     if not isinstance(shape_of(site.q)[site.query_dim], int):
         raise UnsupportedModelError(
             f"the token axis at {describe(site.q)} has a length that depends on values, and no operator that drops "
@@ -81,16 +81,25 @@ def find_token_axes(graph: fx.Graph, sites: Sequence[AttentionSite], inputs: Ite
     return TokenAxes(streams, joint, tuple(axes.size(stream) for stream in streams), dims, axes)
 
 
+def query_axis(site: AttentionSite, axes: Axes) -> Axis:
+    """The axis of a site's queries; that of its keys where heads that share these are joined, ``[B, H * N, d]``."""
+    queries, keys = axes.of(site.q, site.query_dim), axes.of(site.k, site.key_dim)
+    parts = [axis for axis, _ in axes.parts(site.q, site.query_dim, {keys})]
+    channels = axes.of(site.q, len(shape_of(site.q)) - 1)
+    is_joined = keys in parts and all(axis == keys or axes.share_product(axis, channels) for axis in parts)
+    return keys if is_joined else queries
+
+
 def busiest_axis(graph: fx.Graph, sites: Sequence[AttentionSite], axes: Axes) -> Axis:
     """The axis of queries whose values take most FLOPs, among those that do not merely feed another.
 
     Queries of one stream of tokens count for the axis of all of them.
     """
-    queried = {axes.of(site.q, site.query_dim) for site in sites}
+    queried = {query_axis(site, axes) for site in sites}
     whole = {part: axis for axis in queried for part in axes.parts_of.get(axis, ())}
     nodes_of: dict[Axis, list[fx.Node]] = {}
     for site in sites:
-        axis = axes.of(site.q, site.query_dim)
+        axis = query_axis(site, axes)
         nodes_of.setdefault(whole.get(axis, axis), []).append(site.node)
     after = {axis: descendants(nodes) for axis, nodes in nodes_of.items()}
 
@@ -122,7 +131,7 @@ def find_streams(
     A `cat` before the first attention only makes the tokens; those that follow attention join streams, if tokens enter
     along each of the axes that they join.
     """
-    attended = descendants(site.node for site in sites if axes.of(site.q, site.query_dim) == joint)
+    attended = descendants(site.node for site in sites if query_axis(site, axes) == joint)
     dynamic = descendants(inputs)
     together = descendants(node for node in graph.nodes if axes.dims_with(node, {joint}))
     entering = {

@@ -70,10 +70,11 @@ class Cost:
         return self.fixed + self.samples * sum(own.of(rows, some, own.keys) for own, rows, some in counts)
 
     def original(self, visible: int | None = None) -> float:
-        """Of the original step, which computes all tokens, or those that it does not drop."""
+        """Of the original step, which computes all tokens, or the ``visible`` of all streams that it does not drop."""
+        # A step that joins streams drops no token of them.
+        dropped = 0 if visible is None else sum(own.tokens for own in self.streams) - visible
         rows = 0.0
         for own in self.streams:
-            dropped = 0 if visible is None else own.tokens - visible
             rows += own.of(own.tokens - dropped, own.tokens - dropped, own.keys - dropped)
         return self.fixed + self.samples * rows
 

@@ -65,6 +65,11 @@ class Axes:
             return (axis,)
         return tuple(factor for part in self.products[axis] for factor in self.factors(part))
 
+    def share_product(self, one: Axis, other: Axis) -> bool:
+        """Whether a dimension is the product of the two and perhaps of others, as channels are of heads."""
+        wanted = {*self.factors(one), *self.factors(other)}
+        return any(wanted <= {*self.factors(product)} for product in self.products)
+
     def parts(self, node: fx.Node, dim: int, wanted: Collection[Axis]) -> list[tuple[Axis, int]]:
         """A dimension as a product of axes with their sizes; those of ``wanted`` are kept whole.
 

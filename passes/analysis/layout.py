@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 from torch import fx
 
@@ -25,6 +26,12 @@ class Layout:
     batch_dim: int
     token_dim: int
     joined: tuple[int, ...]
+
+    @property
+    def factors(self) -> tuple[tuple[int, ...], ...]:
+        """For each of ``joined`` the sizes of its dimensions; samples that the value has not are one of size 1."""
+        ends = [*accumulate(max(count, 1) for count in self.joined)]
+        return tuple(self.shape[start:end] for start, end in zip([0, *ends], ends))
 
     @property
     def is_plain(self) -> bool:

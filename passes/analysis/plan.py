@@ -74,9 +74,5 @@ class Plan:
         )
 
 
-def query_axis(site: AttentionSite, axes: TokenAxes) -> Axis:
-    return axes.axes.of(site.q, site.query_dim)
-
-
 def key_axis(site: AttentionSite, axes: TokenAxes) -> Axis:
     return axes.axes.of(site.k, site.key_dim)

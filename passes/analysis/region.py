@@ -103,7 +103,9 @@ def find_region(
         ArgumentError: there are not more sites than ``exact_sites``.
     """
     finder = RegionFinder(graph, axes, sites, inputs)
-    tracker, sources, prologue = finder.follow_rows(finder.up_to(exact_sites))
+    # Which tokens are visible must be known before any is chosen.
+    known = set() if visible is None else ancestors([visible])
+    tracker, sources, prologue = finder.follow_rows(finder.up_to(exact_sites) | known)
     inside, entries = interior(sources, prologue)
     return Region(
         rows=tracker.rows,

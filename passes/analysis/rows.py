@@ -111,9 +111,10 @@ class RowTracker:
 
 
 def find_query_dims(sites: Sequence[AttentionSite], axes: TokenAxes) -> dict[fx.Node, int]:
-    """For scores of written-out attention, and all values of tokens by tokens around them, the dimension of queries."""
+    """For scores and masks of attention, and all values of tokens by tokens around them, the dimension of queries."""
     found: dict[fx.Node, int] = {}
     pending = [(site.product, site.product_query_dim) for site in sites if site.product is not None]
+    pending += [(site.mask, len(shape_of(site.mask)) - 2) for site in sites if site.mask is not None]
     while pending:
         node, dim = pending.pop()
         if node in found or len(axes.dims.get(node, ())) < 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..analysis.rows import streams_of
 from ..graph.operands import operands, shape_of
 from .cut import Part
 from .parts import CacheSpec, Split
+from .scores import Scores, find_scores
 
 aten = torch.ops.aten
 
@@ -44,7 +45,8 @@ class Hooks:
         After:   y = sdpa(q, k_all, v_all);  received = attention_received(q, k_all, samples, rows, queried, scale)
                  return (received,)
         """
-        return self.mean([self.attention_at(site) for site in chosen_sites(sites, self.observable)])
+        chosen = chosen_sites(sites, self.observable, self.unobservable)
+        return self.mean([self.attention_at(site) for site in chosen])
 
     def value_drift(self, sites: int | str | tuple[str, ...]) -> fx.Node | None:
         """How far the values of active rows are from the cached ones they replace; NaN for the other tokens.
@@ -83,8 +85,17 @@ class Hooks:
 
     @property
     def observable(self) -> dict[str, AttentionSite]:
-        """Sites whose scores are ``[B, H, A, N]``: queries are active tokens, and keys are tokens."""
-        return {path: site for path, site in self.named.items() if has_samples_and_heads(site, self.plan)}
+        """Sites whose scores are at hand: queries are active tokens, and keys are tokens."""
+        return {path: site for path, site in self.named.items() if isinstance(self.scores(site), Scores)}
+
+    @property
+    def unobservable(self) -> dict[str, str]:
+        """Why the attention of the other sites cannot be observed."""
+        found = {path: self.scores(site) for path, site in self.named.items()}
+        return {path: why for path, why in found.items() if isinstance(why, str)}
+
+    def scores(self, site: AttentionSite) -> Scores | str:
+        return find_scores(site, self.plan, self.split.copies)
 
     @property
     def cached(self) -> dict[str, AttentionSite]:
@@ -112,16 +123,26 @@ class Hooks:
 
     def attention_at(self, site: AttentionSite) -> fx.Node:
         """The signal of one site, from its copy in the rewritten graph."""
+        scores = self.scores(site)
+        assert isinstance(scores, Scores)
         attention, samples = self.split.copies[site.node], next(iter(self.graph.nodes))
         # At once, so that queries and weights are not kept for later.
         with self.graph.inserting_before(attention.next):
-            asked = (samples, *self.asked(site.weights or site.node))
+            asked = (samples, *self.asked(scores.node))
+            rows, layout = self.split.copies[scores.node], scores.layout
+            if not layout.is_plain:
+                shape = [-1 if dim == layout.token_dim else size for dim, size in enumerate(layout.shape)]
+                rows = self.call(aten.reshape.default, rows, shape)
             if site.weights is not None:
-                received = self.call(ops.weights_received, self.split.copies[site.weights], *asked)
-            else:
-                q, k, _, *mask = operands(attention)
-                received = self.call(ops.attention_received, q, k, *asked, site.scale, mask[0] if mask else None)
-            return self.padded(received, site)
+                dims = (layout.batch_dim, layout.token_dim, scores.key_dim)
+                return self.padded(self.call(ops.weights_received, rows, *asked, *dims), site)
+            _, k, _, *given = operands(attention)
+            beside = [k, given[0] if given else None]
+            if any(count > 1 for count in layout.joined):
+                beside = [own if own is None else self.call(ops.cut_dims, own, layout.factors) for own in beside]
+            key, mask = beside
+            options = (site.scale, mask, layout.batch_dim, scores.groups)
+            return self.padded(self.call(ops.attention_received, rows, key, *asked, *options), site)
 
     def asked(self, node: fx.Node) -> tuple[fx.Node, fx.Node]:
         """Numbers of the queried among the rows of ``node``, and which of these are queried."""
@@ -189,7 +210,7 @@ def insert_hooks(
     output.args = (tuple(found.values()),)
     split.incremental.module.recompile()
     incremental = Part(split.incremental.module, split.incremental.inputs, tuple(found.values()))
-    return replace(split, incremental=incremental), list(found)
+    return replace(split, incremental=incremental, unobservable=hooks.unobservable), list(found)
 
 
 def one_number_a_row(function: RowFunction) -> RowFunction:
@@ -214,8 +235,13 @@ def writes(node: fx.Node, spec: CacheSpec) -> bool:
     return node.target is ops.update_cache and getattr(node.args[0], "name", None) == spec.name
 
 
-def chosen_sites(sites: int | str | tuple[str, ...], among: dict[str, AttentionSite]) -> list[AttentionSite]:
+def chosen_sites(
+    sites: int | str | tuple[str, ...], among: dict[str, AttentionSite], others: Mapping[str, str] | None = None
+) -> list[AttentionSite]:
     """The sites that ``sites`` means.
+
+    Args:
+        others: sites that cannot be chosen, and why.
 
     Raises:
         ArgumentError: there is no site at a path; the message lists those that exist.
@@ -226,13 +252,8 @@ def chosen_sites(sites: int | str | tuple[str, ...], among: dict[str, AttentionS
         return list(among.values())[-1 if sites == "last" else None :]
     paths = (sites,) if isinstance(sites, str) else sites
     for path in paths:
+        if others and path in others:
+            raise ArgumentError(f"the attention of {path!r} cannot be observed: {others[path]}")
         if path not in among:
             raise ArgumentError(f"no attention site {path!r} to measure; there are {', '.join(among) or 'none'}")
     return [among[path] for path in paths]
-
-
-def has_samples_and_heads(site: AttentionSite, plan: Plan) -> bool:
-    scored = site.weights or site.q
-    if len(shape_of(scored)) != 4:
-        return False
-    return plan.samples == 1 or plan.axes.axes.of(scored, 0) == plan.region.samples_axis

@@ -30,7 +30,8 @@ class Packed:
     """A capture whose tokens all have stable positions.
 
     Attributes:
-        visible: bool ``[B, N]``, the tokens that were not dropped; None where nothing drops tokens.
+        visible: bool ``[B, N]``, the tokens that were not dropped, outside of which nothing is computed; None where
+            nothing drops tokens, and where others are put in the place of those that were dropped.
     """
 
     capture: Capture
@@ -80,6 +81,8 @@ class Densifier:
         self.masked: set[fx.Node] = set()
         """Nodes of the old graph that are zero at invisible tokens of their mixed axis: masked attention weights."""
         self.visible: fx.Node | None = None
+        self.is_whole_again = False
+        """Whether something has rows for the dropped tokens too."""
         self.views: dict[tuple[int, int], fx.Node] = {}
 
     def run(self) -> Packed:
@@ -99,7 +102,7 @@ class Densifier:
                 for leaf in self.capture.inputs
             ),
         )
-        return Packed(capture, self.visible)
+        return Packed(capture, None if self.is_whole_again else self.visible)
 
     def copy(self, node: fx.Node) -> Any:
         if node in self.kept:
@@ -230,6 +233,7 @@ class Densifier:
 
     def put_back(self, node: fx.Node) -> fx.Node:
         """``where(visible, dense, padded)``."""
+        self.is_whole_again = True
         padded, rows = node.args[0], node.args[2]
         while isinstance(rows, fx.Node) and rows not in self.packed:
             rows = rows.args[0]

@@ -51,6 +51,7 @@ class Split:
             ``[B, Q]``, which are among ``read`` and hold all that are queried, and of which of them are, bool
             ``[B, Q]``.
         read_only: values of which only the rows of ``read`` are computed.
+        unobservable: where signals were wanted, by path the attention sites that none can observe, and why.
     """
 
     prologue: Part
@@ -64,3 +65,4 @@ class Split:
     rows: tuple[fx.Node, ...]
     queried: tuple[fx.Node, ...]
     read_only: frozenset[fx.Node]
+    unobservable: dict[str, str] = field(default_factory=dict)

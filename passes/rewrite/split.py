@@ -208,14 +208,21 @@ class Splitter:
         skipped = rows.streams[: rows.streams.index(taken[0])]
         positions = self.read if node in self.read_only else self.active
         counted = [[positions[number] for number in streams] for streams in (skipped, taken)]
-        return self.call(ops.take_rows, (self.rows[operand], rows.dim, *counted), name=node.name)
+        return self.call(ops.take_rows, (self.rows_for(node, operand), rows.dim, *counted), name=node.name)
 
     def mask_causally(self, attention: fx.Node, original: fx.Node) -> None:
         """Replace the causal flag, which counts rows, by a mask that knows the positions of the active rows."""
         q, k, v = attention.args[:3]
         assert isinstance(k, fx.Node)
+        layout, rank = self.region.layouts[original], len(shape_of(original))
         with self.graph.inserting_before(attention):
-            mask = self.call(ops.causal_mask, (k, self.positions_of(original), len(shape_of(original))))
+            if all(layout.joined):
+                args = (k, self.positions_of(original), len(layout.shape), layout.batch_dim)
+                sizes = [*[1] * (rank - 1), int(shape_of(operands(original)[1])[-2])]
+                mask = self.join_shared(self.call(ops.causal_mask, args), layout, rank - 2, sizes)
+            else:
+                # One sample, for which there is no dimension.
+                mask = self.call(ops.causal_mask, (k, self.positions_of(original), rank, 0))
         options = {name: value for name, value in attention.kwargs.items() if name in ("scale", "enable_gqa")}
         attention.args, attention.kwargs = (q, k, v, mask), options
 
@@ -281,24 +288,31 @@ class Splitter:
             self.note_gathered(operand, value)
             own = shape_of(operand)
             sizes = [*[1] * (len(layout.joined) - len(own)), *own]
-            cut = [part for size, count in zip(sizes, layout.joined) for part in (size, *[1] * (count - 1))]
+            cut = [part for size, parts in zip(sizes, layout.factors) for part in cut_size(size, parts)]
             full = value if cut == list(own) else self.call(aten.reshape.default, (value, cut))
             args = (full, self.samples, positions, layout.batch_dim, layout.token_dim)
-            gathered = self.call(ops.gather_active, args)
-            if not layout.is_plain:
-                # Joined dimensions do not broadcast one by one.
-                joined = [count > 1 for count in layout.joined for _ in range(count)]
-                whole = [size if part else -1 for size, part in zip(layout.shape, joined)]
-                whole[layout.token_dim] = -1
-                expanded = self.call(aten.expand.default, (gathered, whole))
-                shape = [
-                    math.prod(layout.shape[start : start + count]) if count > 1 else size
-                    for size, count, start in zip(sizes, layout.joined, accumulate(layout.joined, initial=0))
-                ]
-                shape[rows.dim] = -1
-                gathered = self.call(aten.reshape.default, (expanded, shape))
-            self.memo[key] = gathered
+            self.memo[key] = self.join_shared(self.call(ops.gather_active, args), layout, rows.dim, sizes)
         return self.memo[key]
+
+    def join_shared(self, value: fx.Node, layout: Layout, row_dim: int, sizes: Sequence[int]) -> fx.Node:
+        """Join the dimensions of each sample's ``value``, which broadcasts to rows of this layout.
+
+        Args:
+            sizes: of all samples' value, for its dimensions that are not joined.
+        """
+        if layout.is_plain:
+            return value
+        # Joined dimensions do not broadcast one by one.
+        whole = [part if len(parts) > 1 else -1 for parts in layout.factors for part in parts]
+        whole[layout.token_dim] = -1
+        expanded = self.call(aten.expand.default, (value, whole))
+        starts = accumulate(map(len, layout.factors), initial=0)
+        shape = [
+            math.prod(parts) if len(parts) > 1 or start == layout.batch_dim else size
+            for size, parts, start in zip(sizes, layout.factors, starts)
+        ]
+        shape[row_dim] = -1
+        return self.call(aten.reshape.default, (expanded, shape))
 
     def note_gathered(self, node: fx.Node, value: fx.Node) -> None:
         if value is self.inputs.get(node):
@@ -367,3 +381,10 @@ class Splitter:
         copied = self.graph.create_node("call_function", target, args, kwargs, name=node.name)
         copied.meta = {name: value for name, value in node.meta.items() if name != "val"}
         return copied
+
+
+def cut_size(size: int, factors: Sequence[int]) -> Sequence[int]:
+    """The sizes of one dimension cut as another to which it broadcasts, and which is the product of ``factors``."""
+    if len(factors) == 1:
+        return [size]
+    return [1] * len(factors) if size == 1 else factors

@@ -60,6 +60,27 @@ def test_rows_and_flops_of_the_last_session_are_counted() -> None:
     assert session.flops_ratio == pytest.approx(46 / 90)
 
 
+@torch.no_grad()
+def test_a_call_of_which_more_is_read_later_is_one_call_of_the_original() -> None:
+    torch.manual_seed(0)
+    policy = SelectiveRefresh(0.0, warmup=1)
+    optimized = marche_fx.transform(Transformer(30, 16, 2).eval(), refresh=policy, compile=False)
+    with marche_fx.decoding(optimized):
+        for _ in range(4):
+            z = optimized(X)
+            z[:, :2].sum()
+            z[:, 8:10].sum()
+    session = marche_fx.report(optimized).session
+    assert session is not None
+    ((_, calls, rows, original, flops, original_flops),) = session.rows
+    assert (calls, original) == (4, 4 * 2 * 30)
+    assert [own.step for own in session.choices] == [0, 1, 1, 2, 2, 3, 3]
+    assert rows == 2 * (30 + 3 * (8 + 8))
+    assert session.flops_ratio == pytest.approx(flops / original_flops)
+    assert session.flops_ratio < rows / original + 1e-6
+    assert all(own.flops_ratio == pytest.approx(session.choices[1].flops_ratio) for own in session.choices[1:])
+
+
 def test_a_report_before_the_first_call_says_so() -> None:
     report = marche_fx.report(marche_fx.transform(Transformer(30, 16, 2).eval()))
     assert "captured at its first call" in str(report)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import marche_fx
 from marche_fx import (
@@ -267,8 +268,22 @@ def test_a_function_that_gives_no_number_a_token_is_refused(model: Transformer) 
         decode(model, policy, inputs(1))
 
 
-def test_a_model_that_hides_its_heads_gives_no_attention_and_decodes_all_the_same() -> None:
-    model = Transformer(TOKENS, WIDTH, 2, attention=FoldedAttention).eval()
-    policy = Recorder(AttentionReceived("all"))
-    decode(model, policy, inputs(3))
-    assert [policy.latest(step) for step in range(3)] == [None] * 3
+class Unfolded(FoldedAttention):
+    """The same attention on ``[B, H, N, d]``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2))
+
+
+def test_samples_and_heads_that_share_a_dimension_are_told_apart() -> None:
+    latest = []
+    for attention in (FoldedAttention, Unfolded):
+        torch.manual_seed(0)
+        policy = Recorder(AttentionReceived("all"))
+        decode(Transformer(TOKENS, WIDTH, 2, attention=attention).eval(), policy, inputs(3))
+        latest.append(policy.latest(2))
+    folded, unfolded = latest
+    assert folded is not None
+    assert unfolded is not None
+    torch.testing.assert_close(folded, unfolded)

@@ -124,6 +124,26 @@ def test_a_table_of_pairs_in_front_of_the_scores_is_no_key(shape: tuple[int, int
     assert (site.q.name, site.k.name, site.query_dim) == ("linear", "permute", 1)
 
 
+@pytest.mark.parametrize("form", ["bool", "additive"])
+@pytest.mark.parametrize("shape", [(3, 5, 4), (3, 4, 4), (1, 5, 4), (2, 2, 5, 4)])
+def test_what_a_mask_is_made_of_is_no_key(shape: tuple[int, ...], form: str) -> None:
+    """A mask or bias made of what an earlier attention gave: it has the keys' dimension but not that of queries."""
+
+    def attention(x: Tensor, context: Tensor) -> Tensor:
+        x = (x @ context.transpose(-1, -2)).softmax(-1) @ context
+        alike = (x[..., :, None, 0] > 0) == (x[..., None, :, 0] > 0)
+        if form == "additive":
+            alike = -(x[..., :, None, 0] - x[..., None, :, 0]).abs()
+        scores = x.sin() @ x.cos().transpose(-1, -2)
+        scores = alike + scores if form == "additive" else torch.where(alike, scores, float("-inf"))
+        return scores.softmax(-1) @ x.tanh()
+
+    *outer, _, width = shape
+    cross, site = sites_of(attention, torch.randn(shape), torch.randn(*outer, 3, width))
+    assert cross.node is not site.product
+    assert (site.q.name, site.v.name, site.query_dim) == ("sin", "tanh", len(shape) - 2)
+
+
 def test_attention_above_many_residuals_is_found_without_walking_every_path() -> None:
     def attention(x: Tensor) -> Tensor:
         for _ in range(40):

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from marche_fx.passes.analysis.cost import Cost, step_cost
 from tests.networks import FusedAttention, Transformer, WithConvolution
+from tests.passes.rewrite.test_streams import IMAGE, TEXT, WIDTH, JointAttention, sliced
 from tests.program import Program
 
 
@@ -39,3 +40,19 @@ def test_what_runs_in_full_does_not_shrink() -> None:
     rows = cost.incremental([4]) - cost.incremental([2])
     assert rows == pytest.approx(2 * 3 * (cost.streams[0].live.of(9)))
     assert cost.original(9) == cost.original()
+
+
+@torch.no_grad()
+def test_a_step_of_several_streams_is_the_original_where_all_is_computed() -> None:
+    model = JointAttention(sliced).eval()
+    inputs = [torch.randn(2, tokens, WIDTH) for tokens in (TEXT, IMAGE)]
+    program = Program(model, "forward", inputs)
+    cost, every = cost_of(program), [torch.arange(tokens).expand(2, tokens) for tokens in (TEXT, IMAGE)]
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+        model(*inputs)
+    assert cost.original() == cost.original(TEXT + IMAGE) == counted.get_total_flops()
+    assert cost.incremental((TEXT, IMAGE)) == counted.get_total_flops()
+    program.step(inputs, *every)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+        program.step(inputs, every[0][:, :1], every[1][:, :2])
+    assert cost.incremental((1, 2)) == counted.get_total_flops()

@@ -109,3 +109,16 @@ def test_tokens_without_samples_are_refused() -> None:
 
     with pytest.raises(UnsupportedModelError, match=r"tokens are the first dimension.*expects samples"):
         plan_of(Function(unbatched), torch.randn(5, 4))
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_attention_under_a_mask_of_its_own_values_runs_on_rows(samples: int) -> None:
+    def step(x: Tensor) -> Tensor:
+        sign = x.sin()[..., 0] > 0
+        mask = (sign[:, :, None] == sign[:, None, :])[:, None]
+        heads = x.unflatten(-1, (2, -1)).transpose(1, 2)
+        return x + F.scaled_dot_product_attention(heads, heads, heads, mask).transpose(1, 2).flatten(2)
+
+    plan = plan_of(Function(step), torch.randn(samples, 5, 4))
+    assert {"eq", "unsqueeze_2", "scaled_dot_product_attention"} <= names(plan.region.rows)
+    assert not plan.region.full

@@ -20,7 +20,6 @@ from tests.networks import (
     Block,
     CausalAttention,
     EinsumAttention,
-    FoldedAttention,
     FusedAttention,
     Mlp,
     Transformer,
@@ -45,7 +44,7 @@ def test_the_attention_that_keys_received_becomes_an_output() -> None:
     hooked = insert_hooks(program.split, program.plan, [lambda hooks: hooks.attention(1)])[0]
     after = graph_text(hooked.incremental.module.graph)
     (attention,) = (line for line in before.splitlines() if "scaled_dot_product_attention(" in line)
-    received = f"attention_received(squeeze, update_cache, samples, rows, queried, {1 / math.sqrt(2)}, None)"
+    received = f"attention_received(squeeze, update_cache, samples, rows, queried, {1 / math.sqrt(2)}, None, 0, 1)"
     assert before.endswith("\nreturn ")
     assert after == (
         before.removesuffix("return ").replace(attention, f"{attention}\nattention_received = {received}")
@@ -122,13 +121,133 @@ def test_written_out_attention_gives_its_own_weights() -> None:
     assert not signal[:, 4].any(), "nobody attends to what is masked"
 
 
-def test_sites_without_a_dimension_of_heads_are_not_observed() -> None:
-    model = Transformer(7, 8, 2, attention=FoldedAttention).eval()
-    program = Program(model, "forward", [torch.randn(2, 7, 8)])
-    assert not Hooks(program.split, program.plan).observable
-    split, found = insert_hooks(program.split, program.plan, [lambda hooks: hooks.attention(2)])
-    assert found == []
-    assert split.incremental.outputs == ()
+class Spelled(nn.Module):
+    """One layer of attention of two heads over ``[B, N, 8]``, spelled by ``attend(q, k, v)`` ``[B, N, 2, 4]``."""
+
+    def __init__(self, attend: Callable[[Tensor, Tensor, Tensor], Tensor], copies: int = 1) -> None:
+        super().__init__()
+        self.qkv, self.attend, self.copies = nn.Linear(8, 24), attend, copies
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.copies == 1 else torch.cat([x * (number + 1) for number in range(self.copies)])
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 4)).unbind(2)
+        return x + self.attend(q, k, v).flatten(2)
+
+
+def heads_second(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    q, k, v = (own.transpose(1, 2) for own in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal).transpose(1, 2)
+
+
+def heads_first(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    weights = torch.einsum("bihd,bjhd->hbij", q / 2, k).softmax(-1)
+    return torch.einsum("hbij,bjhd->bihd", weights, v)
+
+
+def heads_first_fused(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
+    q, k, v = (own.permute(2, 0, 1, 3) for own in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal).permute(1, 2, 0, 3)
+
+
+def keys_before_queries(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    weights = torch.einsum("bihd,bjhd->bjhi", q / 2, k).softmax(1)
+    return torch.einsum("bjhi,bjhd->bihd", weights, v)
+
+
+def folded(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    samples, tokens = q.shape[:2]
+    q, k, v = (own.transpose(1, 2).reshape(samples * 2, tokens, 4) for own in (q, k, v))
+    y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
+    return y.view(samples, 2, tokens, 4).transpose(1, 2)
+
+
+def folded_and_written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    samples, tokens = q.shape[:2]
+    q, k, v = (own.transpose(1, 2).reshape(samples * 2, tokens, 4) for own in (q, k, v))
+    y = torch.bmm(torch.bmm(q, k.transpose(1, 2) / 2).softmax(-1), v)
+    return y.view(samples, 2, tokens, 4).transpose(1, 2)
+
+
+def alone(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """One head after another, none of which has a dimension; the mean is over sites."""
+    pairs = zip(q.unbind(2), k.unbind(2), v.unbind(2))
+    return torch.stack([F.scaled_dot_product_attention(*own, mask) for own in pairs], 2)
+
+
+TOGETHER = (torch.arange(7)[:, None] % 3 == torch.arange(7) % 3) | (torch.arange(7)[:, None] == 0)
+MASKS = {
+    "[N, N]": TOGETHER,
+    "[1, N, N]": TOGETHER[None],
+    "[1, 1, N, N]": TOGETHER[None, None],
+    "[H, N, N]": TOGETHER.expand(2, 7, 7),
+    "[N, N] of floats": TOGETHER.float().log(),
+    "[1, N] of keys": TOGETHER[:1],
+}
+CAUSAL = torch.ones(7, 7).tril().bool()
+SPELLINGS: dict[str, tuple[Callable[..., Tensor], Tensor | None]] = {
+    "heads second": (heads_second, None),
+    "heads second, causal": (functools.partial(heads_second, causal=True), CAUSAL),
+    **{f"mask {name}": (functools.partial(heads_second, mask=mask), mask) for name, mask in MASKS.items()},
+    "heads first": (heads_first, None),
+    "heads first, fused": (heads_first_fused, None),
+    "heads first, fused and causal": (functools.partial(heads_first_fused, causal=True), CAUSAL),
+    "keys before queries": (keys_before_queries, None),
+    "folded": (folded, None),
+    "folded, mask [N, N]": (functools.partial(folded, mask=TOGETHER), TOGETHER),
+    "folded, causal": (functools.partial(folded, causal=True), CAUSAL),
+    "folded and written out": (folded_and_written_out, None),
+    "without heads": (alone, None),
+    "without heads, mask [N, N]": (functools.partial(alone, mask=TOGETHER), TOGETHER),
+}
+
+
+def paid(model: Spelled, x: Tensor, mask: Tensor | None) -> Tensor:
+    """The attention ``[B, H, N, N]`` of a model in which every token is active."""
+    q, k, _ = (own.transpose(1, 2) for own in model.qkv(x).unflatten(-1, (3, 2, 4)).unbind(2))
+    scores = q @ k.transpose(2, 3) / 2
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype is torch.bool else scores + mask
+    return scores.softmax(-1)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@torch.no_grad()
+def test_the_signal_does_not_depend_on_where_samples_and_heads_stand(spelling: str, samples: int) -> None:
+    torch.manual_seed(0)
+    attend, mask = SPELLINGS[spelling]
+    model, x = Spelled(attend).eval(), torch.randn(samples, 7, 8)
+    active = torch.tensor([[0, 2, 5], [1, 3, 6], [2, 4, 5]])[:samples]
+    queried = torch.tensor([[True, False, True], [False, True, False], [True, True, True]])[:samples]
+    weights = paid(model, x, mask).mean(1)
+    expected = [own[positions[asked]].mean(0) for own, positions, asked in zip(weights, active, queried)]
+    signal = received(model, [x], active, queried, sites=2 if "without" in spelling else 1)
+    torch.testing.assert_close(signal, torch.stack(expected))
+
+
+@torch.no_grad()
+def test_copies_of_one_sample_are_observed_together() -> None:
+    torch.manual_seed(0)
+    model, x = Spelled(heads_second, copies=2).eval(), torch.randn(1, 7, 8)
+    signal = received(model, [x], torch.tensor([[0, 2, 5]]), torch.tensor([[True, False, True]]), sites=1)
+    torch.testing.assert_close(signal, paid(model, torch.cat([x, 2 * x]), None).mean((0, 1))[None, [0, 5]].mean(1))
+
+
+def summed_scores(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scores that are summed over queries, which no row has alone."""
+    weights = torch.einsum("bihd,bjhd->bhij", q / 2, k).cumsum(2).softmax(-1)
+    return torch.einsum("bhij,bjhd->bihd", weights, v)
+
+
+def test_scores_of_all_tokens_are_not_observed_and_the_reason_is_told() -> None:
+    layers = nn.Sequential(Spelled(heads_second), Spelled(summed_scores), Spelled(heads_second))
+    program = Program(layers.eval(), "forward", [torch.randn(2, 7, 8)])
+    hooks = Hooks(program.split, program.plan)
+    assert list(hooks.observable) == ["0", "2"]
+    split, _ = insert_hooks(program.split, program.plan, [lambda hooks: hooks.attention("all")])
+    assert split.unobservable == {"1": "its scores are computed of all tokens, not of active rows"}
+    with pytest.raises(ArgumentError, match="attention of '1' cannot be observed: its scores are computed of all"):
+        hooks.attention(("1",))
 
 
 def test_where_nobody_is_queried_all_active_tokens_count() -> None:

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from marche_fx.ops import join_positions
 from marche_fx.passes.capture.capture import capture
 from tests.program import Program
+
+aten = torch.ops.aten
 
 Cut = Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -90,3 +93,32 @@ def test_the_parts_of_a_split_are_slices() -> None:
     targets = {node.target for node in graph.graph_module.graph.nodes}
     assert operator.getitem not in targets
     assert torch.ops.aten.slice.Tensor in targets
+
+
+class MixedBeforeTheCut(JointAttention):
+    """What attention gave runs in full once more before it is cut into streams, which attend to a memory."""
+
+    def __init__(self, cut: Cut) -> None:
+        super().__init__(cut)
+        self.memory = nn.Parameter(torch.randn(4, WIDTH))
+
+    def forward(self, text: Tensor, image: Tensor) -> tuple[Tensor, ...]:
+        streams, memory = super().forward(text, image), self.memory.expand(len(text), -1, -1)
+        q, k, v = torch.cat([self.text(x) for x in streams], 1).chunk(3, -1)
+        parts = self.cut(F.scaled_dot_product_attention(q, k, v).softmax(1))
+        streams = tuple(x + part for x, part in zip(streams, parts))
+        return tuple(F.scaled_dot_product_attention(x, memory, memory) for x in streams)
+
+
+def test_rows_that_are_read_of_a_value_in_full_are_those_of_the_streams() -> None:
+    model = MixedBeforeTheCut(sliced).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, tokens, WIDTH, dtype=torch.float64, generator=generator) for tokens in (TEXT, IMAGE)]
+    program = Program(model, "forward", inputs, skip_unread=True)
+    assert any(node.target is aten.slice.Tensor for node in program.split.read_only)
+    oracle, every = program.oracle(), [torch.arange(tokens).expand(2, tokens) for tokens in (TEXT, IMAGE)]
+    for read in ([own.flip(1) for own in every], [own[:, :2] for own in every]):
+        positions = [own.gather(1, some) for own, some in zip(every, read)]
+        expected = oracle.step(inputs, join_positions(every, (TEXT, IMAGE)), join_positions(positions, (TEXT, IMAGE)))
+        for result, other in zip(program.step(inputs, *every, read=read), expected):
+            torch.testing.assert_close(result, other, rtol=1e-10, atol=1e-10)
