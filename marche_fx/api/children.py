@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 ENOUGH = 2
 """So many calls of one child in a session in which no step ran, and it is what the loop decodes with."""
@@ -61,6 +62,9 @@ class ChildCalls:
         self.children: dict[str, Child] = {}
         self.inside: list[int] = []
         """Ids of the model's modules that are running."""
+        self.handles: list[RemovableHandle] = []
+
+    def start(self) -> None:
         self.handles = [
             register_module_forward_pre_hook(self.before),
             register_module_forward_hook(self.after, always_call=True),
@@ -112,7 +116,8 @@ def told(kind: str, steps: str, children: dict[str, Child], adopted: list[str], 
     """
     if not children:
         return None
-    called = ", ".join(f"{path!r}" for path in children)
+    outermost = [path for path in children if not any(path.startswith(f"{other}.") for other in children)]
+    called = ", ".join(f"{path!r}" for path in outermost)
     start = f"the loop never called {steps} of {kind}, which was to be transformed, but {called}. "
     if adopted:
         lines = "; ".join(f"model.{path} = marche_fx.transform(model.{path})" for path in adopted)

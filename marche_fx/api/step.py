@@ -94,6 +94,7 @@ class OptimizedStep:
         session = current_session(self.owner)
         with torch.no_grad():
             if session is not None:
+                session.begin()
                 with session.log.used():
                     return self.call(session, args, kwargs)
             self.count_outside()

@@ -17,6 +17,7 @@ from torch import nn
 from ..errors import ArgumentError, MarcheError, UnsupportedModelError
 from ..lazy.tensor import resolved
 from ..refresh import RefreshPolicy, SelectiveRefresh, preset
+from ..runtime.advice import tell_at_the_end
 from ..runtime.method import Query, Settings, StepMethod
 from ..runtime.monitor import Monitor
 from ..runtime.open_sessions import OpenSession, current_session
@@ -154,12 +155,18 @@ class Decoding(OpenSession):
     owner: Optimization
     watched: ChildCalls | None = None
 
-    def begun(self, session: Session) -> None:
+    def entered(self, session: Session) -> None:
         optimized = None if self.owner.optimized is None else self.owner.optimized()
-        if self.owner.parts or self.owner.refused or optimized is None:
+        if self.owner.parts or self.owner.refused or optimized is None or session.log.calls:
             return
-        self.watched = ChildCalls(optimized, lambda: current_session(self.owner) is session, self.adopt)
+        if self.watched is None:
+            self.watched = ChildCalls(optimized, lambda: current_session(self.owner) is session, self.adopt)
+        self.watched.start()
         session.on_first_call = self.watched.stop
+
+    def left(self) -> None:
+        if self.watched is not None:
+            self.watched.stop()
 
     def adopt(self, path: str) -> None:
         """Transform a child, if that can be done: at the next call of it, it is known."""
@@ -169,12 +176,14 @@ class Decoding(OpenSession):
             self.owner.refused[path] = str(error).splitlines()[0]
 
     def ended(self, session: Session, *, failed: bool) -> None:
+        if not failed:
+            parts = [self.owner, *self.owner.parts.values()]
+            tell_at_the_end([step.method for part in parts for step in part.steps.values()], session.log.calls)
         watched, self.watched = self.watched, None
         if watched is None:
             return
-        watched.stop()
         steps = " or ".join(self.owner.steps)
-        if self.owner.parts or not session.records:
+        if self.owner.parts or not session.log.calls:
             kind = type(self.owner.model).__name__
             message = told(kind, steps, watched.children, list(self.owner.parts), self.owner.refused)
             if message is not None and not failed:

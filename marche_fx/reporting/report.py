@@ -236,7 +236,7 @@ def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
     return Report(
         type(optimized).__name__,
         tuple(step_report(program.plan, program.split, fraction, program.passes) for program in programs),
-        session_report(session) if session is not None and session.records else None,
+        session_report(session) if session is not None and session.log.calls else None,
         notes,
         tuple((program.plan.dense.step, program.split) for program in programs),
     )

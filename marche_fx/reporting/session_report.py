@@ -110,6 +110,13 @@ class SessionReport:
 
 def session_report(session: Session) -> SessionReport:
     by_name: dict[str, list[Any]] = {}
+    for call in session.log.calls:
+        row = by_name.setdefault(call.name, [call.name, 0, 0, 0, 0.0, 0.0])
+        if not call.active:
+            # Nobody read it, so nothing was computed; the original would have.
+            tokens = call.program.tokens
+            row[1], row[3] = row[1] + 1, row[3] + tokens * call.program.samples
+            row[5] += call.program.cost.original(tokens)
     for record in session.records:
         row = by_name.setdefault(record.name, [record.name, 0, 0, 0, 0.0, 0.0])
         computed = not record.again, record.rows, record.original_rows, record.flops, record.original_flops

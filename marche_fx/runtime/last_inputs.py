@@ -21,6 +21,8 @@ class LastInputs:
         self.watched = watched
         self.shape = (samples, tokens)
         self.last: list[Tensor] = []
+        self.moved: list[Tensor] = []
+        """For each value, in the last comparison, which rows moved, or which samples where a whole sample reads it."""
         self.computed: Tensor | None = None
         """bool ``[B, N]``, tokens computed since the values that whole samples read last changed."""
 
@@ -33,8 +35,10 @@ class LastInputs:
         if self.computed is None:
             return torch.ones(self.shape, dtype=torch.bool, device=now[0].device)
         changed = ~self.computed
+        self.moved = []
         for own, before, after in zip(self.watched, self.last, self.in_rows(now), strict=True):
             moved = has_moved(before, after, tolerance)
+            self.moved.append(moved)
             if after.ndim == 2:
                 changed = changed | moved[:, None]
             else:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch import Tensor
@@ -76,7 +77,19 @@ class StepMethod:
         """Warn where the user's code called, unless it was about the same topic before; the message when omitted."""
         if (topic or message) not in self.warned:
             self.warned.add(topic or message)
-            level, frame = 1, sys._getframe()
-            while frame.f_back is not None and frame.f_code.co_filename.startswith(OWN_CODE):
-                level, frame = level + 1, frame.f_back
+            level, _ = users_frame()
             warnings.warn(message, stacklevel=level)
+
+
+def users_frame() -> tuple[int, FrameType]:
+    """How many frames up, and which, the user's code called."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(OWN_CODE):
+        level, frame = level + 1, frame.f_back
+    return level, frame
+
+
+def users_line() -> str:
+    """``decode.py:41``, where the user's code called."""
+    _, frame = users_frame()
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

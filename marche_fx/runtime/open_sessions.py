@@ -56,7 +56,6 @@ class OpenSession:
             )
         if self.session is None:
             self.session = Session(is_loop=self.is_loop)
-            self.begun(self.session)
         self.thread, self.depth = here, self.depth + 1
         if self.depth == 1:
             frame = opening_frame()
@@ -65,6 +64,7 @@ class OpenSession:
                 IN_GENERATORS[self.frame] = (*IN_GENERATORS.get(self.frame, ()), self)
             else:
                 OPEN.set((*OPEN.get(), self))
+            self.entered(self.session)
         return self.session
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -77,6 +77,7 @@ class OpenSession:
 
     def leave(self) -> None:
         """Be found no more, whatever else was opened since, and in whichever context this ends."""
+        self.left()
         if self.in_generator:
             assert self.frame is not None
             rest = tuple(own for own in IN_GENERATORS.get(self.frame, ()) if own is not self)
@@ -99,11 +100,14 @@ class OpenSession:
             session.discard()
             self.ended(session, failed=failed)
 
-    def begun(self, session: Session) -> None:
-        """For those who watch over a session."""
+    def entered(self, session: Session) -> None:
+        """For those who watch over a session, as are the next two."""
+
+    def left(self) -> None:
+        """It is entered no more, and may be again."""
 
     def ended(self, session: Session, *, failed: bool) -> None:
-        """The same."""
+        """Its caches are freed."""
 
     def close(self) -> None:
         """Free the caches. What was computed stays in `report`; entered again, it is a new session."""

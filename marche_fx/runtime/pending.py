@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +13,12 @@ from torch.utils import _pytree as pytree
 from ..lazy.tensor import LateTensor
 from ..passes.capture.arguments import closed, opened
 from ..refresh import InputDrift, Refresh
+from .advice import tell_of_a_moving_value
 from .choose import ActiveStreams
-from .method import StepMethod
+from .method import StepMethod, users_line
 from .monitor import drift_of_cached
 from .program import Program, Values
-from .records import SessionLog, StepRecord, reasons_of
+from .records import CallRecord, ReadRecord, SessionLog, StepRecord, reasons_of
 from .state import StepState
 from .token_history import TokenHistory
 from .verify import check_equal
@@ -44,6 +46,8 @@ class PendingStep:
         self.expected = expected
         self.call = state.next_call()
         history.enter(method.order)
+        self.record = CallRecord(method.name, state.program, stream, history.history.step)
+        log.calls.append(self.record)
         self.exact: Any = None
         """What the original returns, where the session is monitored in this step."""
         self.leaves: list[Any] | None = None
@@ -78,8 +82,17 @@ class PendingStep:
                 self.run(queried, only_queried=only_queried)
             elif self.is_current and self.lacks(queried):
                 self.run(queried, again=True, only_queried=only_queried)
+            self.note_read(queried)
         assert self.leaves is not None
         return self.leaves
+
+    def note_read(self, queried: Tensor | None) -> None:
+        """Take down who read which rows, and how old they are."""
+        age = self.state.age()
+        asked = self.state.visible(self.values) if queried is None else queried
+        oldest = (age if asked is None or not age.ndim else age.masked_fill(~asked, 0.0)).amax()
+        rows = None if queried is None else queried.sum()
+        self.record.reads.append(ReadRecord(users_line(), rows, oldest))
 
     def lacks(self, queried: Tensor | None) -> bool:
         """Whether some of the ``queried`` are without results of this call, or any without those of its last inputs."""
@@ -93,10 +106,13 @@ class PendingStep:
         Args:
             again: after a first time. only_queried: whether results of other tokens than those may stay as they are.
         """
-        policy, history = self.method.policy, self.history
+        policy, history, began = self.method.policy, self.history, time.perf_counter()
         # A late step may be read outside of the autocast that it was called in.
         with torch.no_grad(), self.program.plan.dense.autocast.restored():
+            is_new = self.state.is_new
             changed = self.state.changed(self.values, policy.tolerance)
+            if not again and not is_new:
+                self.record.changed = self.state.inputs.moved
             # Where nobody says which tokens are read, the changed ones speak for them.
             asked = changed if queried is None else queried
             moved = self.state.input_drift(self.values) if InputDrift() in policy.signals else None
@@ -106,6 +122,9 @@ class PendingStep:
             if drift is not None and self.is_off(drift):
                 active = self.compute(changed, asked, Refresh(self.program.tokens))
         self.log.records[-1] = replace(self.log.records[-1], drift=drift)
+        self.record.active, self.record.visible = max(self.record.active, sum(active.counts)), active.visible
+        self.record.wanted = max(self.record.wanted, active.visible if is_new else refresh.count)
+        self.record.seconds += 0.0 if is_new else time.perf_counter() - began
         self.exact = None
         if queried is None and any(self.program.row_outputs) and not active.complete:
             self.method.warn_once(
@@ -114,6 +133,8 @@ class PendingStep:
                 "query= to transform.",
                 topic="read as a whole",
             )
+        if self.record.is_forced and not again:
+            tell_of_a_moving_value(self.method, self.log.calls)
         if self.expected is not None:
             check_equal(self.method.name, self.tree(), self.expected, rounded_to=self.program.rounded_to)
             self.expected = None

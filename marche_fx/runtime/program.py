@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from ..passes.analysis.plan import Plan
 from ..passes.analysis.row_outputs import can_wait, find_row_outputs
+from ..passes.capture.captured import argument_names
 from ..passes.pipeline import rewrite
 from ..refresh import AttentionReceived, InputDrift, Signal
 from .measure import inserter, reads_results
@@ -44,6 +45,8 @@ class Program:
         self.incremental = rewritten.incremental
         self.cost = rewritten.cost
         self.read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}
+        self.input_names = dict(zip(plan.inputs, argument_names(getattr(model, plan.dense.step), plan.dense)))
+        """The argument that each tensor among the step's arguments is, or is in."""
         self.weights = {node: owner(model, path) for node, path in plan.dense.weights.items()}
         self.weight_kinds = self.current_weight_kinds()
         self.verified = False

@@ -74,11 +74,60 @@ class StepRecord:
         return self.program.cost.original(self.visible)
 
 
+@dataclass(frozen=True)
+class ReadRecord:
+    """One read of a result.
+
+    Attributes:
+        line: of the loop that reads, as ``decode.py:41``.
+        rows: how many rows it names, over all samples, not yet on the host; None where it reads the whole.
+        oldest: steps since the oldest of the rows that it gets was computed, likewise.
+    """
+
+    line: str
+    rows: Tensor | None
+    oldest: Tensor
+
+
+@dataclass
+class CallRecord:
+    """One call of a step method.
+
+    Attributes:
+        stream: number of the condition that it was called under. step: number of the decoding step in that stream.
+        changed: for each watched value which tokens moved by it, bool ``[B, N]`` or ``[B]`` where a whole sample
+            reads it; empty where everything was new.
+        active: tokens computed in each sample, 0 for a call of which nobody read anything. wanted: of them, those that
+            the policy asked for. seconds: it took to compute them, where it was not the first time.
+    """
+
+    name: str
+    program: Program = field(repr=False)
+    stream: int
+    step: int
+    changed: list[Tensor] = field(default_factory=list, repr=False)
+    reads: list[ReadRecord] = field(default_factory=list)
+    active: int = 0
+    visible: int = 0
+    wanted: int = 0
+    seconds: float = 0.0
+
+    @property
+    def is_full(self) -> bool:
+        return 0 < self.visible <= self.active
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether all tokens ran although the policy had not asked for it."""
+        return self.is_full and self.wanted < self.visible
+
+
 class SessionLog:
-    """What was computed in a session, by one thread at a time."""
+    """What was called, read and computed in a session, by one thread at a time."""
 
     def __init__(self) -> None:
         self.records: list[StepRecord] = []
+        self.calls: list[CallRecord] = []
         self.lock = threading.RLock()
 
     @contextmanager

@@ -59,6 +59,12 @@ class Session:
         """Whether a condition was seen to move from step to step."""
         self.log = SessionLog()
 
+    def begin(self) -> None:
+        """A step of the session is called."""
+        if self.on_first_call is not None:
+            self.on_first_call()
+            self.on_first_call = None
+
     @property
     def records(self) -> list[StepRecord]:
         return self.log.records
@@ -70,9 +76,6 @@ class Session:
 
     def stream_of(self, method: int, program: Program, call: CallInputs) -> Stream:
         """The stream that a call belongs to, opened if it is the first of one."""
-        if self.on_first_call is not None:
-            self.on_first_call()
-            self.on_first_call = None
         name = STREAM.get()
         if name is None:
             found = find_stream(self.streams, self.current, method, call) or self.moved(call)

@@ -21,6 +21,8 @@ class StepState:
     """One step of one session: its caches, and the inputs that each token was last computed with."""
 
     caches: list[Tensor]
+    computed_at: Tensor | None
+    """``[B, N]``, number of the call in which each token's results were computed; None before any was."""
     unread: Tensor | None
     """bool ``[B, N]``, tokens whose results were left out when they were last active; None before any was."""
 
@@ -108,12 +110,20 @@ class StepState:
         lengths = program.plan.axes.lengths
         return choose_streams(must, self.visible(values), chosen, lengths, measured, told, only_queried=skips)
 
+    def age(self) -> Tensor:
+        """Calls since the results of each token were computed: ``[B, N]``; all before the first."""
+        if self.computed_at is None:
+            return torch.zeros(())
+        return self.calls - self.computed_at
+
     def note_read(self, active: ActiveStreams, queried: Tensor) -> Tensor:
         """Of a step's active tokens those whose results were computed, bool ``[B, N]``; the others are unread now."""
         computed = torch.zeros_like(queried).scatter(1, active.positions, True)
         read = computed & queried if active.skips_unread else computed
         if active.skips_unread or self.unread is not None:
             self.unread = (computed if self.unread is None else self.unread | computed) & ~read
+        before = torch.zeros(read.shape, device=read.device) if self.computed_at is None else self.computed_at
+        self.computed_at = before.masked_fill(read, float(self.calls))
         return read
 
     def results(self, values: Values) -> list[Any]:
@@ -128,6 +138,7 @@ class StepState:
         """Forget everything: the next step computes every token."""
         self.caches = []
         self.unread = None
+        self.computed_at = None
         self.prologue = Prologue(self.program.stages, self.program.plan.inputs)
         self.inputs = LastInputs(self.program.watched, *self.program.shape)
 

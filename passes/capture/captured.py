@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,3 +77,19 @@ class Capture:
         if spec != self.in_spec or Autocast.current(leaves) != self.autocast:
             return False
         return all(own.accepts(leaf) for own, leaf in zip(self.inputs, leaves))
+
+
+def argument_names(function: Callable[..., Any], captured: Capture) -> list[str]:
+    """For each tensor among a step's arguments the name of the parameter that it is passed as, or is in."""
+    try:
+        parameters = [
+            own.name
+            for own in inspect.signature(function).parameters.values()
+            if own.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        ]
+    except (TypeError, ValueError):
+        parameters = []
+    args, kwargs = pytree.tree_unflatten(list(captured.inputs), captured.in_spec)
+    names = [*parameters, *(f"argument {number}" for number in range(len(parameters), len(args)))]
+    given = [*zip(names, args), *kwargs.items()]
+    return [name for name, tree in given for own in pytree.tree_leaves(tree) if own.node is not None]

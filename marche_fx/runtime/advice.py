@@ -1,0 +1,174 @@
+"""What a session lost and why, from its own records, and the one line that mends it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from ..passes.graph.reach import ancestors
+from ..passes.graph.source import describe
+from .method import StepMethod
+from .program import Program
+from .records import CallRecord
+
+NEARLY_ALL = 0.9
+"""A session that computed this share of the rows gained nothing worth the name."""
+
+IN_A_ROW = 3
+"""So many calls in a row in which one value changed every token, and the user is told at once."""
+
+FEWEST = 4
+"""Calls of a session of which its share of rows says something."""
+
+OLD = 2.0
+"""Rows that were read by name are told of from this age in steps on."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the calls of one step method come to, on the host.
+
+    Attributes:
+        share: of the rows that the original computes. calls: of which something was read.
+        forced: calls in which all tokens ran although the policy had not asked for it. asked: those in which it had.
+        values: for each watched value, by its name, in how many of the forced calls it changed nearly every token.
+        readers: the same by line of the loop that reads nearly all rows.
+        oldest: steps since the oldest row was computed that was read by name; whole: of what was read whole.
+    """
+
+    share: float
+    calls: int
+    forced: int
+    asked: int
+    values: Counter[str] = field(default_factory=Counter)
+    readers: Counter[str] = field(default_factory=Counter)
+    oldest: float = 0.0
+    oldest_line: str = ""
+    whole: float = 0.0
+
+
+def to_host(numbers: Sequence[Tensor]) -> list[float]:
+    """Numbers on a device, in one transfer; those on the host are read without waiting."""
+    if all(own.device.type == "cpu" for own in numbers):
+        return [float(np.asarray(own.detach())) for own in numbers]
+    device = next(own.device for own in numbers if own.device.type != "cpu")
+    return torch.stack([own.detach().float().to(device) for own in numbers]).tolist()
+
+
+def find(calls: Sequence[CallRecord]) -> Findings:
+    """Add up calls of one step method; waits for the device once."""
+    done = [own for own in calls if own.active]
+    forced = [own for own in done if own.is_forced]
+    numbers = [moved.float().mean() for own in forced for moved in own.changed]
+    numbers += [read.rows for own in forced for read in own.reads if read.rows is not None]
+    reads = [read for own in done for read in own.reads]
+    host = iter(to_host([*numbers, *(read.oldest for read in reads)]))
+    values: Counter[str] = Counter()
+    for own in forced:
+        shares = [next(host) for _ in own.changed]
+        if shares and max(shares) >= NEARLY_ALL:
+            values[value_name(own.program, shares.index(max(shares)))] += 1
+    readers: Counter[str] = Counter()
+    for own in forced:
+        for read in own.reads:
+            if read.rows is not None and next(host) >= NEARLY_ALL * own.visible * own.program.samples:
+                readers[read.line] += 1
+    ages = [next(host) for _ in reads]
+    named = [(age, read.line) for age, read in zip(ages, reads) if read.rows is not None]
+    oldest, line = max(named, default=(0.0, ""))
+    return Findings(
+        share=sum(own.active for own in done) / max(sum(own.visible for own in calls if own.visible), 1),
+        calls=len(done),
+        forced=len(forced),
+        asked=sum(own.is_full and not own.is_forced for own in done),
+        values=values,
+        readers=readers,
+        oldest=oldest,
+        oldest_line=line,
+        whole=max((age for age, read in zip(ages, reads) if read.rows is None), default=0.0),
+    )
+
+
+def value_name(program: Program, number: int) -> str:
+    """``'timestep', read by aten.add at blocks.0 (model.py:41)``: where a watched value comes from and goes."""
+    node = program.watched[number].node
+    names = inputs_of(program, node)
+    given = " and ".join(f"{name!r}" for name in names) or f"{node.name!r}"
+    inside = [user for user in node.users if not program.plan.region.is_before(user)]
+    return given + (f", read by {describe(inside[0])}" if inside else "")
+
+
+def inputs_of(program: Program, node: fx.Node) -> list[str]:
+    """The step's arguments that a value is computed from."""
+    above = ancestors([node])
+    return list(dict.fromkeys(name for own, name in program.input_names.items() if own in above))
+
+
+def tell_of_a_moving_value(method: StepMethod, calls: Sequence[CallRecord]) -> None:
+    """Say at once, after a few calls in a row in which every token ran, which value changed them all."""
+    latest = calls[-1]
+    recent = calls[-8 * (IN_A_ROW + 1) :]
+    alike = [own for own in recent if (own.name, own.stream) == (latest.name, latest.stream)][-IN_A_ROW - 1 :]
+    # Looked at once, when it has become so, since a look may wait for the device.
+    before, alike = alike[:-IN_A_ROW], alike[-IN_A_ROW:]
+    has_become = (
+        len(alike) == IN_A_ROW and all(own.is_forced for own in alike) and not any(own.is_forced for own in before)
+    )
+    if not has_become or "a moving value" in method.warned:
+        return
+    found = find(alike)
+    if found.values and found.values.most_common(1)[0][1] == IN_A_ROW:
+        method.warn_once(moving_value(method.name, found), topic="a moving value")
+
+
+def moving_value(step: str, found: Findings) -> str:
+    name, times = found.values.most_common(1)[0]
+    first = name.split("'")[1]
+    return (
+        f"every token of {step} was recomputed in {times} of {found.calls} calls, because every token reads {name}, "
+        "which moved. If rows may stay as they are while it moves a little, say how far: "
+        f"marche_fx.transform(model, tolerance={{{first!r}: 0.3}}); if not, the step cannot be cached here"
+    )
+
+
+def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord]) -> None:
+    """Warn once of a session that computed nearly everything, or read rows older than its loop may think."""
+    for method in methods:
+        own = [call for call in calls if call.name == method.name]
+        found = find(own)
+        if found.calls < FEWEST or found.asked == found.calls:
+            continue
+        if found.share >= NEARLY_ALL and not method.warned & {"a moving value", "length", "nearly all"}:
+            method.warn_once(nearly_all(method.name, found), topic="nearly all")
+        if found.oldest >= OLD:
+            method.warn_once(
+                f"rows of a result of {method.name} were read at {found.oldest_line} that had been computed "
+                f"{found.oldest:.0f} steps before: a result was read after its step had been called again. Read what "
+                "you need before the next call",
+                topic="old rows",
+            )
+
+
+def nearly_all(step: str, found: Findings) -> str:
+    if found.values:
+        return moving_value(step, found)
+    start = (
+        f"{found.share:.0%} of the rows of {step} were computed in {found.calls} calls, so hardly anything is gained: "
+    )
+    if found.readers:
+        line, times = found.readers.most_common(1)[0]
+        return (
+            f"{start}the loop reads nearly every row at {line}, in {times} of them. Where it needs fewer, let it read "
+            "those, as in logits[mask], or pass query= to transform"
+        )
+    if found.asked > found.forced:
+        return f"{start}the refresh policy asked for all tokens in {found.asked} of them. Give it a smaller fraction"
+    return (
+        f"{start}in {found.forced} of them more than 80% of the tokens had changed or were read. Fewer tokens a step, "
+        "or more steps, leave more to reuse"
+    )
