@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
+
+from .tables import Tables
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Capture:
     out_spec: pytree.TreeSpec
     autocast: Autocast
     """The graph holds its casts and must run under it."""
+    tables: Tables = field(default_factory=Tables)
+    """What the step itself makes of the model's attributes, and where else it reads."""
 
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         leaves, spec = pytree.tree_flatten((args, kwargs))

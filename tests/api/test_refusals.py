@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import marche_fx
 from marche_fx import CaptureError, EquivalenceError, UnsupportedModelError
+from marche_fx.api import step
 from tests.around import MOVED, WIDTH, Around, X, captures, optimize, refused, same, transformer
 
 
@@ -34,7 +35,16 @@ class KeepsLast(nn.Module):
         if self.how == "calls":
             self.calls = self.calls + 1
         elif self.how == "last":
-            self.last = x
+            last, self.last = self.last, x
+            return x if last is None else x + last
+        elif self.how == "asked":
+            is_first = not hasattr(self, "seen")
+            self.seen = x
+            return x if is_first else -x
+        elif self.how == "written":
+            self.last = x + 1
+            self.calls = self.last.mean()
+            return self.last * self.calls
         elif self.how == "count":
             self.count += 1
         elif self.how == "store":
@@ -42,13 +52,67 @@ class KeepsLast(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("how", ["calls", "last", "count", "store"])
+@pytest.mark.parametrize("how", ["calls", "last", "asked", "count", "store"])
 def test_attributes_assigned_in_the_step_are_refused_by_name_and_line(how: str) -> None:
     model = Around(lambda model, x: model.inner(model.memory(x)), memory=KeepsLast(how))
-    refused(model, UnsupportedModelError, rf"assigns the attribute 'memory\.{how}' \(test_refusals\.py:\d+\)", X)
+    name = "seen" if how == "asked" else how
+    refused(model, UnsupportedModelError, rf"assigns the attribute 'memory\.{name}' \(test_refusals\.py:\d+\)", X)
     memory = model.get_submodule("memory")
     assert isinstance(memory, KeepsLast)
     assert all(type(left) is Tensor for left in (memory.calls, memory.last, memory.store.get("x")) if left is not None)
+
+
+@torch.no_grad()
+def test_attributes_and_buffers_that_a_step_writes_before_it_reads_them_are_no_state() -> None:
+    model = Around(lambda model, x: model.inner(model.memory(x)), memory=KeepsLast("written"))
+    optimized = optimize(model)
+    for _ in range(2):
+        with marche_fx.decoding(optimized):
+            assert same(optimized(X), model(X))
+            assert same(optimized(MOVED), model(MOVED))
+    assert captures(optimized) == 1
+
+
+class LastLength(nn.Module):
+    """Keeps a table for the last length only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.table is None or len(self.table) != x.shape[1]:
+            self.table = torch.arange(x.shape[1])[:, None] / 10
+        return x + self.table
+
+
+@torch.no_grad()
+def test_sessions_of_two_lengths_in_turn_cost_two_captures(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Around(lambda model, x: model.inner(model.table(x)), table=LastLength())
+    model.inner.position = nn.Parameter(torch.zeros(1, 1, WIDTH))
+    made, count = step.make_plan, [0]
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        count[0] += 1
+        return made(*args, **kwargs)
+
+    monkeypatch.setattr(step, "make_plan", counting)
+    optimized = optimize(model)
+    for length in (9, 12, 9, 12, 9):
+        with marche_fx.decoding(optimized):
+            assert same(optimized(X[:, :length]), model(X[:, :length]))
+    assert count[0] == 2
+
+
+@torch.no_grad()
+def test_a_table_set_by_hand_is_used() -> None:
+    model = Around(lambda model, x: model.inner(model.table(x)), table=LastLength())
+    optimized = optimize(model)
+    assert same(optimized(X), model(X))
+    table = model.get_submodule("table")
+    assert isinstance(table, LastLength)
+    table.table = torch.ones(X.shape[1], 1)
+    assert same(optimized(X), model(X))
 
 
 class Caches(nn.Module):

@@ -44,7 +44,7 @@ def test_a_step_as_a_graph() -> None:
     captured = capture(Scaled().eval(), "forward", (torch.randn(2, 5, 4),), {"power": 2})
     assert graph_text(captured.graph_module.graph) == (
         """\
-layer_norm = aten.layer_norm(leaves_0, [4], norm_weight, norm_bias, 1e-05, False)
+layer_norm = aten.layer_norm(leaves_0, [4], norm_weight, norm_bias)
 linear = aten.linear(layer_norm, proj_weight)
 pow_1 = aten.pow(scale, 2)
 mul = aten.mul(linear, pow_1)
