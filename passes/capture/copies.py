@@ -17,7 +17,12 @@ from .arguments import PLAIN
 KEPT = (*PLAIN, Tensor, type, types.ModuleType, types.BuiltinFunctionType, types.CodeType, torch.jit.ScriptModule)
 """What a copy shares with the original."""
 
-LIBRARIES = frozenset(("torch", "numpy", "logging", "threading", "weakref", "asyncio", "concurrent", "multiprocessing"))
+LIBRARIES = frozenset(
+    (
+        *("torch", "numpy", "logging", "threading", "weakref", "asyncio", "concurrent", "multiprocessing"),
+        __name__.partition(".")[0],
+    )
+)
 """Packages whose objects are no part of a model's state, modules and containers apart."""
 
 

@@ -62,9 +62,9 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
             f"{step.name} fails for these arguments{failing_line(own, error)}: {type(error).__name__}: {reason}\n"
             "The original fails for them too; pass arguments that it takes."
         ) from error
-    before |= surroundings.first
-    assigned = changed_attributes(before, {**attributes(own.model), **surroundings.attributes()})
-    return Rehearsal(own, surroundings, frozenset(assigned), {place: before.get(place, []) for place in assigned})
+    after = {**attributes(own.model), **surroundings.attributes()}
+    assigned = frozenset(changed_attributes({**before, **surroundings.first}, after))
+    return Rehearsal(own, surroundings, assigned, state_at(step.model, assigned, surroundings))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 import types
 import warnings
@@ -61,10 +62,17 @@ class Step(nn.Module):
         with attributes_restored(self.model):
             results = self.call(leaves)
             changed = changed_attributes(before, attributes(self.model))
-        self.written |= {place for place in changed if place in self.watched and not self.watched[place].was_read}
+        self.written |= {place for place in changed if self.is_unread(place)}
         refuse_assignments(self.name, self.model, [place for place in changed if place not in self.written])
         check_results(self.name, results)
         return results
+
+    def is_unread(self, place: Place) -> bool:
+        """Whether what a call leaves at a place means nothing to the next, or a hook keeps it for somebody else."""
+        path, name = place
+        if place in self.watched:
+            return not self.watched[place].was_read
+        return "_hooks" in name or inspect.isroutine(vars(self.model.get_submodule(path)).get(name))
 
 
 def placeholder(plain: Any, is_tensor: bool) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ class Tables:
     """What a captured step was seen to make its tables of, and that it makes the same of them.
 
     A step that finds a table for another length makes its own again: a capture that holds one holds for it. A step that
-    would use what it finds is another step.
+    would use what it finds is another step. In a dict further entries make no difference, as tables for other lengths.
 
     Args:
         places: what the step sets. surroundings: where to look for what is not the model's.
@@ -37,8 +36,10 @@ class Tables:
     ) -> None:
         self.places = places
         self.surroundings = surroundings or Surroundings()
+        self.before = own_copy(before or {})
         self.after = own_copy(after or {})
-        self.known = [self.after, own_copy(before or {})]
+        self.known: list[Attributes] = []
+        """Other states of which a call was seen to make the same."""
         self.last: tuple[Any, Attributes] = ((), {})
         """Ids and versions of what was there the last time, and that itself."""
 
@@ -54,12 +55,20 @@ class Tables:
         identity = tuple((id(leaf), version_of(leaf)) for place in now for leaf in now[place])
         if identity == self.last[0]:
             return True
-        if not any(are_alike(own, now) for own in self.known):
-            if not are_alike(call(), self.after):
+        if not self.is_own(now) and not any(holds_all_of(own, now) for own in self.known):
+            if not holds_all_of(self.after, call()):
                 return False
-            self.known = [*self.known[:2], *self.known[2:][-FEW:], own_copy(now)]
+            self.known = [*self.known[-FEW:], own_copy(now)]
         self.last = identity, now
         return True
+
+    def is_own(self, now: Attributes) -> bool:
+        """Whether everything is as before the captured call, or as after it."""
+        return all(
+            are_alike(now.get(place, []), self.after.get(place, []))
+            or are_alike(now.get(place, []), self.before.get(place, []))
+            for place in {**self.before, **self.after}
+        )
 
 
 def state_at(model: nn.Module, places: Iterable[Place], surroundings: Surroundings) -> Attributes:
@@ -72,16 +81,20 @@ def state_at(model: nn.Module, places: Iterable[Place], surroundings: Surroundin
             own = {**modules[path]._parameters, **modules[path]._buffers, **vars(modules[path])}
         elif (path, name) in values:
             own = {name: values[path, name]}
-        found[path, name] = list(leaves(own[name], set())) if name in own else []
+        if not isinstance(own.get(name), dict):
+            found[path, name] = list(leaves(own[name], set())) if name in own else []
+        else:
+            found |= {(path, f"{name}[{key!r}]"): list(leaves(item, set())) for key, item in list(own[name].items())}
     return found
 
 
-def are_alike(before: Attributes, now: Attributes) -> bool:
+def holds_all_of(known: Attributes, now: Attributes) -> bool:
+    return all(place in now and are_alike(known[place], now[place]) for place in known)
+
+
+def are_alike(before: list[Any], now: list[Any]) -> bool:
     """Whether values are the same and tensors equal; objects count by their types and by what they hold."""
-    if before.keys() != now.keys():
-        return False
-    pairs = [(a, b) for place in before for a, b in zip_longest(before[place], now[place])]
-    return all(are_equal(a, b) for a, b in pairs)
+    return len(before) == len(now) and all(map(are_equal, before, now))
 
 
 def are_equal(a: Any, b: Any) -> bool:

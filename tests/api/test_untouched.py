@@ -348,3 +348,15 @@ def test_the_real_call_draws_nothing_from_the_global_generators() -> None:
     found = torch.rand(2)
     torch.manual_seed(7)
     assert torch.equal(found, torch.rand(2))
+
+
+@torch.no_grad()
+def test_what_hooks_keep_for_somebody_else_is_no_state() -> None:
+    model, kept = transformer(), list[Tensor]()
+    model.head.register_forward_hook(lambda module, args, output: kept.append(output))
+    optimized = optimize(model)
+    for _ in range(3):
+        with marche_fx.decoding(optimized):
+            assert same(optimized(X), model(X))
+    assert captures(optimized) == 1
+    assert not any(map(is_traced, kept))
