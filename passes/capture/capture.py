@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,15 +13,16 @@ from torch.utils import _pytree as pytree
 from ..graph.source import strip_wrapper
 from .alone import tracing_alone
 from .arguments import check_arguments, opened
+from .branches import Branches
 from .captured import Autocast, Capture, Input
 from .dropping import dropped_token_dimensions, user_inputs
-from .export import decompositions, export
+from .export import BranchError, decompositions, export
 from .leftovers import taken_out
 from .normalise import remove_checks, remove_copies, remove_weight_casts, split_by_slices
 from .refusals import refuse_random, refuse_weights, refuse_writes
 from .rehearsal import Rehearsal, rehearse
 from .step import Step, plain_mode
-from .structure import Attributes, Place
+from .structure import Attributes
 from .tables import Tables
 
 aten = torch.ops.aten
@@ -50,25 +52,32 @@ def capture(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str
     with tracing_alone():
         rehearsal = rehearse(Step(model, step, leaves, spec), tensors)
         with taken_out(rehearsal.step.model, rehearsal.surroundings):
-            exported, written = exported_step(rehearsal, tensors)
-            kept = rehearsal.assigned - written
+            exported, traced = exported_step(rehearsal, tensors)
+            kept = rehearsal.assigned - traced.written
             tables = Tables(kept, rehearsal.surroundings, rehearsal.before, rehearsal.state_at(kept))
     name = rehearsal.step.name
     refuse_writes(exported, name, call, [own.name for own in user_inputs(exported)])
     refuse_random(exported.graph, name)
-    return as_capture(exported, rehearsal, leaves, tables)
+    return as_capture(exported, rehearsal, leaves, tables, traced.branches)
 
 
-def exported_step(rehearsal: Rehearsal, tensors: list[Tensor]) -> tuple[torch.export.ExportedProgram, set[Place]]:
-    """The step as a functional graph, and the attributes that it writes and never reads."""
-    step = rehearsal.again()
+def exported_step(rehearsal: Rehearsal, tensors: list[Tensor]) -> tuple[torch.export.ExportedProgram, Step]:
+    """The step as a functional graph, and as it was traced."""
+    try:
+        return traced_step(rehearsal.again, tensors)
+    except BranchError:
+        return traced_step(lambda: rehearsal.again(tensors), tensors)
+
+
+def traced_step(again: Callable[[], Step], tensors: list[Tensor]) -> tuple[torch.export.ExportedProgram, Step]:
+    step = again()
     exported = export(step, tensors)
     dropped = dropped_token_dimensions(exported)
     if any(dropped):
-        step = rehearsal.again()
+        step = again()
         exported = export(step, tensors, dropped)
     with plain_mode():
-        return exported.run_decompositions(decompositions()), step.written
+        return exported.run_decompositions(decompositions()), step
 
 
 def state_after(
@@ -82,7 +91,11 @@ def state_after(
 
 
 def as_capture(
-    exported: torch.export.ExportedProgram, rehearsal: Rehearsal, leaves: list[Any], tables: Tables
+    exported: torch.export.ExportedProgram,
+    rehearsal: Rehearsal,
+    leaves: list[Any],
+    tables: Tables,
+    branches: Branches | None,
 ) -> Capture:
     step, autocast = rehearsal.step, Autocast.current(leaves)
     buffers = dict(step.model.named_buffers())
@@ -124,6 +137,7 @@ def as_capture(
         out_spec,
         autocast,
         tables,
+        branches,
     )
 
 

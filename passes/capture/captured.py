@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from .branches import Branches
 from .tables import Tables
 
 
@@ -73,9 +74,13 @@ class Capture:
     """The graph holds its casts and must run under it."""
     tables: Tables = field(default_factory=Tables)
     """What the step itself makes of the model's attributes, and where else it reads."""
+    branches: Branches | None = None
+    """What it asked of its arguments' values."""
 
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         leaves, spec = pytree.tree_flatten((args, kwargs))
         if spec != self.in_spec or Autocast.current(leaves) != self.autocast:
             return False
-        return all(own.accepts(leaf) for own, leaf in zip(self.inputs, leaves))
+        if not all(own.accepts(leaf) for own, leaf in zip(self.inputs, leaves)):
+            return False
+        return self.branches is None or self.branches.hold_for([own for own in leaves if isinstance(own, Tensor)])

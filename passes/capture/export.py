@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from ...errors import CaptureError, MarcheError
 from .dropping import KeepsTwoTokens
@@ -25,15 +26,21 @@ def export(
         raise
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "")
-        raise CaptureError(
+        where = (
             f"torch.export cannot capture {step.name}{failing_line(step, error)}: {type(error).__name__}: {reason}\n"
-            + (BRANCHES if "data-dependent" in reason else TRACES)
-        ) from error
+        )
+        if "data-dependent" in reason or isinstance(error, DataDependentOutputException):
+            raise BranchError(where + BRANCHES) from error
+        raise CaptureError(where + TRACES) from error
+
+
+class BranchError(CaptureError):
+    """The step asks for the value of a tensor."""
 
 
 BRANCHES = (
-    "A graph has one path, and this line asks Python for the value of a tensor. Choose with torch.where instead of a "
-    "branch, or move the branch out of the step."
+    "A graph has one path, and this line asks Python for the value of a tensor that is not computed of the arguments "
+    "alone. Choose with torch.where instead of a branch, or move the branch out of the step."
 )
 
 

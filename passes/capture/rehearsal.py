@@ -37,9 +37,15 @@ class Rehearsal:
         """What the call left at some places."""
         return state_at(self.step.model, places, self.surroundings)
 
-    def again(self) -> Step:
-        """The step on copies of its own, for a trace to leave its marks on."""
-        return self.step.on(copy_modules(self.step.model), self.assigned)
+    def again(self, real: list[Tensor] | None = None) -> Step:
+        """The step on copies of its own, for a trace to leave its marks on.
+
+        Args:
+            real: its arguments, where branches on them are to be decided.
+        """
+        step = self.step.on(copy_modules(self.step.model), self.assigned)
+        step.real = None if real is None else lambda: real
+        return step
 
 
 def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:

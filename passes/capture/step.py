@@ -6,8 +6,8 @@ import inspect
 import traceback
 import types
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from ..graph.source import CAPTURED, is_library_frame
 from .arguments import check_results, closed, opened
+from .branches import Branches, FromArguments
 from .refusals import refuse_assignments
 from .structure import Place, attributes, changed_attributes
 from .watched import Watched, watch
@@ -37,6 +38,9 @@ class Step(nn.Module):
         self.training = model.training
         self.written: set[Place] = set()
         """Attributes that a traced call set and never read before, which are no state."""
+        self.real: Callable[[], list[Tensor]] | None = None
+        """Gives the tensors that the step was called with, where branches on them are to be decided."""
+        self.branches: Branches | None = None
         self.watched: Mapping[Place, Watched] = types.MappingProxyType({})
 
     @property
@@ -59,9 +63,12 @@ class Step(nn.Module):
         before = attributes(self.model)
         for watched in self.watched.values():
             watched.begin()
-        with attributes_restored(self.model):
+        asking = nullcontext() if self.real is None else FromArguments(leaves, self.real())
+        with attributes_restored(self.model), asking:
             results = self.call(leaves)
             changed = changed_attributes(before, attributes(self.model))
+        if isinstance(asking, FromArguments):
+            self.branches = asking.found()
         self.written |= {place for place in changed if self.is_unread(place)}
         refuse_assignments(self.name, self.model, [place for place in changed if place not in self.written])
         check_results(self.name, results)

@@ -210,7 +210,7 @@ class Branching(nn.Module):
 def test_a_branch_on_values_is_refused_by_its_line() -> None:
     line = Branching.forward.__code__.co_firstlineno + 1
     match = rf"at branching \(test_refusals\.py:{line}, `if x\.sum\(\) > 0:`\).*(?s:.)*torch\.where"
-    refused(Around(lambda model, x: model.inner(model.branching(x)), branching=Branching()), CaptureError, match, X)
+    refused(Around(lambda model, x: model.branching(model.inner(x)), branching=Branching()), CaptureError, match, X)
 
 
 def test_an_error_of_the_model_itself_is_named_with_its_line() -> None:
