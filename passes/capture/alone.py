@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,6 +14,12 @@ from torch.fx._symbolic_trace import _Patcher
 
 LOCK = compile_lock
 """Held by a capture. `torch.compile` holds it while it compiles: both trace, with the same global variables."""
+
+TALKATIVE = (
+    *("torch.fx.experimental.symbolic_shapes", "torch.fx.experimental.proxy_tensor", "torch._subclasses.fake_tensor"),
+    *("torch.export", "torch.export._trace", "torch._export", "torch._export.utils", "torch._dynamo"),
+)
+"""Loggers that tell of a failed trace what the error that is raised says better."""
 
 LEFT_OUT = ("_ignore_backend_decomps", "_detect_attribute_assignment")
 
@@ -38,11 +45,19 @@ def tracing_alone() -> Iterator[None]:
 
         patch_method(patcher, cls, name, patched, deduplicate)
 
+    def is_heard(record: logging.LogRecord) -> bool:
+        return record.thread != own or record.levelno < logging.WARNING
+
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
     with LOCK:
+        for logger in loggers:
+            logger.addFilter(is_heard)
         _Patcher.patch_method = patch_here  # type: ignore[method-assign, assignment]
         vars(export_trace).update(dict.fromkeys(left_out, nullcontext))
         try:
             yield
         finally:
+            for logger in loggers:
+                logger.removeFilter(is_heard)
             _Patcher.patch_method = patch_method  # type: ignore[method-assign]
             vars(export_trace).update(left_out)

@@ -16,12 +16,12 @@ from .arguments import check_arguments, opened
 from .branches import Branches
 from .captured import Autocast, Capture, Input
 from .dropping import dropped_token_dimensions, user_inputs
-from .export import BranchError, decompositions, export
+from .export import decompositions, export
 from .leftovers import taken_out
 from .normalise import remove_checks, remove_copies, remove_weight_casts, split_by_slices
 from .refusals import refuse_random, refuse_weights, refuse_writes
 from .rehearsal import Rehearsal, rehearse
-from .step import Step, plain_mode
+from .step import BranchError, Step, plain_mode
 from .structure import Attributes
 from .tables import Tables
 

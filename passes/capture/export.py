@@ -7,11 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from ...errors import CaptureError, MarcheError
 from .dropping import KeepsTwoTokens
-from .step import Step, failing_line, plain_mode
+from .step import Step, plain_mode
 
 
 def export(
@@ -22,32 +20,11 @@ def export(
     try:
         with plain_mode(), KeepsTwoTokens(samples):
             return torch.export.export(step, (tensors,), dynamic_shapes=shapes, strict=False)
-    except MarcheError:
-        raise
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), "")
-        where = (
-            f"torch.export cannot capture {step.name}{failing_line(step, error)}: {type(error).__name__}: {reason}\n"
-        )
-        if "data-dependent" in reason or isinstance(error, DataDependentOutputException):
-            raise BranchError(where + BRANCHES) from error
-        raise CaptureError(where + TRACES) from error
-
-
-class BranchError(CaptureError):
-    """The step asks for the value of a tensor."""
-
-
-BRANCHES = (
-    "A graph has one path, and this line asks Python for the value of a tensor that is not computed of the arguments "
-    "alone. Choose with torch.where instead of a branch, or move the branch out of the step."
-)
-
-
-TRACES = (
-    "A step must be a function of its tensors that torch.export can trace; torch.export.draft_export(...) on the "
-    "original lists what stands in the way."
-)
+        failure = step.failure(error)
+        if failure is error:
+            raise
+        raise failure from error
 
 
 COMPOSITES = (

@@ -13,11 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from ...errors import CaptureError, MarcheError, UnsupportedModelError
 from ..graph.source import CAPTURED, is_library_frame
 from .arguments import check_results, closed, opened
 from .branches import Branches, FromArguments
+from .lines import first_line
 from .refusals import refuse_assignments
 from .structure import Place, attributes, changed_attributes
 from .watched import Watched, watch
@@ -54,18 +58,51 @@ class Step(nn.Module):
         return step
 
     def call(self, leaves: list[Tensor]) -> Any:
+        call = self.arguments(leaves)
+        args, kwargs = call
+        results = getattr(self.model, self.step)(*args, **kwargs)
+        written = self.written_argument(call, leaves)
+        if written:
+            raise UnsupportedModelError(
+                f"{self.name} writes into {written}{self.line_that_writes(leaves)}, which a step that is only partly "
+                "recomputed cannot repeat. Return what it leaves there; a cache of the model's own is best switched "
+                "off, as by use_cache=False."
+            )
+        return opened(results)
+
+    def arguments(self, leaves: list[Tensor]) -> Any:
         tensors = iter(leaves)
         merged = [next(tensors) if is_tensor else plain for plain, is_tensor in zip(self.plain, self.is_tensor)]
-        args, kwargs = closed(pytree.tree_unflatten(merged, self.spec))
-        return opened(getattr(self.model, self.step)(*args, **kwargs))
+        return closed(pytree.tree_unflatten(merged, self.spec))
+
+    def written_argument(self, call: Any, leaves: list[Tensor]) -> str:
+        """The name of an argument of ``call`` that holds other objects than it was made with; empty where none does."""
+        args, kwargs = opened(call)
+        first_args, first_kwargs = opened(self.arguments(leaves))
+        pairs = [(f"positional argument {number}", *own) for number, own in enumerate(zip(args, first_args))]
+        pairs += [(f"argument {name!r}", kwargs[name], first_kwargs[name]) for name in kwargs]
+        for name, now, first in pairs:
+            (now_leaves, now_spec), (first_leaves, first_spec) = pytree.tree_flatten(now), pytree.tree_flatten(first)
+            if now_spec != first_spec or any(a is not b for a, b in zip(now_leaves, first_leaves)):
+                return name
+        return ""
+
+    def line_that_writes(self, leaves: list[Tensor]) -> str:
+        """`` in model.py:41``: found by another call, watched line by line."""
+        call = self.arguments(leaves)
+        args, kwargs = call
+        line = first_line(
+            lambda: getattr(self.model, self.step)(*args, **kwargs), lambda: bool(self.written_argument(call, leaves))
+        )
+        return f" in {line}" if line else ""
 
     def forward(self, leaves: list[Tensor]) -> Any:
         before = attributes(self.model)
         for watched in self.watched.values():
             watched.begin()
         asking = nullcontext() if self.real is None else FromArguments(leaves, self.real())
-        with attributes_restored(self.model), asking:
-            results = self.call(leaves)
+        with attributes_restored(self.model), DetachedData(), asking:
+            results = self.traced(leaves)
             changed = changed_attributes(before, attributes(self.model))
         if isinstance(asking, FromArguments):
             self.branches = asking.found()
@@ -74,12 +111,58 @@ class Step(nn.Module):
         check_results(self.name, results)
         return results
 
+    def traced(self, leaves: list[Tensor]) -> Any:
+        try:
+            return self.call(leaves)
+        except MarcheError:
+            raise
+        except Exception as error:
+            # Here, before PyTorch sees it and prints the graph that there is by then.
+            raise self.failure(error) from error
+
+    def failure(self, error: Exception) -> Exception:
+        """What is raised where a trace failed."""
+        if isinstance(error, MarcheError):
+            return error
+        reason = next(iter(str(error).splitlines()), "")
+        what = f"torch.export cannot capture {self.name}{failing_line(self, error)}: {type(error).__name__}: {reason}\n"
+        if "data-dependent" in reason or isinstance(error, DataDependentOutputException):
+            return BranchError(what + BRANCHES)
+        return CaptureError(what + TRACES)
+
     def is_unread(self, place: Place) -> bool:
         """Whether what a call leaves at a place means nothing to the next, or a hook keeps it for somebody else."""
         path, name = place
         if place in self.watched:
             return not self.watched[place].was_read
         return "_hooks" in name or inspect.isroutine(vars(self.model.get_submodule(path)).get(name))
+
+
+class DetachedData(TorchFunctionMode):
+    """``weight.data`` as ``weight.detach()``, which a trace sees."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func == Tensor.data.__get__:  # type: ignore[attr-defined]
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))
+
+
+class BranchError(CaptureError):
+    """The step asks for the value of a tensor."""
+
+
+BRANCHES = (
+    "A graph has one path, and this line asks Python for the value of a tensor that is not computed of the arguments "
+    "alone. Choose with torch.where instead of a branch, or move the branch out of the step."
+)
+
+
+TRACES = (
+    "A step must be a function of its tensors that torch.export can trace; torch.export.draft_export(...) on the "
+    "original lists what stands in the way."
+)
 
 
 def placeholder(plain: Any, is_tensor: bool) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import random
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -231,3 +233,91 @@ def test_weights_of_inference_mode_are_refused_and_a_copy_of_them_is_not() -> No
     copied = copy.deepcopy(model)
     with torch.inference_mode():
         assert torch.equal(marche_fx.transform(copied, compile=False)(X), copied(X))
+
+
+@dataclass
+class Store:
+    hidden: Tensor | None = None
+
+
+def keep(store: dict[str, Tensor], x: Tensor) -> None:
+    store["hidden"] = x
+
+
+LEFT: dict[str, tuple[Any, Callable[[Any, Tensor], Any]]] = {
+    "in a dict": ({}, lambda store, x: keep(store, x)),
+    "in a list": ([], lambda store, x: store.append(x)),
+    "in a dict of dicts": ({"own": {}}, lambda store, x: keep(store["own"], x)),
+    "in a field": (Store(), lambda store, x: setattr(store, "hidden", x)),
+    "taken out": ({"hidden": X}, lambda store, x: store.pop("hidden")),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_a_step_leaves_in_its_arguments_is_refused_by_name_and_line(name: str) -> None:
+    store, leave = LEFT[name]
+
+    def forward(model: Any, x: Tensor, store: Any = None) -> Tensor:
+        x = model.inner(x)
+        leave(store, x)
+        return x
+
+    before = copy.deepcopy(store)
+    message = r"Around\.forward writes into argument 'store' in test_refusals\.py:\d+.*use_cache=False"
+    refused(Around(forward), UnsupportedModelError, message, X, store=store)
+    assert same(store, before)
+
+
+def test_a_container_that_is_only_read_is_none_that_is_written() -> None:
+    model = Around(lambda model, x, store: model.inner(x + store["shift"][0]))
+    with torch.no_grad():
+        assert same(optimize(model)(X, {"shift": [MOVED]}), model(X, {"shift": [MOVED]}))
+
+
+BRANCHING: dict[str, Callable[..., Tensor]] = {
+    "branch": lambda model, x: x if model.inner(x).sum() > 0 else -x,
+    "number": lambda model, x: model.inner(x)[:, : int(model.inner(x).sum().item())],
+    "numpy": lambda model, x: torch.from_numpy(model.inner(x).numpy()),
+    "wrong": lambda model, x: model.inner(x[..., :3]),
+}
+
+
+@pytest.mark.parametrize("name", BRANCHING)
+def test_nothing_is_printed_before_a_refusal(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    refused(Around(BRANCHING[name]), marche_fx.MarcheError, r"\(\w+\.py:\d+", X)
+    assert capfd.readouterr() == ("", "")
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.word = nn.Embedding(7, WIDTH)
+        self.inner = transformer()
+        self.back = nn.Linear(3, WIDTH)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.back(self.inner(self.word(ids))) @ self.word.weight.data.t()
+
+
+@torch.no_grad()
+def test_the_data_of_a_weight_is_the_weight() -> None:
+    model = Tied().eval()
+    ids = torch.arange(2 * X.shape[1]).view(2, -1) % 7
+    optimized = optimize(model)
+    assert same(optimized(ids), model(ids))
+    model.word.weight.mul_(2)
+    assert same(optimized(ids), model(ids))
+
+
+@torch.no_grad()
+def test_weights_recomputed_in_every_call_are_no_state() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for wrap in (nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm):
+            model = transformer()
+            wrap(model.head)
+            optimized = optimize(model.eval())
+            assert torch.allclose(optimized(X).clone(), model(X), atol=1e-5)
+            next(model.head.parameters()).mul_(2)
+            assert torch.allclose(optimized(X).clone(), model(X), atol=1e-5)
+            assert captures(optimized) == 1
