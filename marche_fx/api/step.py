@@ -14,9 +14,12 @@ from torch.utils import _pytree as pytree
 from ..errors import ArgumentError, CaptureError, UnsupportedModelError
 from ..lazy.tensor import resolved
 from ..passes.analysis.plan import Plan
+from ..passes.capture.alone import LOCK
 from ..passes.capture.arguments import closed, opened
+from ..passes.capture.capture import state_after
 from ..passes.capture.captured import Capture
-from ..passes.capture.structure import changed_attributes, structure
+from ..passes.capture.structure import Place, changed_attributes, structure
+from ..passes.capture.surroundings import Surroundings
 from ..passes.graph.source import describe
 from ..passes.pipeline import make_plan, plan_of
 from ..refresh import RefreshPolicy
@@ -54,6 +57,10 @@ class OptimizedStep:
         self.stored: list[Capture] = []
         """Captures of another process, see `save`."""
         self.structure = structure(model)
+        self.surroundings = Surroundings()
+        """What captured steps read beside the model."""
+        self.assigned: frozenset[Place] = frozenset()
+        """What captured steps set in the model themselves, which makes it no other one."""
         self.forms: dict[tuple[str, ...], Form] = {}
         """For each set of arguments by name, how they were first passed."""
         self.lock = threading.Lock()
@@ -107,8 +114,7 @@ class OptimizedStep:
     def call(self, session: Session, given_args: tuple[Any, ...], given_kwargs: dict[str, Any]) -> Any:
         args, kwargs = self.as_first_passed(given_args, given_kwargs)
         if not any(state.program in self.programs for state in session.states):
-            with self.lock:
-                self.drop_outdated()
+            self.drop_outdated()
         program = self.program(args, kwargs)
         self.warn_of_new_length(session, program)
         given = program.given(args, kwargs)
@@ -156,37 +162,58 @@ class OptimizedStep:
 
     def drop_outdated(self) -> None:
         """Forget what was captured of a model that has other modules, hooks or attributes by now."""
-        now = structure(self.model)
-        if changed_attributes(self.structure, now):
-            self.structure = now
-            self.programs, self.stored = [], []
+        with self.lock:
+            now = {**structure(self.model), **self.surroundings.attributes()}
+            changed = [place for place in changed_attributes(self.structure, now) if place not in self.assigned]
+            if changed:
+                self.structure, self.surroundings, self.assigned = structure(self.model), Surroundings(), frozenset()
+                self.programs, self.stored = [], []
 
     def program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         """The rewritten step for arguments of this kind, captured if it is the first time."""
+        found = self.known_program(args, kwargs)
+        if found is not None:
+            return found
+        # Threads that have their program go on; those that need the same new one find it when it is their turn.
+        with LOCK:
+            return self.known_program(args, kwargs) or self.new_program(args, kwargs)
+
+    def known_program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program | None:
+        return next((own for own in self.programs if own.accepts(args, kwargs) and self.holds(own, args, kwargs)), None)
+
+    def holds(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the step would still make of its own tables what was captured."""
+        tables = program.plan.original.tables
+        return tables.hold_for(self.model, lambda: state_after(self.model, self.name, args, kwargs, tables))
+
+    def new_program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+        before = self.structure
+        plan = self.plan(args, kwargs)
+        if self.settings.strict and plan.in_full:
+            raise UnsupportedModelError(strict_message(plan))
+        signals = self.policy.signals if self.method.is_last_of_policy else ()
+        program = Program(
+            plan,
+            self.model,
+            signals=signals,
+            compile=self.settings.compile,
+            skip_unread=self.method.skips_unread,
+        )
         with self.lock:
-            for program in self.programs:
-                if program.accepts(args, kwargs):
-                    return program
-            plan = self.plan(args, kwargs)
-            # A capture may have the model make a table for a new length.
-            self.drop_outdated()
-            if self.settings.strict and plan.in_full:
-                raise UnsupportedModelError(strict_message(plan))
-            signals = self.policy.signals if self.method.is_last_of_policy else ()
-            program = Program(
-                plan,
-                self.model,
-                signals=signals,
-                compile=self.settings.compile,
-                skip_unread=self.method.skips_unread,
+            if self.structure is not before:
+                # Another thread found the model changed meanwhile; this program is as old as those it dropped.
+                return program
+            # One that accepts the arguments was made for other tables than those that are there now.
+            self.programs = [*(own for own in self.programs if not own.accepts(args, kwargs)), program]
+            self.assigned |= plan.original.tables.places
+            self.surroundings = self.surroundings.joined(plan.original.tables.surroundings)
+            self.structure = {**self.structure, **self.surroundings.attributes()}
+        if len(self.programs) == SIGNATURES:
+            self.method.warn_once(
+                f"{self.name} was captured for {SIGNATURES} kinds of arguments (shapes, dtypes, devices, plain "
+                "values). Each costs a capture; pad inputs to few shapes, and pass numbers that change as tensors."
             )
-            self.programs.append(program)
-            if len(self.programs) == SIGNATURES:
-                self.method.warn_once(
-                    f"{self.name} was captured for {SIGNATURES} kinds of arguments (shapes, dtypes, devices, plain "
-                    "values). Each costs a capture; pad inputs to few shapes, and pass numbers that change as tensors."
-                )
-            return program
+        return program
 
     def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         """What to do with a step for arguments of this kind; captured unless another process did that."""

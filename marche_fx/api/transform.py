@@ -215,9 +215,12 @@ def transform(
 
     Weights are read at every call: those changed in place, replaced, moved or cast later are used. Rows cached in the
     same session stay as the old weights made them until they are recomputed, so change weights between sessions. Other
-    modules, hooks and attributes set on the result, also in its config, count from the next session on; the step is
-    then captured again. A hook inside the model becomes part of the graph: what it returns counts, what else it does
-    happens at the capture only.
+    modules, hooks and attributes set on the result count from the next session on; the step is then captured again. So
+    does what attributes hold, however deep: containers, objects with attributes, such as configs and processors, numpy
+    arrays by value, and what functions close over; and the globals and attributes of classes that the code of the step
+    names. What is written in C, files and the environment do not count. A hook inside the model becomes part of the
+    graph: what it returns counts, what else it does happens at the capture only; so do attributes that a step writes
+    and never reads.
 
     Arguments are compared with those of the call before: token by token where they enter the tokens; elsewhere by value
     on the host, up to a million elements, so that writes through NumPy, ``.data`` or DLPack count. Of larger ones, and

@@ -250,7 +250,9 @@ def explain(
     speed: bool = False,
     **kwargs: Any,
 ) -> Report:
-    """What `transform` would make of ``model.step(*args, **kwargs)``; runs nothing of it and changes nothing.
+    """What `transform` would make of ``model.step(*args, **kwargs)``; changes nothing of it.
+
+    The step is called once, on copies of the model's modules that share its weights, and then traced.
 
     Args:
         step: the method's name. When omitted, the step method that `transform` takes; of several the one that accepts

@@ -37,7 +37,11 @@ def save(optimized: nn.Module, path: str | Path) -> None:
     optimization, target = optimization_of(optimized), Path(path)
     if not target.parent.is_dir():
         raise ArgumentError(f"there is no folder {target.parent} to save to")
-    captures = {name: [own.plan.original for own in step.programs] for name, step in optimization.steps.items()}
+    # What a step asked of its arguments is kept by functions of Python, and so captured again by the next process.
+    captures = {
+        name: [own.plan.original for own in step.programs if own.plan.original.branches is None]
+        for name, step in optimization.steps.items()
+    }
     if not any(captures.values()):
         raise ArgumentError("nothing has been captured yet; decode once, then save")
     try:

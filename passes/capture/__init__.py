@@ -1,8 +1,13 @@
 """A method of a model and real arguments to a functional ATen graph that shares the model's weights.
 
 capture    the pass; start here         captured   what it makes: `Capture`, and for which calls that holds
-export     `torch.export` on a method   dropping   lengths that depend on values, where masked tokens are dropped
+step       a method as a module of its tensors         export     `torch.export` on it
+rehearsal  one real call before it is traced           copies     the modules that both run on
+surroundings  the globals and classes that it reads    leftovers  traced tensors that end there, taken out
+branches   on arguments: decided, asked again later    lines      at which line something happened
+alone      one trace at a time, in its thread alone    dropping   lengths that depend on values
 arguments  trees of tensors and plain values           refusals   steps that no cached step could repeat
+tables     attributes that a step sets for itself      watched    those that it writes before it reads them
 structure  what a capture bakes in beside weights      normalise  fewer kinds of operators
 pickled    a capture as bytes
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,12 +11,19 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from ..graph.source import strip_wrapper
+from .alone import tracing_alone
 from .arguments import check_arguments, opened
+from .branches import Branches
 from .captured import Autocast, Capture, Input
 from .dropping import dropped_token_dimensions, user_inputs
-from .export import Step, decompositions, export, plain_mode
+from .export import decompositions, export
+from .leftovers import taken_out
 from .normalise import remove_checks, remove_copies, remove_weight_casts, split_by_slices
-from .refusals import AssignmentError, refuse_random, refuse_weights, refuse_writes
+from .refusals import refuse_random, refuse_weights, refuse_writes
+from .rehearsal import Rehearsal, rehearse
+from .step import BranchError, Step, plain_mode
+from .structure import Attributes
+from .tables import Tables
 
 aten = torch.ops.aten
 
@@ -39,33 +47,58 @@ def capture(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str
     check_arguments(step, call)
     refuse_weights(model)
     leaves, spec = pytree.tree_flatten(call)
-    wrapped = Step(model, step, leaves, spec)
     # torch.export takes arguments that are one tensor, or a weight, for one; later calls may pass different ones.
     tensors = [leaf.detach() for leaf in leaves if isinstance(leaf, Tensor)]
+    with tracing_alone():
+        rehearsal = rehearse(Step(model, step, leaves, spec), tensors)
+        with taken_out(rehearsal.step.model, rehearsal.surroundings):
+            exported, traced = exported_step(rehearsal, tensors)
+            kept = rehearsal.assigned - traced.written
+            tables = Tables(kept, rehearsal.surroundings, rehearsal.before, rehearsal.state_at(kept))
+    name = rehearsal.step.name
+    refuse_writes(exported, name, call, [own.name for own in user_inputs(exported)])
+    refuse_random(exported.graph, name)
+    return as_capture(exported, rehearsal, leaves, tables, traced.branches)
+
+
+def exported_step(rehearsal: Rehearsal, tensors: list[Tensor]) -> tuple[torch.export.ExportedProgram, Step]:
+    """The step as a functional graph, and as it was traced."""
     try:
-        exported = export(wrapped, tensors)
-    except AssignmentError:
-        # A table that the model makes at its first call and keeps is not made in the second.
-        with plain_mode():
-            wrapped.call(tensors)
-        exported = export(wrapped, tensors)
+        return traced_step(rehearsal.again, tensors)
+    except BranchError:
+        return traced_step(lambda: rehearsal.again(tensors), tensors)
+
+
+def traced_step(again: Callable[[], Step], tensors: list[Tensor]) -> tuple[torch.export.ExportedProgram, Step]:
+    step = again()
+    exported = export(step, tensors)
     dropped = dropped_token_dimensions(exported)
     if any(dropped):
-        exported = export(wrapped, tensors, dropped)
+        step = again()
+        exported = export(step, tensors, dropped)
     with plain_mode():
-        functional = exported.run_decompositions(decompositions())
-    refuse_writes(functional, wrapped.name, call, [own.name for own in user_inputs(functional)])
-    refuse_random(functional.graph, wrapped.name)
-    return as_capture(functional, step, leaves, spec, Autocast.current(leaves))
+        return exported.run_decompositions(decompositions()), step
+
+
+def state_after(
+    model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any], tables: Tables
+) -> Attributes:
+    """What a call of ``model.step(*args, **kwargs)`` on copies leaves in its tables."""
+    leaves, spec = pytree.tree_flatten(opened((args, kwargs)))
+    with tracing_alone():
+        rehearsal = rehearse(Step(model, step, leaves, spec), [own for own in leaves if isinstance(own, Tensor)])
+    return rehearsal.state_at(tables.places)
 
 
 def as_capture(
     exported: torch.export.ExportedProgram,
-    step: str,
+    rehearsal: Rehearsal,
     leaves: list[Any],
-    in_spec: pytree.TreeSpec,
-    autocast: Autocast,
+    tables: Tables,
+    branches: Branches | None,
 ) -> Capture:
+    step, autocast = rehearsal.step, Autocast.current(leaves)
+    buffers = dict(step.model.named_buffers())
     signature = exported.graph_signature
     graph_module = exported.graph_module
     by_name = {node.name: node for node in graph_module.graph.nodes if node.op == "placeholder"}
@@ -82,8 +115,10 @@ def as_capture(
             graph_module.graph.erase_node(by_name[spec.arg.name])
         elif spec.target in exported.constants:
             constants[by_name[spec.arg.name]] = exported.constants[spec.target]
+        elif is_made_by(rehearsal, path := strip_wrapper(str(spec.target))):
+            constants[by_name[spec.arg.name]] = buffers[path]
         else:
-            weights[by_name[spec.arg.name]] = strip_wrapper(str(spec.target))
+            weights[by_name[spec.arg.name]] = path
     if autocast.enabled:
         remove_weight_casts(graph_module.graph, weights)
     remove_checks(graph_module.graph)
@@ -92,4 +127,21 @@ def as_capture(
     graph_module.recompile()
     out_spec = exported.call_spec.out_spec
     assert out_spec is not None
-    return Capture(step, graph_module, weights, constants, tuple(inputs), in_spec, out_spec, autocast)
+    return Capture(
+        step.step,
+        graph_module,
+        weights,
+        constants,
+        tuple(inputs),
+        step.spec,
+        out_spec,
+        autocast,
+        tables,
+        branches,
+    )
+
+
+def is_made_by(rehearsal: Rehearsal, path: str) -> bool:
+    """Whether a buffer is one that the step makes, and so not to be looked for in the model."""
+    parent, _, name = path.rpartition(".")
+    return (parent, name) in rehearsal.assigned

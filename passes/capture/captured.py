@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
+
+from .branches import Branches
+from .tables import Tables
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,18 @@ class Capture:
     out_spec: pytree.TreeSpec
     autocast: Autocast
     """The graph holds its casts and must run under it."""
+    tables: Tables = field(default_factory=Tables)
+    """What the step itself makes of the model's attributes, and where else it reads."""
+    branches: Branches | None = None
+    """What it asked of its arguments' values."""
 
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         leaves, spec = pytree.tree_flatten((args, kwargs))
         if spec != self.in_spec or Autocast.current(leaves) != self.autocast:
             return False
-        return all(own.accepts(leaf) for own, leaf in zip(self.inputs, leaves))
+        if not all(own.accepts(leaf) for own, leaf in zip(self.inputs, leaves)):
+            return False
+        return self.branches is None or self.branches.hold_for([own for own in leaves if isinstance(own, Tensor)])
 
 
 def argument_names(function: Callable[..., Any], captured: Capture) -> list[str]:

@@ -17,10 +17,6 @@ from .structure import assignment_line, attributes
 aten = torch.ops.aten
 
 
-class AssignmentError(UnsupportedModelError):
-    """The step assigns an attribute of the model."""
-
-
 def refuse_weights(model: nn.Module) -> None:
     """Raise if weights have no values, or none that a graph can read or torch.export can take."""
     for path, weight in [*model.named_parameters(), *model.named_buffers()]:
@@ -49,7 +45,7 @@ def refuse_assignments(step: str, model: nn.Module, assigned: list[tuple[str, st
     """Raise if the step assigned attributes: a graph holds the values of one call."""
     for path, name in assigned:
         line = assignment_line(model.get_submodule(path), name)
-        raise AssignmentError(
+        raise UnsupportedModelError(
             f"{step} assigns the attribute {f'{path}.{name}'.removeprefix('.')!r}"
             + (f" ({line})" if line else "")
             + " in every call, and a step that is only partly recomputed cannot repeat that. Keep the value in a local "

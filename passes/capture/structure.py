@@ -1,34 +1,44 @@
-"""What a capture bakes in of a model beside its weights: modules, hooks and attributes."""
+"""What a capture bakes in of a model beside its weights: modules, hooks, attributes, and what these hold."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import inspect
 import re
-from collections import OrderedDict
+import types
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
 from .arguments import PLAIN
+from .copies import LIBRARIES, cell_is_full, instance_attributes
 
-Attributes = dict[tuple[str, str], list[Any]]
-"""Path of a module and name of an attribute to its value, as leaves."""
+Place = tuple[str, str]
+"""Path of a module and name of an attribute; for what belongs to no module, `surroundings` says what stands there."""
+
+Attributes = dict[Place, list[Any]]
+"""What is found at a place, as leaves."""
+
+CACHE: Any = type(functools.cache(len))
+"""What `functools.lru_cache` makes of a function."""
 
 
 def attributes(model: nn.Module, weight: Callable[[Tensor | None], Any] = lambda tensor: tensor) -> Attributes:
-    """Every attribute of every module; of a config, what it holds; of parameters and buffers ``weight`` of them."""
-    seen: set[int] = set()
+    """Every attribute of every module, with what is in it; of parameters and buffers ``weight`` of them."""
+    modules = list(model.named_modules())
+    # What several modules hold is told where it is met first.
+    seen = {id(module) for _, module in modules}
     found: Attributes = {}
-    for path, module in model.named_modules():
-        for name, value in vars(module).items():
+    for path, module in modules:
+        for name, value in list(vars(module).items()):
             if name in ("_parameters", "_buffers"):
-                found |= {(path, own): [weight(tensor)] for own, tensor in value.items()}
-                continue
-            found[path, name] = list(leaves(value))
-            if is_settings(value) and id(value) not in seen:
-                seen.add(id(value))
-                found[path, name] += leaves(vars(value))
+                found |= {(path, own): [weight(tensor)] for own, tensor in list(value.items())}
+            elif not isinstance(value, (dict, set)) or value:
+                # Every module has a dozen tables of hooks, nearly all of them empty.
+                found[path, name] = list(leaves(value, seen))
     return found
 
 
@@ -41,26 +51,73 @@ def structure(model: nn.Module) -> Attributes:
     )
 
 
-def leaves(value: Any) -> Iterator[Any]:
-    """What is in nested containers, with the keys of dicts."""
-    kind = type(value)
-    if kind is dict or kind is OrderedDict:
-        yield from value
-        value = value.values()
-    elif kind is not list and kind is not tuple:
+def leaves(value: Any, seen: set[int]) -> Iterator[Any]:
+    """What can be read of a value: what is in containers, objects and functions, with keys and names.
+
+    Args:
+        seen: ids of what has been looked into, and is not again.
+    """
+    if isinstance(value, ATOMS):
         yield value
         return
-    for item in value:
-        yield from leaves(item)
+    if isinstance(value, CONTAINERS):
+        yield type(value)
+    else:
+        yield digest_of_array(value) if is_array(value) else value
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    for part in parts(value):
+        yield from leaves(part, seen)
 
 
-def is_settings(value: Any) -> bool:
-    """Whether the value is an object that is there for its attributes, such as a library's config."""
-    return hasattr(value, "__dict__") and not callable(value) and not isinstance(value, Tensor)
+ATOMS = (*PLAIN, Tensor, type, types.ModuleType, types.BuiltinFunctionType)
+"""What is compared as a whole: plain values by value, others by identity."""
+
+CONTAINERS = (dict, list, tuple, set, frozenset, deque, types.MappingProxyType, types.MethodType, functools.partial)
+"""What is compared by what is in it."""
 
 
-def changed_attributes(before: Attributes, after: Attributes) -> list[tuple[str, str]]:
-    """Path and name of those that differ; what is not a plain value differs from any other object."""
+def parts(value: Any) -> Iterator[Any]:
+    """What is directly in a container, an object or a function."""
+    if isinstance(value, (dict, types.MappingProxyType)):
+        # Not by its own methods, which may make what is asked for.
+        for key, item in list(dict.items(value) if isinstance(value, dict) else value.items()):
+            yield key
+            yield item
+    elif isinstance(value, (set, frozenset)):
+        # In an order that does not depend on addresses and on the process.
+        yield from sorted(value, key=repr) if all(isinstance(own, PLAIN) for own in value) else list(value)
+    elif isinstance(value, (list, tuple, deque)):
+        yield from list(value)
+    elif isinstance(value, types.MethodType):
+        yield from (value.__func__, value.__self__)
+    elif isinstance(value, functools.partial):
+        yield from (value.func, value.args, value.keywords)
+    elif isinstance(value, types.FunctionType):
+        yield from (value.__defaults__, value.__kwdefaults__)
+        yield from [cell.cell_contents for cell in value.__closure__ or () if cell_is_full(cell)]
+    elif isinstance(value, CACHE):
+        yield value.__wrapped__
+        return
+    if isinstance(value, nn.Module) or type(value).__module__.partition(".")[0] not in LIBRARIES:
+        for name, item in instance_attributes(value).items():
+            yield name
+            yield item
+
+
+def is_array(value: Any) -> bool:
+    return type(value).__module__ == "numpy" and hasattr(value, "tobytes")
+
+
+def digest_of_array(array: Any) -> str:
+    """Equal for numpy arrays, and numbers, of equal values."""
+    values = hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
+    return f"{type(array).__name__} {array.dtype} {array.shape} {values}"
+
+
+def changed_attributes(before: Attributes, after: Attributes) -> list[Place]:
+    """Where they differ; what is not a plain value differs from any other object."""
     return [
         place
         for place in {**before, **after}
@@ -70,8 +127,13 @@ def changed_attributes(before: Attributes, after: Attributes) -> list[tuple[str,
 
 def are_same(before: list[Any], after: list[Any]) -> bool:
     return len(before) == len(after) and all(
-        a is b or (isinstance(a, PLAIN) and type(a) is type(b) and a == b) for a, b in zip(before, after)
+        a is b or (isinstance(a, PLAIN) and type(a) is type(b) and is_equal(a, b)) for a, b in zip(before, after)
     )
+
+
+def is_equal(a: Any, b: Any) -> bool:
+    # A number that is none is the same number that is none.
+    return bool(a == b or (a != a and b != b))
 
 
 def assignment_line(module: nn.Module, name: str) -> str:

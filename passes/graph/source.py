@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import sysconfig
+from pathlib import Path
 
+import torch
 from torch import fx
 
 CAPTURED = "model"
 """Attribute under which the captured wrapper holds the user's model."""
 
-LIBRARY_FRAMES = (
-    "/torch/nn/modules/",
-    "/torch/nn/functional",
-    "/torch/_",
-    "/torch/overrides",
-    "marche_fx/passes/capture/",
-)
+CAPTURE_FOLDER = Path(__file__).parents[1] / "capture"
+
+HELPERS = ("einops", "einx", "opt_einsum", "jaxtyping", "beartype", "typeguard", "accelerate", "numpy", "functorch")
+"""Installed packages that models call and that are never the model."""
 
 
 def module_path(node: fx.Node) -> str:
@@ -36,9 +37,21 @@ def source_line(node: fx.Node) -> str:
     """``file.py:12`` of the innermost frame that is the user's; empty where none was recorded."""
     frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
     for file, line in reversed(frames):
-        if not any(part in file for part in LIBRARY_FRAMES):
+        if not is_library_frame(file):
             return f"{file.rsplit('/', 1)[-1]}:{line}"
     return ""
+
+
+@functools.cache
+def is_library_frame(file: str) -> bool:
+    """Whether a file belongs to PyTorch, to Python, to a package that models call, or to this one's captures."""
+    path = Path(file)
+    if path.is_relative_to(Path(torch.__file__).parent) or path.is_relative_to(CAPTURE_FOLDER):
+        return True
+    for folder in ("site-packages", "dist-packages"):
+        if folder in path.parts:
+            return path.parts[path.parts.index(folder) + 1] in HELPERS
+    return path.is_relative_to(sysconfig.get_path("stdlib")) or file.startswith("<")
 
 
 def describe(node: fx.Node) -> str:

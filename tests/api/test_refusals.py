@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import random
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 
 import marche_fx
 from marche_fx import CaptureError, EquivalenceError, UnsupportedModelError
+from marche_fx.api import step
 from tests.around import MOVED, WIDTH, Around, X, captures, optimize, refused, same, transformer
 
 
@@ -34,7 +37,16 @@ class KeepsLast(nn.Module):
         if self.how == "calls":
             self.calls = self.calls + 1
         elif self.how == "last":
-            self.last = x
+            last, self.last = self.last, x
+            return x if last is None else x + last
+        elif self.how == "asked":
+            is_first = not hasattr(self, "seen")
+            self.seen = x
+            return x if is_first else -x
+        elif self.how == "written":
+            self.last = x + 1
+            self.calls = self.last.mean()
+            return self.last * self.calls
         elif self.how == "count":
             self.count += 1
         elif self.how == "store":
@@ -42,13 +54,67 @@ class KeepsLast(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("how", ["calls", "last", "count", "store"])
+@pytest.mark.parametrize("how", ["calls", "last", "asked", "count", "store"])
 def test_attributes_assigned_in_the_step_are_refused_by_name_and_line(how: str) -> None:
     model = Around(lambda model, x: model.inner(model.memory(x)), memory=KeepsLast(how))
-    refused(model, UnsupportedModelError, rf"assigns the attribute 'memory\.{how}' \(test_refusals\.py:\d+\)", X)
+    name = "seen" if how == "asked" else how
+    refused(model, UnsupportedModelError, rf"assigns the attribute 'memory\.{name}' \(test_refusals\.py:\d+\)", X)
     memory = model.get_submodule("memory")
     assert isinstance(memory, KeepsLast)
     assert all(type(left) is Tensor for left in (memory.calls, memory.last, memory.store.get("x")) if left is not None)
+
+
+@torch.no_grad()
+def test_attributes_and_buffers_that_a_step_writes_before_it_reads_them_are_no_state() -> None:
+    model = Around(lambda model, x: model.inner(model.memory(x)), memory=KeepsLast("written"))
+    optimized = optimize(model)
+    for _ in range(2):
+        with marche_fx.decoding(optimized):
+            assert same(optimized(X), model(X))
+            assert same(optimized(MOVED), model(MOVED))
+    assert captures(optimized) == 1
+
+
+class LastLength(nn.Module):
+    """Keeps a table for the last length only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.table is None or len(self.table) != x.shape[1]:
+            self.table = torch.arange(x.shape[1])[:, None] / 10
+        return x + self.table
+
+
+@torch.no_grad()
+def test_sessions_of_two_lengths_in_turn_cost_two_captures(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Around(lambda model, x: model.inner(model.table(x)), table=LastLength())
+    model.inner.position = nn.Parameter(torch.zeros(1, 1, WIDTH))
+    made, count = step.make_plan, [0]
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        count[0] += 1
+        return made(*args, **kwargs)
+
+    monkeypatch.setattr(step, "make_plan", counting)
+    optimized = optimize(model)
+    for length in (9, 12, 9, 12, 9):
+        with marche_fx.decoding(optimized):
+            assert same(optimized(X[:, :length]), model(X[:, :length]))
+    assert count[0] == 2
+
+
+@torch.no_grad()
+def test_a_table_set_by_hand_is_used() -> None:
+    model = Around(lambda model, x: model.inner(model.table(x)), table=LastLength())
+    optimized = optimize(model)
+    assert same(optimized(X), model(X))
+    table = model.get_submodule("table")
+    assert isinstance(table, LastLength)
+    table.table = torch.ones(X.shape[1], 1)
+    assert same(optimized(X), model(X))
 
 
 class Caches(nn.Module):
@@ -146,7 +212,7 @@ class Branching(nn.Module):
 def test_a_branch_on_values_is_refused_by_its_line() -> None:
     line = Branching.forward.__code__.co_firstlineno + 1
     match = rf"at branching \(test_refusals\.py:{line}, `if x\.sum\(\) > 0:`\).*(?s:.)*torch\.where"
-    refused(Around(lambda model, x: model.inner(model.branching(x)), branching=Branching()), CaptureError, match, X)
+    refused(Around(lambda model, x: model.branching(model.inner(x)), branching=Branching()), CaptureError, match, X)
 
 
 def test_an_error_of_the_model_itself_is_named_with_its_line() -> None:
@@ -167,3 +233,91 @@ def test_weights_of_inference_mode_are_refused_and_a_copy_of_them_is_not() -> No
     copied = copy.deepcopy(model)
     with torch.inference_mode():
         assert torch.equal(marche_fx.transform(copied, compile=False)(X), copied(X))
+
+
+@dataclass
+class Store:
+    hidden: Tensor | None = None
+
+
+def keep(store: dict[str, Tensor], x: Tensor) -> None:
+    store["hidden"] = x
+
+
+LEFT: dict[str, tuple[Any, Callable[[Any, Tensor], Any]]] = {
+    "in a dict": ({}, lambda store, x: keep(store, x)),
+    "in a list": ([], lambda store, x: store.append(x)),
+    "in a dict of dicts": ({"own": {}}, lambda store, x: keep(store["own"], x)),
+    "in a field": (Store(), lambda store, x: setattr(store, "hidden", x)),
+    "taken out": ({"hidden": X}, lambda store, x: store.pop("hidden")),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_a_step_leaves_in_its_arguments_is_refused_by_name_and_line(name: str) -> None:
+    store, leave = LEFT[name]
+
+    def forward(model: Any, x: Tensor, store: Any = None) -> Tensor:
+        x = model.inner(x)
+        leave(store, x)
+        return x
+
+    before = copy.deepcopy(store)
+    message = r"Around\.forward writes into argument 'store' in test_refusals\.py:\d+.*use_cache=False"
+    refused(Around(forward), UnsupportedModelError, message, X, store=store)
+    assert same(store, before)
+
+
+def test_a_container_that_is_only_read_is_none_that_is_written() -> None:
+    model = Around(lambda model, x, store: model.inner(x + store["shift"][0]))
+    with torch.no_grad():
+        assert same(optimize(model)(X, {"shift": [MOVED]}), model(X, {"shift": [MOVED]}))
+
+
+BRANCHING: dict[str, Callable[..., Tensor]] = {
+    "branch": lambda model, x: x if model.inner(x).sum() > 0 else -x,
+    "number": lambda model, x: model.inner(x)[:, : int(model.inner(x).sum().item())],
+    "numpy": lambda model, x: torch.from_numpy(model.inner(x).numpy()),
+    "wrong": lambda model, x: model.inner(x[..., :3]),
+}
+
+
+@pytest.mark.parametrize("name", BRANCHING)
+def test_nothing_is_printed_before_a_refusal(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    refused(Around(BRANCHING[name]), marche_fx.MarcheError, r"\(\w+\.py:\d+", X)
+    assert capfd.readouterr() == ("", "")
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.word = nn.Embedding(7, WIDTH)
+        self.inner = transformer()
+        self.back = nn.Linear(3, WIDTH)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.back(self.inner(self.word(ids))) @ self.word.weight.data.t()
+
+
+@torch.no_grad()
+def test_the_data_of_a_weight_is_the_weight() -> None:
+    model = Tied().eval()
+    ids = torch.arange(2 * X.shape[1]).view(2, -1) % 7
+    optimized = optimize(model)
+    assert same(optimized(ids), model(ids))
+    model.word.weight.mul_(2)
+    assert same(optimized(ids), model(ids))
+
+
+@torch.no_grad()
+def test_weights_recomputed_in_every_call_are_no_state() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for wrap in (nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm):
+            model = transformer()
+            wrap(model.head)
+            optimized = optimize(model.eval())
+            assert torch.allclose(optimized(X).clone(), model(X), atol=1e-5)
+            next(model.head.parameters()).mul_(2)
+            assert torch.allclose(optimized(X).clone(), model(X), atol=1e-5)
+            assert captures(optimized) == 1

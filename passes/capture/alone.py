@@ -1,0 +1,63 @@
+"""Captures run one at a time, and what PyTorch changes for a trace counts in the tracing thread alone."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from torch._dynamo.convert_frame import compile_lock
+from torch.export import _trace as export_trace
+from torch.fx._symbolic_trace import _Patcher
+
+LOCK = compile_lock
+"""Held by a capture. `torch.compile` holds it while it compiles: both trace, with the same global variables."""
+
+TALKATIVE = (
+    *("torch.fx.experimental.symbolic_shapes", "torch.fx.experimental.proxy_tensor", "torch._subclasses.fake_tensor"),
+    *("torch.export", "torch.export._trace", "torch._export", "torch._export.utils", "torch._dynamo"),
+)
+"""Loggers that tell of a failed trace what the error that is raised says better."""
+
+LEFT_OUT = ("_ignore_backend_decomps", "_detect_attribute_assignment")
+
+
+@contextmanager
+def tracing_alone() -> Iterator[None]:
+    """Trace in this thread, while others run models and compiled code as if nothing was traced.
+
+    A trace replaces the methods by which modules are called, for all threads, and turns vendors' kernels off, which
+    would change the last bits of what others compute. It also puts attributes back, with containers that are copies;
+    `Step` does that itself.
+    """
+    patch_method, own = _Patcher.patch_method, threading.get_ident()
+    left_out = {
+        name: getattr(export_trace, name) for name in ("_ignore_backend_decomps", "_detect_attribute_assignment")
+    }
+
+    def patch_here(patcher: _Patcher, cls: type, name: str, new: Callable[..., Any], deduplicate: bool = True) -> None:
+        elsewhere = getattr(cls, name)
+
+        def patched(*args: Any, **kwargs: Any) -> Any:
+            return (new if threading.get_ident() == own else elsewhere)(*args, **kwargs)
+
+        patch_method(patcher, cls, name, patched, deduplicate)
+
+    def is_heard(record: logging.LogRecord) -> bool:
+        return record.thread != own or record.levelno < logging.WARNING
+
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    with LOCK:
+        for logger in loggers:
+            logger.addFilter(is_heard)
+        _Patcher.patch_method = patch_here  # type: ignore[method-assign, assignment]
+        vars(export_trace).update(dict.fromkeys(left_out, nullcontext))
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeFilter(is_heard)
+            _Patcher.patch_method = patch_method  # type: ignore[method-assign]
+            vars(export_trace).update(left_out)

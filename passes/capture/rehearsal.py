@@ -1,0 +1,90 @@
+"""One real call of a step before it is traced: it makes the tables that the model keeps, and shows what it reads."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...errors import CaptureError, MarcheError
+from .copies import copy_modules
+from .step import Step, failing_line, plain_mode
+from .structure import Attributes, Place, attributes, changed_attributes
+from .surroundings import Surroundings, noted
+from .tables import state_at
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A step that was called once.
+
+    Attributes:
+        step: on copies of the model's modules, as the call left them. surroundings: what it read beside them.
+        assigned: what it changed there; as a rule tables that the model makes at its first call and keeps.
+        before: what was at these places.
+    """
+
+    step: Step
+    surroundings: Surroundings
+    assigned: frozenset[Place]
+    before: Attributes
+
+    def state_at(self, places: Iterable[Place]) -> Attributes:
+        """What the call left at some places."""
+        return state_at(self.step.model, places, self.surroundings)
+
+    def again(self, real: list[Tensor] | None = None) -> Step:
+        """The step on copies of its own, for a trace to leave its marks on.
+
+        Args:
+            real: its arguments, where branches on them are to be decided.
+        """
+        step = self.step.on(copy_modules(self.step.model), self.assigned)
+        step.real = None if real is None else lambda: real
+        return step
+
+
+def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
+    """Call a step on copies of its modules and of the tensors that it is given.
+
+    Raises:
+        CaptureError: the model fails for these arguments.
+    """
+    own = step.on(copy_modules(step.model))
+    surroundings = Surroundings()
+    before = attributes(own.model)
+    try:
+        with plain_mode(), draws_undone(tensors), noted(surroundings):
+            own.call([tensor.clone() for tensor in tensors])
+    except MarcheError:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise CaptureError(
+            f"{step.name} fails for these arguments{failing_line(own, error)}: {type(error).__name__}: {reason}\n"
+            "The original fails for them too; pass arguments that it takes."
+        ) from error
+    after = {**attributes(own.model), **surroundings.attributes()}
+    assigned = frozenset(changed_attributes({**before, **surroundings.first}, after))
+    return Rehearsal(own, surroundings, assigned, state_at(step.model, assigned, surroundings))
+
+
+@contextmanager
+def draws_undone(tensors: list[Tensor]) -> Iterator[None]:
+    """Leave the global generators of random numbers as they were."""
+    devices = sorted({tensor.get_device() for tensor in tensors if tensor.is_cuda})
+    before, cuda, plain = torch.get_rng_state(), [torch.cuda.get_rng_state(own) for own in devices], random.getstate()
+    try:
+        yield
+    finally:
+        # Only what was drawn from: other threads may be drawing too.
+        if not torch.equal(before, torch.get_rng_state()):
+            torch.set_rng_state(before)
+        if plain != random.getstate():
+            random.setstate(plain)
+        for device, state in zip(devices, cuda):
+            torch.cuda.set_rng_state(state, device)

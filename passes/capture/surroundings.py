@@ -1,0 +1,113 @@
+"""What a step reads of its surroundings: globals and attributes of classes, named by the functions that ran."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from torch import nn
+
+from .structure import ATOMS, Attributes, Place, leaves
+
+OWN = __name__.rpartition(".capture.")[0]
+"""The passes, which the functions of a step run between."""
+
+
+class Surroundings:
+    """Names that the functions of a step look up outside of it, and what stood there when they first ran."""
+
+    def __init__(self) -> None:
+        self.names: dict[Place, tuple[Any, str]] = {}
+        """To globals as a dict, or a class, and the name in it."""
+        self.enclosed: dict[int, tuple[Place, Any]] = {}
+        """Variables of enclosing functions, by the id of their value."""
+        self.first: Attributes = {}
+        self.ran: set[tuple[types.CodeType, type]] = set()
+
+    def values(self) -> dict[Place, Any]:
+        """What stands there now."""
+        found = {place: space(holder)[name] for place, (holder, name) in self.names.items() if name in space(holder)}
+        return {**found, **dict(self.enclosed.values())}
+
+    def attributes(self) -> Attributes:
+        """The same as leaves, comparable with those of `structure`."""
+        return {place: list(leaves(value, set())) for place, value in self.values().items()}
+
+    def note(self, frame: FrameType, event: str, _: object) -> None:
+        """Note what the function that begins to run can read; `sys.setprofile` takes this."""
+        module = frame.f_globals.get("__name__", "")
+        if event != "call" or is_library(module):
+            return
+        code = frame.f_code
+        for name in code.co_freevars:
+            value = frame.f_locals.get(name)
+            if not isinstance(value, (*ATOMS, nn.Module)) and id(value) not in self.enclosed:
+                place = (f"a function around {code.co_name} of {module}", f"{name} {len(self.enclosed)}")
+                self.enclosed[id(value)] = place, value
+                self.first[place] = list(leaves(value, set()))
+        owner = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        kind = owner if isinstance(owner, type) else type(owner)
+        if (code, kind) in self.ran:
+            return
+        self.ran.add((code, kind))
+        self.watch(frame.f_globals, code.co_names, module)
+        self.watch_class(kind, code.co_names)
+        for name in code.co_names:
+            value = frame.f_globals.get(name)
+            if isinstance(value, types.ModuleType) and not is_library(value.__name__):
+                self.watch(vars(value), code.co_names, value.__name__)
+            elif isinstance(value, type):
+                self.watch_class(value, code.co_names)
+
+    def watch_class(self, kind: type, names: Iterable[str]) -> None:
+        for base in kind.__mro__:
+            if not is_library(base.__module__):
+                self.watch(base, names, f"class {base.__qualname__} of {base.__module__}")
+
+    def watch(self, holder: Any, names: Iterable[str], title: str) -> None:
+        # Also names that do not stand there yet: the function may set them.
+        for name in names:
+            place, value = (title, name), space(holder).get(name)
+            if place not in self.names and not isinstance(value, (type, types.ModuleType, nn.Module)):
+                self.names[place] = (holder, name)
+                if name in space(holder):
+                    self.first[place] = list(leaves(value, set()))
+
+    def joined(self, other: Surroundings) -> Surroundings:
+        found = Surroundings()
+        found.names, found.enclosed = {**self.names, **other.names}, {**self.enclosed, **other.enclosed}
+        return found
+
+    def settle(self) -> None:
+        """Forget the names that nothing stands under: those of methods and attributes."""
+        self.names = {place: (holder, name) for place, (holder, name) in self.names.items() if name in space(holder)}
+
+
+def space(holder: Any) -> Any:
+    return holder if isinstance(holder, dict) else vars(holder)
+
+
+def is_library(module: str) -> bool:
+    root = module.partition(".")[0]
+    return root in ("torch", "numpy") or root in sys.stdlib_module_names or module.startswith(OWN)
+
+
+@contextmanager
+def noted(surroundings: Surroundings) -> Iterator[None]:
+    """Note what the functions read that run inside of the context, in this thread."""
+    before: Any = sys.getprofile()
+    sys.setprofile(surroundings.note)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+        if hasattr(before, "enable"):
+            # A profiler written in C, which goes on as it was.
+            before.enable()
+        else:
+            sys.setprofile(before)
+        surroundings.settle()
