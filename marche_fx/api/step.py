@@ -198,7 +198,11 @@ class OptimizedStep:
             signals=signals,
             compile=self.settings.compile,
             skip_unread=self.method.skips_unread,
+            tolerance=self.settings.tolerance,
         )
+        self.refuse_unknown_names(program)
+        if self.method.is_last_of_policy:
+            self.tell_of_unmeasured(program)
         with self.lock:
             if self.structure is not before:
                 # Another thread found the model changed meanwhile; this program is as old as those it dropped.
@@ -222,6 +226,32 @@ class OptimizedStep:
             if stored.accepts(args, kwargs) and fits_weights(stored, self.model):
                 return plan_of(stored, exact_sites=exact_sites)
         return make_plan(self.model, self.name, args, kwargs, exact_sites=exact_sites)
+
+    def tell_of_unmeasured(self, program: Program) -> None:
+        """Say that a signal has no site in this step: an error if the sites were chosen, else a warning."""
+        for signal in program.unmeasured:
+            reasons = "; ".join(f"{path or 'the model'}: {why}" for path, why in program.split.unobservable.items())
+            message = f"{self.policy!r} asks for {signal!r}, and no attention site of {self.name} can be observed" + (
+                f" ({reasons}). " if reasons else ": none has keys that are tokens of the step. "
+            )
+            if not isinstance(getattr(signal, "sites", None), int):
+                raise ArgumentError(
+                    message + "Name other sites, or take a policy without signals, such as StalenessRefresh"
+                )
+            self.method.warn_once(
+                message + "Tokens are refreshed by age alone, as by StalenessRefresh; say so to be rid of this warning",
+                topic="no signal",
+            )
+
+    def refuse_unknown_names(self, program: Program) -> None:
+        """Raise if a tolerance is given for an argument that no step has."""
+        known = {*program.input_names.values(), *self.owner.argument_names}
+        for name in self.settings.tolerance:
+            if name not in known:
+                raise ArgumentError(
+                    f"tolerance names {name!r}, which is no tensor among the arguments of {self.name}; those are "
+                    f"{', '.join(map(repr, dict.fromkeys(program.input_names.values())))}"
+                )
 
     def queried(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
         """What the user's query says of these arguments, bool ``[B, N]``."""

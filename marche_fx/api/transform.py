@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import MethodType
 from typing import Any, NoReturn, TypeVar
@@ -83,6 +84,7 @@ class Optimization:
         """That of the model whose sessions are this one's, where it is a child that the model's loop calls."""
         self.path = ""
         """Of that child."""
+        self.argument_names = parameter_names(model, steps)
         self.is_given_up = False
         """Whether it turned out that it cannot be transformed."""
         self.parts: dict[str, Optimization] = {}
@@ -207,6 +209,7 @@ def transform(
     verify: bool = True,
     strict: bool = False,
     monitor: Monitor | bool = False,
+    tolerance: Mapping[str, float] | None = None,
 ) -> Model:
     """A model that recomputes only the tokens that matter in each decoding step.
 
@@ -251,6 +254,9 @@ def transform(
         strict: refuse models with operators that would run on all tokens.
         monitor: compare cached rows with exact ones now and then, as `Monitor` says, and recompute all tokens when they
             are off; True for its defaults. The report counts what it found.
+        tolerance: by name of an argument, such as a timestep that moves in every step, how far what is computed from it
+            may move, relative to its norm, before the tokens that read it count as changed: ``{"timestep": 0.3}``. For
+            other arguments the policy's tolerance holds, and for those that are no floating-point numbers none.
 
     Raises:
         ArgumentError: an argument has the wrong type, or the model has no such method or child.
@@ -273,7 +279,8 @@ def transform(
     loops = method_names(model, loop, default=KNOWN_LOOPS if is_mar and step is None else (), argument="loop")
     heads = head_names(model, head, default=KNOWN_HEADS if is_mar and step is None else ())
 
-    settings = Settings(policies_of(refresh, steps), query, compile, verify, strict, watching)
+    limits = checked_tolerance(tolerance)
+    settings = Settings(policies_of(refresh, steps), query, compile, verify, strict, watching, limits)
     last = len(steps) - 1
     # Captured in place of the original, so that attributes set on the result count and the original stays as it is.
     view = copy.copy(model)
@@ -296,6 +303,28 @@ def transform(
         # Found before the child of this name, which stays among the modules that the two models share.
         optimized.__dict__[name] = with_fast_products(getattr(model, name))
     return optimized
+
+
+def checked_tolerance(tolerance: object) -> dict[str, float]:
+    if tolerance is None:
+        return {}
+    if not isinstance(tolerance, Mapping) or not all(isinstance(name, str) for name in tolerance):
+        raise ArgumentError(
+            f"tolerance maps names of arguments to numbers, as in {{'timestep': 0.3}}, got {tolerance!r}"
+        )
+    for name, limit in tolerance.items():
+        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= 0:
+            raise ArgumentError(f"the tolerance of {name!r} must be a number that is not negative, got {limit!r}")
+    return dict(tolerance)
+
+
+def parameter_names(model: nn.Module, steps: Iterable[str]) -> set[str]:
+    """Names of the parameters of all step methods; what is passed in ``**kwargs`` is known when it is."""
+    found: set[str] = set()
+    for name in steps:
+        with contextlib.suppress(TypeError, ValueError):
+            found |= set(inspect.signature(getattr(model, name)).parameters)
+    return found
 
 
 def has_known_steps(model: nn.Module) -> bool:

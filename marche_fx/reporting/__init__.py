@@ -2,6 +2,7 @@
 
 report          `explain` and `report`; start here
 site_report     each attention and MLP site, and each operator that runs on all tokens
+causes          what changed tokens, and what read rows
 session_report  rows and FLOPs of a session; `step_choices`: which tokens, and why; `picture`: drawn
 graphs          a rewritten step, operator by operator        tables  how numbers are written
 """

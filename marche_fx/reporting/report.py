@@ -25,6 +25,7 @@ from ..passes.rewrite.parts import Split
 from ..passes.rules.flops import node_flops
 from ..passes.trail import PassRun
 from ..refresh.builtin import OBSERVED
+from ..runtime.open_sessions import current_session
 from ..speed.prediction import Prediction, rates_for
 from .graphs import graph_table, graphviz
 from .session_report import SessionReport, session_report
@@ -174,6 +175,8 @@ class Report:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text(self.model, "bold underline")
+        if self.session is not None:
+            yield Text(self.session.verdict, "bold")
         yield from self.steps
         if self.session is not None:
             yield self.session
@@ -231,13 +234,21 @@ def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
     # Also of children that the loop was found to call.
     parts = [optimization, *optimization.parts.values()]
     programs = [program for part in parts for step in part.steps.values() for program in step.programs]
-    notes = () if programs else ("No step has been called yet; it is captured at its first call.",)
-    session = optimization.last_session
+    current = current_session(optimization)
+    is_open = current is not None and bool(current.log.calls)
+    session = current if is_open else optimization.last_session
+    notes = [] if programs else ["No step has been called yet; it is captured at its first call."]
+    outside = {step.name: step.calls_outside for part in parts for step in part.steps.values() if step.calls_outside}
+    for name, count in outside.items():
+        notes.append(
+            f"{count} calls of {name} were made outside of a session, and computed every token. Decode inside "
+            "`with marche_fx.decoding(model):`"
+        )
     return Report(
         type(optimized).__name__,
         tuple(step_report(program.plan, program.split, fraction, program.passes) for program in programs),
-        session_report(session) if session is not None and session.log.calls else None,
-        notes,
+        session_report(session, is_open=is_open) if session is not None and session.log.calls else None,
+        tuple(notes),
         tuple((program.plan.dense.step, program.split) for program in programs),
     )
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..runtime.session import Session
+from .causes import CallCauses, causes_of, causes_table, oldest
 from .site_report import byte_count
 from .step_choices import StepChoices, choices_of, choices_table
 from .tables import as_text, memory
@@ -26,13 +27,17 @@ class SessionReport:
     Attributes:
         rows: by step method ``(method, calls, rows, rows of the original, FLOPs, FLOPs of the original)``.
         choices: call by call, which tokens of each sample, and why.
+        causes: call by call, which values changed tokens and which lines of the loop read rows.
         streams: conditions that calls were made under, each with caches of its own. cache_bytes: of all of them.
+        is_open: whether it goes on.
     """
 
     rows: tuple[tuple[str, int, int, int, float, float], ...]
     choices: tuple[StepChoices, ...] = field(default=(), repr=False)
+    causes: tuple[CallCauses, ...] = field(default=(), repr=False)
     streams: int = 1
     cache_bytes: int = 0
+    is_open: bool = False
 
     @property
     def flops_ratio(self) -> float:
@@ -43,16 +48,45 @@ class SessionReport:
     def rows_ratio(self) -> float:
         return sum(row[2] for row in self.rows) / sum(row[3] for row in self.rows)
 
+    @property
+    def measured(self) -> float | None:
+        """How many times faster a call was on average than one that computed all tokens; None before there was one.
+
+        The first call of a kind, which captures and compiles, does not count.
+        """
+        timed = [(own.seconds, number) for number, own in enumerate(self.causes) if own.seconds]
+        whole = {own.step for own in self.choices if own.active >= own.visible}
+        full = [seconds for seconds, number in timed if self.causes[number].step in whole]
+        if not full or len(full) == len(timed):
+            return None
+        return (sum(full) / len(full)) / (sum(seconds for seconds, _ in timed) / len(timed))
+
+    @property
+    def verdict(self) -> str:
+        """What the session comes to, in a line."""
+        parts = [f"{self.rows_ratio:.0%} of the rows"]
+        if any(rows is not None for own in self.causes for _, rows, _ in own.reads):
+            parts.append(f"read rows at most {oldest(self.causes, whole=False)} steps old")
+        if any(rows is None for own in self.causes for _, rows, _ in own.reads):
+            parts.append(f"whole results with rows up to {oldest(self.causes, whole=True)} steps old")
+        parts.append("1 stream" if self.streams == 1 else f"{self.streams} streams")
+        fewer = f"{1 / self.flops_ratio:.1f}x fewer FLOPs" if self.flops_ratio else "no FLOPs"
+        measured = self.measured
+        parts.append(fewer if measured is None else f"{fewer}, {measured:.1f}x measured")
+        return ("so far: " if self.is_open else "") + "; ".join(parts)
+
     def to_dict(self, *, tokens: bool = False) -> dict[str, Any]:
         """The same as plain values; with ``tokens`` also a letter for each token of each call, as in `StepChoices`."""
         names = ("step", "calls", "rows", "original_rows", "flops", "original_flops")
         return {
             "cache_bytes": self.cache_bytes,
+            "causes": [own.to_dict() for own in self.causes],
             "choices": [own.to_dict(tokens=tokens) for own in self.choices],
             "flops_ratio": self.flops_ratio,
             "rows_ratio": self.rows_ratio,
             "steps": [dict(sorted(zip(names, row))) for row in self.rows],
             "streams": self.streams,
+            "verdict": self.verdict,
         }
 
     def text(self, steps: int | None = SHOWN_STEPS) -> str:
@@ -61,7 +95,9 @@ class SessionReport:
         Raises:
             ArgumentError: ``steps`` is not positive.
         """
-        return as_text(Group(self.totals(), Text(self.memory()), choices_table(self.choices, steps)))
+        return as_text(
+            Group(self.totals(), Text(self.memory()), causes_table(self.causes), choices_table(self.choices, steps))
+        )
 
     def save_choices(
         self,
@@ -94,7 +130,13 @@ class SessionReport:
         return f"{kinds}; caches {memory(self.cache_bytes)}"
 
     def totals(self) -> Table:
-        table = Table("last session", "calls", "rows computed", "rows of the original", "FLOPs ratio")
+        table = Table(
+            "this session" if self.is_open else "last session",
+            "calls",
+            "rows computed",
+            "rows of the original",
+            "FLOPs ratio",
+        )
         for name, calls, rows, original, flops, original_flops in self.rows:
             table.add_row(name, str(calls), f"{rows:,}", f"{original:,}", f"{flops / original_flops:.3f}")
         return table
@@ -102,13 +144,14 @@ class SessionReport:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self.totals()
         yield Text(self.memory())
+        yield causes_table(self.causes)
         yield choices_table(self.choices, SHOWN_STEPS)
 
     def __str__(self) -> str:
         return as_text(self)
 
 
-def session_report(session: Session) -> SessionReport:
+def session_report(session: Session, *, is_open: bool = False) -> SessionReport:
     by_name: dict[str, list[Any]] = {}
     for call in session.log.calls:
         row = by_name.setdefault(call.name, [call.name, 0, 0, 0, 0.0, 0.0])
@@ -126,6 +169,8 @@ def session_report(session: Session) -> SessionReport:
     return SessionReport(
         tuple(tuple(row) for row in by_name.values()),
         choices_of(session),
+        causes=causes_of(session.log.calls),
+        is_open=is_open,
         streams=len({own.stream for own in session.records}),
         cache_bytes=sum(byte_count(program.split.caches) for _, program in kept),
     )

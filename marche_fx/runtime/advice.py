@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from ..passes.graph.reach import ancestors
 from ..passes.graph.source import describe
 from .method import StepMethod
-from .program import Program
+from .program import Program, inputs_of
 from .records import CallRecord
 
 NEARLY_ALL = 0.9
@@ -101,12 +100,6 @@ def value_name(program: Program, number: int) -> str:
     given = " and ".join(f"{name!r}" for name in names) or f"{node.name!r}"
     inside = [user for user in node.users if not program.plan.region.is_before(user)]
     return given + (f", read by {describe(inside[0])}" if inside else "")
-
-
-def inputs_of(program: Program, node: fx.Node) -> list[str]:
-    """The step's arguments that a value is computed from."""
-    above = ancestors([node])
-    return list(dict.fromkeys(name for own, name in program.input_names.items() if own in above))
 
 
 def tell_of_a_moving_value(method: StepMethod, calls: Sequence[CallRecord]) -> None:

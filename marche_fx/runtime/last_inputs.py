@@ -26,18 +26,23 @@ class LastInputs:
         self.computed: Tensor | None = None
         """bool ``[B, N]``, tokens computed since the values that whole samples read last changed."""
 
-    def changed(self, now: Sequence[Tensor], tolerance: float) -> Tensor:
+    def changed(self, now: Sequence[Tensor], tolerance: float, allowed: Sequence[float | None] | None = None) -> Tensor:
         """Tokens that must be computed for their inputs to be honoured: bool ``[B, N]``.
 
         A row of floating-point numbers changed when it moved by more than ``tolerance`` times its norm, any other when
         it differs at all.
+
+        Args:
+            allowed: for each value how far it may move instead, also where it is no floating-point number; None for
+                those of which nobody said anything.
         """
         if self.computed is None:
             return torch.ones(self.shape, dtype=torch.bool, device=now[0].device)
         changed = ~self.computed
         self.moved = []
-        for own, before, after in zip(self.watched, self.last, self.in_rows(now), strict=True):
-            moved = has_moved(before, after, tolerance)
+        limits = [None] * len(now) if allowed is None else allowed
+        for own, before, after, limit in zip(self.watched, self.last, self.in_rows(now), limits, strict=True):
+            moved = has_moved(before, after, tolerance) if limit is None else is_beyond(before, after, limit)
             self.moved.append(moved)
             if after.ndim == 2:
                 changed = changed | moved[:, None]
@@ -49,13 +54,15 @@ class LastInputs:
     def drift(self, now: Sequence[Tensor]) -> Tensor:
         """How far each token's inputs moved since it was last computed, the most of them, over their norm: ``[B, N]``.
 
-        Values that a whole sample reads, and those that are no floating-point numbers, do not count.
+        Those that are no floating-point numbers do not count.
         """
         found = torch.zeros(self.shape, device=now[0].device, dtype=torch.float32)
         if self.computed is None:
             return found
         for own, before, after in zip(self.watched, self.last, self.in_rows(now), strict=True):
-            if after.ndim == 3 and after.is_floating_point():
+            if after.ndim == 2 and after.is_floating_point():
+                found = torch.maximum(found, row_drift(after, before)[:, None])
+            elif after.is_floating_point():
                 tokens = self.tokens_of(own, after)
                 found[:, tokens] = torch.maximum(found[:, tokens], row_drift(after, before))
         return found
@@ -98,5 +105,10 @@ def has_moved(before: Tensor, after: Tensor, tolerance: float) -> Tensor:
     """Whether each row along the last dimension changed; a NaN counts as a change."""
     if tolerance == 0 or not after.is_floating_point():
         return (before != after).any(-1)
-    distance = torch.linalg.vector_norm((after - before).float(), dim=-1)
+    return is_beyond(before, after, tolerance)
+
+
+def is_beyond(before: Tensor, after: Tensor, tolerance: float) -> Tensor:
+    """Whether each row along the last dimension moved by more than ``tolerance`` times its norm."""
+    distance = torch.linalg.vector_norm(after.float() - before.float(), dim=-1)
     return ~(distance <= tolerance * torch.linalg.vector_norm(before.float(), dim=-1))

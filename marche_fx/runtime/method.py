@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -33,6 +33,8 @@ class Settings:
     verify: bool
     strict: bool
     monitor: Monitor | None = None
+    tolerance: Mapping[str, float] = field(default_factory=dict)
+    """By name of an argument how far what is computed from it may move before tokens count as changed."""
 
 
 @dataclass(frozen=True)

@@ -126,11 +126,14 @@ class PendingStep:
         self.record.wanted = max(self.record.wanted, active.visible if is_new else refresh.count)
         self.record.seconds += 0.0 if is_new else time.perf_counter() - began
         self.exact = None
-        if queried is None and any(self.program.row_outputs) and not active.complete:
+        if queried is None and self.method.is_last and not active.complete:
+            shape = (self.program.samples, self.program.tokens)
+            rows = "Read the rows you need, as in logits[rows], or pass" if any(self.program.row_outputs) else "Pass"
             self.method.warn_once(
                 f"a result of {self.method.name} was read as a whole, and only {sum(active.counts)} of its "
-                f"{active.visible} tokens were recomputed. Read the rows you need, as in logits[rows], or pass "
-                "query= to transform.",
+                f"{active.visible} tokens were recomputed. {rows} query= to transform, which is called with the step's "
+                f"arguments and returns the tokens whose results are read, a bool mask {shape} "
+                f"({self.program.tokens_in_words} tokens).",
                 topic="read as a whole",
             )
         if self.record.is_forced and not again:

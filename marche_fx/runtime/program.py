@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ..passes.analysis.plan import Plan
 from ..passes.analysis.row_outputs import can_wait, find_row_outputs
 from ..passes.capture.captured import argument_names
+from ..passes.graph.reach import ancestors
 from ..passes.pipeline import rewrite
 from ..refresh import AttentionReceived, InputDrift, Signal
 from .measure import inserter, reads_results
@@ -26,10 +27,18 @@ class Program:
         plan: what the passes found. model: whose weights are read at every call.
         signals: what to measure for the refresh policy.
         skip_unread: whether rows of the results that nobody reads may be left out.
+        tolerance: by name of an argument how far what is computed from it may move before tokens count as changed.
     """
 
     def __init__(
-        self, plan: Plan, model: nn.Module, *, signals: Sequence[Signal], compile: bool, skip_unread: bool = False
+        self,
+        plan: Plan,
+        model: nn.Module,
+        *,
+        signals: Sequence[Signal],
+        compile: bool,
+        skip_unread: bool = False,
+        tolerance: Mapping[str, float] | None = None,
     ) -> None:
         self.plan = plan
         self.row_outputs = find_row_outputs(plan)
@@ -40,6 +49,8 @@ class Program:
         self.passes = (*plan.passes, *rewritten.passes)
         self.split = rewritten.split
         self.signals = tuple(wanted[number] for number in rewritten.hooked)
+        self.unmeasured = tuple(own for own in wanted if own not in self.signals)
+        """Signals for which the step has no site."""
         self.watched = rewritten.watched
         self.stages = rewritten.stages
         self.incremental = rewritten.incremental
@@ -47,6 +58,8 @@ class Program:
         self.read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}
         self.input_names = dict(zip(plan.inputs, argument_names(getattr(model, plan.dense.step), plan.dense)))
         """The argument that each tensor among the step's arguments is, or is in."""
+        self.allowed = [allowed(self, own.node, tolerance or {}) for own in self.watched]
+        """For each watched value how far it may move, where somebody said so."""
         self.weights = {node: owner(model, path) for node, path in plan.dense.weights.items()}
         self.weight_kinds = self.current_weight_kinds()
         self.verified = False
@@ -75,6 +88,12 @@ class Program:
         casts = [node for node in self.plan.graph.nodes if node.target is torch.ops.aten._to_copy.default]
         kinds = [(node.args[0].meta["val"].dtype, node.meta["val"].dtype) for node in casts]
         return {new for old, new in kinds if new.is_floating_point and old.is_floating_point and is_coarser(new, old)}
+
+    @property
+    def tokens_in_words(self) -> str:
+        """``70``, or ``70 = 6 + 64``: the tokens of all streams, in their order."""
+        lengths = self.plan.axes.lengths
+        return str(self.tokens) if len(lengths) == 1 else f"{self.tokens} = {' + '.join(map(str, lengths))}"
 
     @property
     def readable(self) -> dict[tuple[int, int], int]:
@@ -138,3 +157,14 @@ class Program:
 
 def is_coarser(dtype: torch.dtype, other: torch.dtype) -> bool:
     return torch.finfo(dtype).eps > torch.finfo(other).eps
+
+
+def inputs_of(program: Program, node: fx.Node) -> list[str]:
+    """The step's arguments that a value is computed from."""
+    above = ancestors([node])
+    return list(dict.fromkeys(name for own, name in program.input_names.items() if own in above))
+
+
+def allowed(program: Program, node: fx.Node, tolerance: Mapping[str, float]) -> float | None:
+    """How far a value may move: the most that is said of an argument that it is computed from."""
+    return max((tolerance[name] for name in inputs_of(program, node) if name in tolerance), default=None)

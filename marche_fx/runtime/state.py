@@ -50,7 +50,8 @@ class StepState:
 
     def changed(self, values: Values, tolerance: float) -> Tensor:
         """Tokens whose inputs moved since they were last computed: bool ``[B, N]``."""
-        return self.inputs.changed([values[watched.node] for watched in self.program.watched], tolerance)
+        now = [values[watched.node] for watched in self.program.watched]
+        return self.inputs.changed(now, tolerance, self.program.allowed)
 
     def input_drift(self, values: Values) -> Tensor:
         """How far each token's inputs moved since it was last computed, over their norm: ``[B, N]`` float32."""
@@ -113,7 +114,7 @@ class StepState:
     def age(self) -> Tensor:
         """Calls since the results of each token were computed: ``[B, N]``; all before the first."""
         if self.computed_at is None:
-            return torch.zeros(())
+            return torch.zeros((), dtype=torch.float32)
         return self.calls - self.computed_at
 
     def note_read(self, active: ActiveStreams, queried: Tensor) -> Tensor:
@@ -122,7 +123,11 @@ class StepState:
         read = computed & queried if active.skips_unread else computed
         if active.skips_unread or self.unread is not None:
             self.unread = (computed if self.unread is None else self.unread | computed) & ~read
-        before = torch.zeros(read.shape, device=read.device) if self.computed_at is None else self.computed_at
+        before = (
+            torch.zeros(read.shape, dtype=torch.float32, device=read.device)
+            if self.computed_at is None
+            else self.computed_at
+        )
         self.computed_at = before.masked_fill(read, float(self.calls))
         return read
 

@@ -1,0 +1,96 @@
+"""Why a session computed what it did: which values changed tokens, and which lines of the loop read rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from ..runtime.advice import to_host, value_name
+from ..runtime.records import CallRecord
+
+
+@dataclass(frozen=True)
+class CallCauses:
+    """What one call of a step method was about.
+
+    Attributes:
+        step: number of the call among those of its method. stream: the condition that it was called under.
+        changed: by watched value how many tokens it changed, of all samples. reads: by line of the loop how many rows
+            it read, None for a whole result, and the age of the oldest in steps.
+        seconds: it took, where it was not the first of its kind.
+    """
+
+    step: int
+    method: str
+    stream: int
+    changed: dict[str, int]
+    reads: tuple[tuple[str, int | None, int], ...]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values."""
+        reads = [{"line": line, "rows": rows, "oldest": oldest} for line, rows, oldest in self.reads]
+        found = {"changed": self.changed, "method": self.method, "reads": reads}
+        return {**found, "seconds": self.seconds, "step": self.step, "stream": self.stream}
+
+
+def causes_of(calls: Sequence[CallRecord]) -> tuple[CallCauses, ...]:
+    """What calls were about, on the host; waits for the device once."""
+    numbers = [
+        number
+        for own in calls
+        for number in (
+            *(moved.sum() for moved in own.changed),
+            *(value for read in own.reads for value in (read.rows, read.oldest) if value is not None),
+        )
+    ]
+    host = iter(to_host(numbers))
+    counts: dict[str, int] = {}
+    found = []
+    for own in calls:
+        counts[own.name] = counts.get(own.name, -1) + 1
+        changed: dict[str, int] = {}
+        for number, moved in enumerate(own.changed):
+            # What a whole sample reads changes all of its tokens.
+            tokens = int(next(host)) * (own.program.tokens if moved.ndim == 1 else 1)
+            if tokens:
+                changed[value_name(own.program, number)] = tokens
+        reads = tuple(
+            (read.line, None if read.rows is None else int(next(host)), int(next(host))) for read in own.reads
+        )
+        found.append(CallCauses(counts[own.name], own.name, own.stream, changed, reads, own.seconds))
+    return tuple(found)
+
+
+def oldest(causes: Sequence[CallCauses], *, whole: bool) -> int:
+    """Age in steps of the oldest row that was read, by name or in a whole result."""
+    return max((age for own in causes for _, rows, age in own.reads if (rows is None) == whole), default=0)
+
+
+def causes_table(causes: Sequence[CallCauses]) -> Table:
+    """A row for every value that changed tokens, and one for every line that read rows, over all calls."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("what changed tokens, and what read rows", overflow="fold")
+    for heading in ("calls", "tokens or rows\nof a call", "oldest,\nsteps"):
+        table.add_column(heading, justify="right")
+    values: dict[str, list[int]] = {}
+    lines: dict[tuple[str, bool], list[tuple[int, int]]] = {}
+    for own in causes:
+        for name, tokens in own.changed.items():
+            values.setdefault(name, []).append(tokens)
+        for line, rows, age in own.reads:
+            lines.setdefault((line, rows is None), []).append((rows or 0, age))
+    for name, counts in values.items():
+        table.add_row(f"changed by {name}", str(len(counts)), mean(counts), "")
+    for (line, is_whole), read in lines.items():
+        asked, ages = [own for own, _ in read], [age for _, age in read]
+        table.add_row(f"read at {line}", str(len(read)), "whole" if is_whole else mean(asked), str(max(ages)))
+    return table
+
+
+def mean(counts: Sequence[int]) -> str:
+    return f"{sum(counts) / len(counts):.3g}"
