@@ -8,12 +8,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from torch._dynamo.convert_frame import compile_lock
-from torch.export import _trace as export_trace
 from torch.fx._symbolic_trace import _Patcher
 
-LOCK = compile_lock
-"""Held by a capture. `torch.compile` holds it while it compiles: both trace, with the same global variables."""
+
+class CompileLock:
+    """The lock that `torch.compile` holds while it compiles; found when it is first needed, with the compiler."""
+
+    def __enter__(self) -> None:
+        from torch._dynamo.convert_frame import compile_lock
+
+        compile_lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        from torch._dynamo.convert_frame import compile_lock
+
+        compile_lock.release()
+
+
+LOCK = CompileLock()
+"""Held by a capture as by a compilation: both trace, with the same global variables."""
 
 TALKATIVE = (
     *("torch.fx.experimental.symbolic_shapes", "torch.fx.experimental.proxy_tensor", "torch._subclasses.fake_tensor"),
@@ -22,6 +35,7 @@ TALKATIVE = (
 """Loggers that tell of a failed trace what the error that is raised says better."""
 
 LEFT_OUT = ("_ignore_backend_decomps", "_detect_attribute_assignment")
+"""Context managers of a trace that this one does without."""
 
 
 @contextmanager
@@ -32,10 +46,10 @@ def tracing_alone() -> Iterator[None]:
     would change the last bits of what others compute. It also puts attributes back, with containers that are copies;
     `Step` does that itself.
     """
+    from torch.export import _trace as export_trace
+
     patch_method, own = _Patcher.patch_method, threading.get_ident()
-    left_out = {
-        name: getattr(export_trace, name) for name in ("_ignore_backend_decomps", "_detect_attribute_assignment")
-    }
+    left_out = {name: getattr(export_trace, name) for name in LEFT_OUT}
 
     def patch_here(patcher: _Patcher, cls: type, name: str, new: Callable[..., Any], deduplicate: bool = True) -> None:
         elsewhere = getattr(cls, name)
