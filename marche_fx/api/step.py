@@ -133,6 +133,7 @@ class OptimizedStep:
         if queried is None and program.is_late:
             return pending.late_results()
         pending.run(queried)
+        pending.note_read(queried)
         return pending.tree()
 
     def original(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

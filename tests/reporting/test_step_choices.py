@@ -66,7 +66,11 @@ def test_a_session_is_plain_values_token_by_token_if_asked_for() -> None:
     session = session_of(decoded())
     found = session.to_dict()
     assert json.loads(json.dumps(found)) == found
-    assert sorted(found) == list(found) == ["cache_bytes", "causes", "choices", "flops_ratio", "rows_ratio", "steps", "streams", "verdict"]
+    assert (
+        sorted(found)
+        == list(found)
+        == ["cache_bytes", "causes", "choices", "flops_ratio", "rows_ratio", "steps", "streams", "verdict"]
+    )
     assert found["choices"][5] == {
         "active": 8,
         "changed": [1, 0],
