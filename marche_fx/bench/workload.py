@@ -152,7 +152,7 @@ def mar_workload(model: MAR, batch: int, cfg: float, steps: int, *, seed: int = 
 
 def read_rows(rows: Tensor) -> Read:
     """A read of ``rows``, bool ``[B, N]``, of the first result; nobody compares what is read."""
-    return Read(0, rows, (0, 1), torch.empty(0))
+    return Read(0, rows, None, torch.empty(0))
 
 
 def recorded_workload(
@@ -186,6 +186,5 @@ def recorded_workload(
 
 def rows_of(own: Read, result: Any) -> Tensor:
     """What the loop reads of a result, in the way in which it does."""
-    if own.rows is not None and own.dims == (0, 1):
-        return result[own.rows.nonzero(as_tuple=True)]
-    return own.of(result)
+    rows = own.leading_rows
+    return own.of(result) if rows is None else result[rows.nonzero(as_tuple=True)]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .rows import RowNumbers
 from .value import LateValue, Read
 from .views import SEVERAL, View, shares_memory, through, views_of
 from .writes import DRAWS, DROPS, NOTHING, Write, in_place, refuse_reshaping, writes_in_place
@@ -46,13 +47,13 @@ class LateTensor(Tensor):
     views: tuple[View, ...]
 
     @staticmethod
-    def __new__(cls, like: Tensor, dims: tuple[int, int] | None, read: Read) -> LateTensor:
+    def __new__(cls, like: Tensor, numbers: RowNumbers | None, read: Read) -> LateTensor:
         """A stand-in for a tensor of the shape, dtype and device of ``like``.
 
-        ``dims`` are its samples and rows, None where rows cannot be told.
+        ``numbers`` are those of the tokens that its elements are computed of, None where these cannot be told.
         """
         plain = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="meta")
-        return cls.seen(LateValue(plain, dims, read), plain, (), like.device)
+        return cls.seen(LateValue(plain, numbers, read), plain, (), like.device)
 
     @classmethod
     def seen(cls, late: LateValue, like: Tensor, views: tuple[View, ...], device: torch.device) -> LateTensor:
@@ -132,9 +133,7 @@ class LateTensor(Tensor):
         views, numbers = (*self.views, view), self.late.numbers
         if not shares_memory(like, self.like):
             return view.of(self.value())
-        if view.function is Tensor.__getitem__ and (
-            numbers is None or numbers.rows_of_a_sample(views) < FEW * numbers.rows
-        ):
+        if view.function is Tensor.__getitem__ and (numbers is None or numbers.share(views) < FEW):
             return self.at(*view.args)
         return self.seen(self.late, like, views, self.device)
 

@@ -14,7 +14,7 @@ from .views import View, shares_memory
 from .writes import Write
 
 Read = Callable[[Tensor | None], Tensor]
-"""Given the rows read, bool ``[B, R]`` over the output's samples and rows, or None for all, the output's value."""
+"""Given the tokens whose rows are read, bool ``[B, N]``, or None for all, the output's value."""
 
 MOST = 0.8
 """A view of more than this share of a sample's rows is read as the whole is."""
@@ -28,13 +28,13 @@ class LateValue:
 
     Args:
         like: a tensor without values of the result's shape and dtype.
-        dims: its samples and rows; None where rows cannot be told.
+        numbers: of the tokens that its elements are computed of; None where they cannot be told.
         read: computes it.
     """
 
-    def __init__(self, like: Tensor, dims: tuple[int, int] | None, read: Read) -> None:
+    def __init__(self, like: Tensor, numbers: RowNumbers | None, read: Read) -> None:
         self.like = like
-        self.numbers = None if dims is None else RowNumbers(like.shape, dims)
+        self.numbers = numbers
         self.read = read
         self.writes: list[Write] = []
         self.computed: Tensor | None = None
@@ -44,7 +44,7 @@ class LateValue:
         self.version: int | None = None
         """How often it had been written when this record last wrote it."""
         self.shared: Tensor | None = None
-        """bool ``[B, R]``, rows in whose memory the loop may write past this record; None where it holds none."""
+        """bool ``[B, N]``, tokens into whose rows the loop may write past this record; None where into none."""
         self.shares_all = False
         self.is_uncounted = False
         """Whether it may write where PyTorch does not count, as through NumPy."""
@@ -85,9 +85,7 @@ class LateValue:
                 self.held.copy_(value)
             else:
                 # Those were computed before; the loop may have written them where nobody counts.
-                others = ~self.shared.to(value.device)
-                own, new = (tensor.movedim(self.numbers.dims, (0, 1)) for tensor in (self.held, value))
-                own[others] = new[others]
+                self.held.copy_(torch.where(self.numbers.elements(self.shared.to(value.device)), self.held, value))
 
     @property
     def is_shared(self) -> bool:
@@ -123,7 +121,7 @@ class LateValue:
 
     def rows_in(self, views: Sequence[View]) -> Tensor | None:
         """The rows to compute where a view is used as a whole; None for what the whole is."""
-        if self.numbers is None or self.numbers.rows_of_a_sample(views) > MOST * self.numbers.rows:
+        if self.numbers is None or self.numbers.share(views) > MOST:
             return None
         return self.numbers.all_of(views)
 

@@ -103,7 +103,7 @@ def square_of(program: Program, alike: Sequence[Program]) -> tuple[int, int] | N
     Results are those of all programs ``alike``, with as many tokens: MAR's decoder returns the image, and its encoder
     has the same class tokens in front of it.
     """
-    rows = [(row.offset, row.count) for own in alike for row in own.row_outputs if row is not None]
+    rows = [(row.offset, row.count) for own in alike for row in own.row_outputs if row and row.dims]
     places = [*rows, (0, program.tokens)]
     return next((own for own in places if own[1] > 1 and math.isqrt(own[1]) ** 2 == own[1]), None)
 

@@ -64,7 +64,7 @@ def drift_of_cached(
         if not isinstance(own, Tensor) or not own.is_floating_point():
             continue
         now, then = own.float(), other.float()
-        if rows is not None:
+        if rows is not None and rows.dims is not None:
             now, then = (value.movedim(rows.dims, (0, 1)) for value in (now, then))
             of_result = score[:, rows.offset : rows.offset + rows.count]
             chosen = of_result.topk(min(monitor.rows, rows.count), 1)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from ..lazy.rows import RowNumbers
 from ..lazy.tensor import LateTensor
+from ..passes.analysis.row_outputs import numbers_with
 from ..passes.capture.arguments import closed, opened
 from ..refresh import InputDrift, Refresh
 from .advice import tell_of_a_moving_value
@@ -198,17 +201,16 @@ class PendingStep:
         like = leaf.meta["val"] if isinstance(leaf, fx.Node) else None
         if not isinstance(like, Tensor):
             return leaf
-        row_output = self.program.row_outputs[number]
-        if row_output is None:
-            return LateTensor(like, None, lambda _: self.read(None)[number])
+        return LateTensor(like, self.row_numbers(number), lambda tokens: self.read(tokens)[number])
 
-        def read(rows: Tensor | None) -> Tensor:
-            return self.read(None if rows is None else self.as_tokens(rows, row_output.offset))[number]
-
-        return LateTensor(like, row_output.dims, read)
-
-    def as_tokens(self, rows: Tensor, offset: int) -> Tensor:
-        """Rows of a result, bool ``[B, R]``, as positions on the token axis, bool ``[B, N]``."""
-        tokens = torch.zeros_like(self.computed)
-        tokens[:, offset : offset + rows.shape[1]] = rows
-        return tokens
+    def row_numbers(self, number: int) -> RowNumbers | None:
+        """The tokens that the elements of a result are computed of."""
+        own = self.program.row_outputs[number]
+        if own is None:
+            return None
+        given: Any = own.numbers
+        if given is None:
+            # Only now are the values known that say where each token is put.
+            leaf = self.program.plan.results[number]
+            given = cache(lambda: numbers_with(leaf, self.program.plan, self.values))
+        return RowNumbers(torch.Size(own.shape), own.samples, own.tokens, given, own.dims, own.offset)

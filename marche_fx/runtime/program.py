@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ..passes.analysis.plan import Plan
-from ..passes.analysis.row_outputs import can_wait, find_row_outputs
+from ..passes.analysis.row_outputs import RowOutput, can_wait, find_row_outputs
 from ..passes.capture.captured import argument_names
 from ..passes.graph.reach import ancestors
 from ..passes.pipeline import rewrite
@@ -96,16 +96,22 @@ class Program:
         return str(self.tokens) if len(lengths) == 1 else f"{self.tokens} = {' + '.join(map(str, lengths))}"
 
     @property
-    def readable(self) -> dict[tuple[int, int], int]:
-        """Shapes of masks that say which tokens are read: those of a result's rows, or all; and the first token."""
-        rows = next((own for own in self.row_outputs if own is not None), None)
-        own = {} if rows is None else {(self.samples, rows.count): rows.offset}
-        return {**own, self.shape: 0}
+    def readable(self) -> dict[tuple[int, ...], RowOutput | None]:
+        """Shapes of masks that say which tokens are read: those of a result's rows, and of all tokens."""
+        rows = [own for own in self.row_outputs if own is not None and own.numbers is not None]
+        own = {(row.samples, row.count) if row.dims else row.rows: row for row in rows[:1]}
+        return {**own, self.shape: None}
 
     def among_all_tokens(self, read: Tensor) -> Tensor:
         """A mask of a result's rows, or of all tokens, as one of all tokens."""
-        start = self.readable[len(read), read.shape[1]]
-        return nn.functional.pad(read, (start, self.tokens - start - read.shape[1]))
+        row = self.readable[tuple(read.shape)]
+        if row is None or row.numbers is None:
+            return read
+        found = torch.zeros(self.samples * self.tokens, dtype=torch.bool, device=read.device)
+        for numbers in row.numbers.to(read.device):
+            in_order = numbers if row.dims is None else numbers.movedim(row.dims, (0, 1))
+            found[in_order.reshape(read.shape)[read]] = True
+        return found.view(self.shape)
 
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the program was made for arguments, and weights, of these kinds."""

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from ..api.transform import decoding, optimization_of, transform, what_is_measured
 from ..errors import ArgumentError
+from ..lazy.rows import RowNumbers
 from ..lazy.tensor import LateTensor
 from ..passes.capture.arguments import closed, named_leaves, opened
 from ..refresh import FullRefresh, RefreshPolicy
@@ -39,20 +40,41 @@ class Read:
     """Rows of a result that the loop read.
 
     Attributes:
-        leaf: number of the result. rows: bool ``[B, R]`` along ``dims`` of it; None for all of it.
+        leaf: number of the result. rows: the tokens that it reads, bool ``[B, N]``; None for all of it.
+        numbers: says which elements are of them; where it is None, ``rows`` are the result's first two dimensions.
         exact: what was read, ``[M, ...]`` or all of the result.
     """
 
     leaf: int
     rows: Tensor | None
-    dims: tuple[int, int]
+    numbers: RowNumbers | None
     exact: Tensor
 
     def of(self, result: Any) -> Tensor:
         """The same rows of another result."""
-        if isinstance(result, LateTensor):
+        if isinstance(result, LateTensor) and (self.rows is None or self.numbers is not None):
             result = result.late.get(self.rows)
-        return result if self.rows is None else result.movedim(self.dims, (0, 1))[self.rows]
+        return read_of(result, self.rows, self.numbers)
+
+    @property
+    def leading_rows(self) -> Tensor | None:
+        """Rows read, bool ``[B, R]``, where samples and rows are the result's first two dimensions; None elsewhere."""
+        if self.rows is None or self.numbers is None:
+            return self.rows
+        if self.numbers.dims != (0, 1):
+            return None
+        return self.rows[:, self.numbers.offset : self.numbers.offset + self.numbers.rows]
+
+
+def read_of(result: Tensor, rows: Tensor | None, numbers: RowNumbers | None) -> Tensor:
+    """What is read of a result: all of it, rows, or elements."""
+    if rows is None:
+        return result
+    if numbers is None:
+        return result[rows]
+    if numbers.dims is None:
+        return result[numbers.elements(rows)]
+    return result.movedim(numbers.dims, (0, 1))[rows[:, numbers.offset : numbers.offset + numbers.rows]]
 
 
 @dataclass
@@ -112,7 +134,7 @@ class Recording:
 def told(call: Call) -> str:
     """A call in words that are equal for equal calls."""
     arguments = (f"{name} {told_leaf(leaf)}" for name, leaf in named_leaves(call.arguments))
-    reads = (f"reads {own.leaf} {own.dims} {described(own.rows)} {described(own.exact)}" for own in call.reads)
+    reads = (f"reads {own.leaf} {described(own.rows)} {described(own.exact)}" for own in call.reads)
     return "\n".join([call.step, *arguments, *reads])
 
 
@@ -233,19 +255,18 @@ def note_reads(call: Call, number: int, leaf: Any, mask: Tensor | None) -> None:
     """Take down what is read of one result: now where it is known, otherwise when it happens."""
     if isinstance(leaf, LateTensor):
         late = leaf.late
-        inner, dims = late.read, (0, 1) if late.numbers is None else late.numbers.dims
+        inner, numbers = late.read, late.numbers
 
         def read(rows: Tensor | None) -> Tensor:
             value = inner(rows)
-            picked = value if rows is None else value.movedim(dims, (0, 1))[rows]
-            call.reads.append(Read(number, rows, dims, picked.clone()))
+            call.reads.append(Read(number, rows, numbers, read_of(value, rows, numbers).clone()))
             return value
 
         late.read = read
     elif isinstance(leaf, Tensor) and leaf.is_floating_point():
         fits = mask is not None and leaf.ndim > 2 and leaf.shape[:2] == mask.shape
         rows = mask if fits else None
-        call.reads.append(Read(number, rows, (0, 1), (leaf if rows is None else leaf[rows]).clone()))
+        call.reads.append(Read(number, rows, None, read_of(leaf, rows, None).clone()))
 
 
 def replay(recording: Recording, policy: RefreshPolicy | Mapping[str, RefreshPolicy]) -> Replay:

@@ -9,14 +9,14 @@ import torch
 from torch import fx
 
 from ...errors import ArgumentError, UnsupportedModelError
-from ..graph.operands import argument, is_tensor, operands, same_size, shape_of
+from ..graph.operands import is_tensor, operands, same_size, shape_of
 from ..graph.reach import ancestors, descendants
 from ..graph.source import describe
 from ..rules.moves import MOVES, MOVES_TOKENS, REPEATS
 from ..rules.table import dim_map
 from .attention import AttentionSite
 from .axes import TokenAxes
-from .dimensions import Axis, Dimension
+from .dimensions import Axis
 from .layout import Layout
 from .rows import Links, Rows, RowTracker, row_links, rows_reaching
 
@@ -234,42 +234,3 @@ def nodes_in_full(rows: dict[fx.Node, Rows], sources: set[fx.Node], prologue: se
     in_full = {node for node in inside if node not in rows or (node in sources and node not in entries)}
     needed = ancestors(operand for node in rows if node not in entries for operand in node.all_input_nodes)
     return {node for node in in_full if node in needed and node.op == "call_function"}
-
-
-def row_offset(
-    node: fx.Node, dim: int, region: Region, axes: TokenAxes, known: dict[Dimension, int | None] | None = None
-) -> int | None:
-    """Position, among the tokens of all streams, of the first row of ``node``; None where its rows are not tokens.
-
-    ``known`` holds what was found before, since many paths may lead to one value.
-    """
-    known = {} if known is None else known
-    if (node, dim) not in known:
-        known[node, dim] = offset_of_operands(node, dim, region, axes, known)
-    return known[node, dim]
-
-
-def offset_of_operands(
-    node: fx.Node, dim: int, region: Region, axes: TokenAxes, known: dict[Dimension, int | None]
-) -> int | None:
-    """The same, by what the rows of ``node`` are computed from."""
-    if node in region.rows:
-        rows, layout = region.rows[node], region.layouts[node]
-        whole = rows.dim == dim and layout.is_plain
-        return axes.start(rows.streams) if whole else None
-    if node.op != "call_function":
-        return None
-    own, offsets = dim_map(node), set()
-    for index, operand in enumerate(operands(node)):
-        if operand is None or (region.is_before(operand) and operand not in region.rows):
-            continue
-        sources = [d for d in range(len(shape_of(operand))) if own.output.get((index, d)) == dim]
-        if sources and own.is_token_wise(index, sources[0]):
-            offsets.add(row_offset(operand, sources[0], region, axes, known))
-        elif node.target is aten.slice.Tensor and argument(node, "dim") == dim and argument(node, "step") == 1:
-            offset = row_offset(operand, dim, region, axes, known)
-            start = argument(node, "start") or 0
-            offsets.add(None if offset is None else offset + (start if start >= 0 else start + shape_of(operand)[dim]))
-        else:
-            offsets.add(None)
-    return offsets.pop() if len(offsets) == 1 else None

@@ -11,6 +11,7 @@ from torch import Tensor
 from marche_fx.bench import mar_workload
 from marche_fx.bench.workload import WorkStep, rows_of
 from marche_fx.errors import ArgumentError
+from marche_fx.lazy.rows import RowNumbers
 from marche_fx.models import MAR
 from marche_fx.tuning.replay import Call, Earlier, Read, record
 from tests.evaluate.tiny import tiny_garments
@@ -84,6 +85,6 @@ def test_a_workload_knows_whether_its_steps_stand_alone(mar: MAR) -> None:
 
 def test_rows_are_read_as_the_loop_reads_them() -> None:
     z, rows = torch.randn(2, 4, 3), torch.rand(2, 4) < 0.5
-    assert torch.equal(rows_of(Read(0, rows, (0, 1), z), z), z[rows])
-    assert torch.equal(rows_of(Read(0, rows.T, (1, 0), z), z), z.transpose(0, 1)[rows.T])
-    assert rows_of(Read(0, None, (0, 1), z), z) is z
+    assert torch.equal(rows_of(Read(0, rows, None, z), z), z[rows])
+    assert torch.equal(rows_of(Read(0, rows.T, RowNumbers.plain(z.shape, (1, 0)), z), z), z.transpose(0, 1)[rows.T])
+    assert rows_of(Read(0, None, None, z), z) is z

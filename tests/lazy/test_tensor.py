@@ -21,7 +21,7 @@ VALUE = torch.randn(3, 6, 4)
 
 
 def rows_read(shape: torch.Size, dims: tuple[int, int], index: Any) -> Tensor:
-    found = RowNumbers(shape, dims).read((), index)
+    found = RowNumbers.plain(shape, dims).read((), index)
     assert found is not None
     return found
 
@@ -39,7 +39,8 @@ class Reader:
 
 
 def late(reader: Reader, dims: tuple[int, int] | None = (0, 1)) -> LateTensor:
-    return LateTensor(reader.value, dims, reader)
+    numbers = None if dims is None else RowNumbers.plain(reader.value.shape, dims)
+    return LateTensor(reader.value, numbers, reader)
 
 
 def test_reading_rows_asks_for_exactly_those() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import marche_fx
+from marche_fx.lazy.rows import RowNumbers
 from marche_fx.lazy.tensor import LateTensor
 
 B, N, V = 2, 8, 4
@@ -41,8 +42,12 @@ class PartialStep:
     def dims(self) -> tuple[int, int]:
         return self.order.index(0), self.order.index(1)
 
+    @property
+    def numbers(self) -> RowNumbers:
+        return RowNumbers.plain(self.value.permute(self.order).shape, self.dims)
+
     def late(self) -> LateTensor:
-        return LateTensor(self.value.permute(self.order), self.dims, self)
+        return LateTensor(self.value.permute(self.order), self.numbers, self)
 
     def exact(self) -> Tensor:
         return self.value.permute(self.order).clone(memory_format=torch.preserve_format)
@@ -109,7 +114,7 @@ def test_any_order_of_writes_and_reads_gives_what_the_tensor_would(script: list[
 def test_samples_and_rows_may_stand_anywhere(order: tuple[int, ...], contiguous: bool) -> None:
     step = PartialStep(order=order)
     plain = step.exact()
-    late = LateTensor(plain.contiguous() if contiguous else plain, step.dims, step)
+    late = LateTensor(plain.contiguous() if contiguous else plain, step.numbers, step)
     rows: list[Any] = [slice(None)] * 3
     rows[step.dims[1]] = torch.tensor([2, 5])
     channel: list[Any] = [slice(None)] * 3
