@@ -188,7 +188,7 @@ def test_there_is_nothing_to_save_before_a_step_was_called(tmp_path: Path) -> No
 
 OTHER_PROCESS = """
 import sys, torch, marche_fx
-from marche_fx import step
+from marche_fx.api import step
 from tests.around import X, MOVED, EAGER, transformer
 from torch._dynamo.utils import counters
 optimized = marche_fx.transform(transformer(), refresh=EAGER)
