@@ -18,18 +18,12 @@ aten = torch.ops.aten
 
 
 def refuse_weights(model: nn.Module) -> None:
-    """Raise if weights have no values, or none that a graph can read or torch.export can take."""
+    """Raise if weights have no values, or none that a graph can read."""
     for path, weight in [*model.named_parameters(), *model.named_buffers()]:
         if weight.device.type == "meta":
             raise UnsupportedModelError(
                 f"{path!r} of {type(model).__name__} is on the meta device and has no values; load the weights before "
                 "the first call, as in model.to_empty(device=...) and model.load_state_dict(...)"
-            )
-        if weight.is_inference():
-            raise UnsupportedModelError(
-                f"{path!r} of {type(model).__name__} was made under torch.inference_mode(), which torch.export cannot "
-                "take. Build and load the model under torch.no_grad() instead, or transform copy.deepcopy(model), made "
-                "outside of inference mode; decoding may run in it."
             )
 
     for (path, name), values in attributes(model).items():

@@ -225,14 +225,34 @@ def test_weights_without_values_are_refused() -> None:
     refused(model, UnsupportedModelError, r"'head\.weight' of Transformer is on the meta device.*load the weights", X)
 
 
-def test_weights_of_inference_mode_are_refused_and_a_copy_of_them_is_not() -> None:
+def test_weights_of_inference_mode_are_used_as_they_are() -> None:
     with torch.inference_mode():
         model = transformer()
-    message = r"'position' of Transformer was made under torch\.inference_mode.*copy\.deepcopy"
-    refused(model, UnsupportedModelError, message, X)
-    copied = copy.deepcopy(model)
-    with torch.inference_mode():
-        assert torch.equal(marche_fx.transform(copied, compile=False)(X), copied(X))
+    optimized = optimize(model)
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            assert torch.equal(optimized(X).clone(), model(X))
+    assert captures(optimized) == 1
+
+
+DECIDED: dict[str, Callable[[Tensor], Tensor]] = {
+    "never": lambda x: torch.where(torch.rand(2, X.shape[1], 1) < 0.0, 0.0, x),
+    "always": lambda x: x * (torch.rand_like(x) < 1.0),
+    "kept": lambda x: x * (torch.rand(2, 1, 1) >= 0),
+    "dropped": lambda x: x.masked_fill(torch.rand_like(x) > 1, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", DECIDED)
+@torch.no_grad()
+def test_draws_that_decide_nothing_are_none(name: str) -> None:
+    model = Around(lambda model, x: model.inner(DECIDED[name](x)))
+    assert same(optimize(model)(X), model(X))
+
+
+def test_draws_that_decide_something_stay_refused() -> None:
+    model = Around(lambda model, x: model.inner(x * (torch.rand_like(x) < 0.5)))
+    refused(model, UnsupportedModelError, r"random numbers in aten\.rand", X)
 
 
 @dataclass
