@@ -17,6 +17,7 @@ from .step import Step, failing_line, plain_mode
 from .structure import Attributes, Place, attributes, changed_attributes
 from .surroundings import Surroundings, noted
 from .tables import state_at
+from .undone import WritesUndone
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
     surroundings = Surroundings()
     before = attributes(own.model)
     try:
-        with plain_mode(), draws_undone(tensors), noted(surroundings):
+        with plain_mode(), draws_undone(tensors), noted(surroundings), WritesUndone(own.model):
             own.call([tensor.clone() for tensor in tensors])
     except MarcheError:
         raise

@@ -181,6 +181,20 @@ def test_writes_in_place_are_refused_by_name_and_line(forward: Callable[..., Ten
     refused(model, UnsupportedModelError, rf"writes {what} in aten\.mul.*\.py:\d+\)", X.clone())
 
 
+def write_before_reading(model: Any, x: Tensor) -> Tensor:
+    model.norm.running_mean.copy_(model.inner.head.weight.sum(0) / 10)
+    return model.inner(x + model.norm.running_mean)
+
+
+@torch.no_grad()
+def test_a_buffer_written_before_it_is_read_is_no_state() -> None:
+    model = Around(write_before_reading, norm=nn.BatchNorm1d(WIDTH))
+    optimized = optimize(model)
+    assert same(optimized(X), model(X))
+    model.inner.head.weight.mul_(2)
+    assert same(optimized(X), model(X))
+
+
 RANDOM: dict[str, Callable[..., Tensor]] = {
     "rand": lambda x: x + torch.rand(WIDTH),
     "randn_like": lambda x: x + torch.randn_like(x),
