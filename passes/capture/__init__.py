@@ -5,6 +5,7 @@ step       a method as a module of its tensors         export     `torch.export`
 rehearsal  one real call before it is traced           copies     the modules that both run on
 surroundings  the globals and classes that it reads    leftovers  traced tensors that end there, taken out
 branches   on arguments: decided, asked again later    lines      at which line something happened
+undone     writes into a model's tensors
 alone      one trace at a time, in its thread alone    dropping   lengths that depend on values
 arguments  trees of tensors and plain values           refusals   steps that no cached step could repeat
 tables     attributes that a step sets for itself      watched    those that it writes before it reads them

@@ -19,13 +19,16 @@ PLAIN = (
 )
 """Types of values that a capture bakes in: they cannot change behind its back."""
 
+ATTRS = "__attrs_attrs__"
+"""Where attrs says which fields a class of it has."""
+
 RESULTS = (type(None), bool, int, float, str, torch.SymInt, torch.SymFloat, torch.SymBool)
 """Types beside tensors that a captured step can return."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-    """A dataclass instance taken apart, for classes that PyTorch does not take apart itself."""
+    """An instance of a dataclass, or of a class of attrs, taken apart, where PyTorch does not do it itself."""
 
     kind: Any
     values: dict[str, Any]
@@ -44,16 +47,17 @@ pytree.register_pytree_node(Fields, as_children, from_children, serialized_type_
 
 
 def opened(tree: Any) -> Any:
-    """``tree`` with every dataclass instance that PyTorch takes for a leaf as `Fields`."""
+    """``tree`` with every instance of a dataclass, or class of attrs, that PyTorch takes for a leaf as `Fields`."""
     return pytree.tree_map(lambda leaf: take_apart(leaf) if is_closed(leaf) else leaf, tree)
 
 
 def is_closed(leaf: Any) -> bool:
-    return dataclasses.is_dataclass(leaf) and not isinstance(leaf, type)
+    return (dataclasses.is_dataclass(leaf) or hasattr(leaf, ATTRS)) and not isinstance(leaf, type)
 
 
 def take_apart(instance: Any) -> Fields:
-    names = [field.name for field in dataclasses.fields(instance)]
+    fields = dataclasses.fields(instance) if dataclasses.is_dataclass(instance) else getattr(instance, ATTRS)
+    names = [field.name for field in fields]
     return Fields(type(instance), {name: opened(getattr(instance, name)) for name in names})
 
 

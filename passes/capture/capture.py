@@ -18,8 +18,8 @@ from .captured import Autocast, Capture, Input
 from .dropping import dropped_token_dimensions, user_inputs
 from .export import decompositions, export
 from .leftovers import taken_out
-from .normalise import remove_checks, remove_copies, remove_weight_casts, split_by_slices
-from .refusals import refuse_random, refuse_weights, refuse_writes
+from .normalise import decide_draws, remove_checks, remove_copies, remove_weight_casts, split_by_slices
+from .refusals import forget_writes, refuse_random, refuse_weights, refuse_writes
 from .rehearsal import Rehearsal, rehearse
 from .step import BranchError, Step, plain_mode
 from .structure import Attributes
@@ -57,6 +57,8 @@ def capture(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str
             tables = Tables(kept, rehearsal.surroundings, rehearsal.before, rehearsal.state_at(kept))
     name = rehearsal.step.name
     refuse_writes(exported, name, call, [own.name for own in user_inputs(exported)])
+    forget_writes(exported)
+    decide_draws(exported.graph)
     refuse_random(exported.graph, name)
     return as_capture(exported, rehearsal, leaves, tables, traced.branches)
 

@@ -68,9 +68,24 @@ class Copies:
             return self.made[id(own)]
         copy = self.note(own, object.__new__(type(original)))
         for name, value in list(vars(original).items()):
-            vars(copy)[name] = dict(value) if name in ("_parameters", "_buffers") else self.of(value)
+            if name in ("_parameters", "_buffers"):
+                vars(copy)[name] = {own: self.of_weight(tensor) for own, tensor in list(value.items())}
+            else:
+                vars(copy)[name] = self.of(value)
         vars(copy).pop("_compiled_call_impl", None)
         return copy
+
+    def of_weight(self, original: Tensor | None) -> Tensor | None:
+        """The weight itself, unless it was made in inference mode: a trace does not take such tensors."""
+        if original is None or not original.is_inference():
+            return original
+        if id(original) not in self.made:
+            with torch.inference_mode(False):
+                values = original.clone()
+                is_parameter = isinstance(original, nn.Parameter)
+                self.note(original, nn.Parameter(values, requires_grad=False) if is_parameter else values)
+        found: Tensor = self.made[id(original)]
+        return found
 
     def with_attributes(self, original: Any, copy: Any) -> Any:
         """``copy`` with the attributes that a subclass of a built-in type adds."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import OutputKind
+from torch.export.graph_signature import OutputKind, OutputSpec
 
 from ...errors import UnsupportedModelError
 from ..graph.operands import argument
@@ -18,18 +18,12 @@ aten = torch.ops.aten
 
 
 def refuse_weights(model: nn.Module) -> None:
-    """Raise if weights have no values, or none that a graph can read or torch.export can take."""
+    """Raise if weights have no values, or none that a graph can read."""
     for path, weight in [*model.named_parameters(), *model.named_buffers()]:
         if weight.device.type == "meta":
             raise UnsupportedModelError(
                 f"{path!r} of {type(model).__name__} is on the meta device and has no values; load the weights before "
                 "the first call, as in model.to_empty(device=...) and model.load_state_dict(...)"
-            )
-        if weight.is_inference():
-            raise UnsupportedModelError(
-                f"{path!r} of {type(model).__name__} was made under torch.inference_mode(), which torch.export cannot "
-                "take. Build and load the model under torch.no_grad() instead, or transform copy.deepcopy(model), made "
-                "outside of inference mode; decoding may run in it."
             )
 
     for (path, name), values in attributes(model).items():
@@ -58,7 +52,7 @@ def refuse_writes(exported: torch.export.ExportedProgram, step: str, call: Any, 
     by_name = {node.name: node for node in exported.graph.nodes}
     names = [name for name, leaf in named_leaves(call) if isinstance(leaf, Tensor)]
     for spec in exported.graph_signature.output_specs:
-        if spec.kind in (OutputKind.USER_OUTPUT, OutputKind.TOKEN):
+        if spec.kind in (OutputKind.USER_OUTPUT, OutputKind.TOKEN) or is_never_read(exported, spec):
             continue
         what = (
             names[placeholders.index(str(spec.target))]
@@ -70,6 +64,24 @@ def refuse_writes(exported: torch.export.ExportedProgram, step: str, call: Any, 
             f"{step} writes {what} in {describe(by_name[spec.arg.name])}; a step that is only partly recomputed "
             "cannot repeat that. Move the write out of the step, or write into a copy."
         )
+
+
+def is_never_read(exported: torch.export.ExportedProgram, spec: OutputSpec) -> bool:
+    """Whether the step writes a whole buffer before it reads it, so that what earlier calls left there is no state."""
+    if spec.kind is not OutputKind.BUFFER_MUTATION:
+        return False
+    (name,) = [own.arg.name for own in exported.graph_signature.input_specs if own.target == spec.target]
+    (buffer,) = [node for node in exported.graph.find_nodes(op="placeholder") if node.name == name]
+    return all(user.target is aten.copy.default and user.args[1] is not buffer for user in buffer.users)
+
+
+def forget_writes(exported: torch.export.ExportedProgram) -> None:
+    """Return the step's results alone, not the buffers that it writes and nobody reads."""
+    (output,) = exported.graph.find_nodes(op="output")
+    specs = exported.graph_signature.output_specs
+    results = [value for value, spec in zip(output.args[0], specs) if spec.kind is OutputKind.USER_OUTPUT]
+    output.args = (tuple(results),)
+    exported.graph.eliminate_dead_code()
 
 
 def refuse_random(graph: fx.Graph, step: str) -> None:

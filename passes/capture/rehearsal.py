@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from .step import Step, failing_line, plain_mode
 from .structure import Attributes, Place, attributes, changed_attributes
 from .surroundings import Surroundings, noted
 from .tables import state_at
+from .undone import WritesUndone
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
     surroundings = Surroundings()
     before = attributes(own.model)
     try:
-        with plain_mode(), draws_undone(tensors), noted(surroundings):
+        with plain_mode(), draws_undone(tensors), noted(surroundings), WritesUndone(own.model):
             own.call([tensor.clone() for tensor in tensors])
     except MarcheError:
         raise
@@ -78,13 +80,18 @@ def draws_undone(tensors: list[Tensor]) -> Iterator[None]:
     """Leave the global generators of random numbers as they were."""
     devices = sorted({tensor.get_device() for tensor in tensors if tensor.is_cuda})
     before, cuda, plain = torch.get_rng_state(), [torch.cuda.get_rng_state(own) for own in devices], random.getstate()
+    known = bytes_of(before)
     try:
         yield
     finally:
         # Only what was drawn from: other threads may be drawing too.
-        if not torch.equal(before, torch.get_rng_state()):
+        if bytes_of(torch.get_rng_state()) != known:
             torch.set_rng_state(before)
         if plain != random.getstate():
             random.setstate(plain)
         for device, state in zip(devices, cuda):
             torch.cuda.set_rng_state(state, device)
+
+
+def bytes_of(state: Tensor) -> bytes:
+    return ctypes.string_at(state.data_ptr(), state.nbytes)

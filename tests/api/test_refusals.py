@@ -181,6 +181,20 @@ def test_writes_in_place_are_refused_by_name_and_line(forward: Callable[..., Ten
     refused(model, UnsupportedModelError, rf"writes {what} in aten\.mul.*\.py:\d+\)", X.clone())
 
 
+def write_before_reading(model: Any, x: Tensor) -> Tensor:
+    model.norm.running_mean.copy_(model.inner.head.weight.sum(0) / 10)
+    return model.inner(x + model.norm.running_mean)
+
+
+@torch.no_grad()
+def test_a_buffer_written_before_it_is_read_is_no_state() -> None:
+    model = Around(write_before_reading, norm=nn.BatchNorm1d(WIDTH))
+    optimized = optimize(model)
+    assert same(optimized(X), model(X))
+    model.inner.head.weight.mul_(2)
+    assert same(optimized(X), model(X))
+
+
 RANDOM: dict[str, Callable[..., Tensor]] = {
     "rand": lambda x: x + torch.rand(WIDTH),
     "randn_like": lambda x: x + torch.randn_like(x),
@@ -225,14 +239,34 @@ def test_weights_without_values_are_refused() -> None:
     refused(model, UnsupportedModelError, r"'head\.weight' of Transformer is on the meta device.*load the weights", X)
 
 
-def test_weights_of_inference_mode_are_refused_and_a_copy_of_them_is_not() -> None:
+def test_weights_of_inference_mode_are_used_as_they_are() -> None:
     with torch.inference_mode():
         model = transformer()
-    message = r"'position' of Transformer was made under torch\.inference_mode.*copy\.deepcopy"
-    refused(model, UnsupportedModelError, message, X)
-    copied = copy.deepcopy(model)
-    with torch.inference_mode():
-        assert torch.equal(marche_fx.transform(copied, compile=False)(X), copied(X))
+    optimized = optimize(model)
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            assert torch.equal(optimized(X).clone(), model(X))
+    assert captures(optimized) == 1
+
+
+DECIDED: dict[str, Callable[[Tensor], Tensor]] = {
+    "never": lambda x: torch.where(torch.rand(2, X.shape[1], 1) < 0.0, 0.0, x),
+    "always": lambda x: x * (torch.rand_like(x) < 1.0),
+    "kept": lambda x: x * (torch.rand(2, 1, 1) >= 0),
+    "dropped": lambda x: x.masked_fill(torch.rand_like(x) > 1, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", DECIDED)
+@torch.no_grad()
+def test_draws_that_decide_nothing_are_none(name: str) -> None:
+    model = Around(lambda model, x: model.inner(DECIDED[name](x)))
+    assert same(optimize(model)(X), model(X))
+
+
+def test_draws_that_decide_something_stay_refused() -> None:
+    model = Around(lambda model, x: model.inner(x * (torch.rand_like(x) < 0.5)))
+    refused(model, UnsupportedModelError, r"random numbers in aten\.rand", X)
 
 
 @dataclass

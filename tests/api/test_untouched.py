@@ -317,9 +317,10 @@ class Offloaded(nn.Module):
         self.position = nn.Parameter(torch.randn(TOKENS, X.shape[-1]))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x + self.position
         if x.sum() > 1e9:
             x = x * 2
-        return self.inner(x + self.position)
+        return self.inner(x)
 
 
 @torch.no_grad()
@@ -360,3 +361,21 @@ def test_what_hooks_keep_for_somebody_else_is_no_state() -> None:
             assert same(optimized(X), model(X))
     assert captures(optimized) == 1
     assert not any(map(is_traced, kept))
+
+
+def write_weight(model: Any, x: Tensor) -> Tensor:
+    model.inner.head.weight.mul_(0.5)
+    model.inner.head.weight[0].add_(1)
+    model.norm.running_mean += 1
+    model.norm.num_batches_tracked.zero_()
+    return model.inner(x)
+
+
+@torch.no_grad()
+def test_what_the_real_call_writes_into_weights_and_buffers_is_undone() -> None:
+    model = Around(write_weight, norm=nn.BatchNorm1d(X.shape[-1]))
+    model.get_submodule("norm").num_batches_tracked.fill_(3)  # type: ignore[operator]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(marche_fx.UnsupportedModelError, match="writes"):
+        marche_fx.explain(model, X)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

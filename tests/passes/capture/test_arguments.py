@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -50,3 +51,23 @@ def test_a_leaf_is_named_by_its_argument() -> None:
         ("positional argument 1", 2),
         ("argument 'mask'", 3),
     ]
+
+
+class Attrs:
+    """As `attrs.define` makes classes."""
+
+    __slots__ = ("name", "x")
+    __attrs_attrs__ = (SimpleNamespace(name="x"), SimpleNamespace(name="name"))
+
+    def __init__(self, x: Any, name: str) -> None:
+        self.x, self.name = x, name
+
+
+def test_instances_of_classes_of_attrs_are_taken_apart() -> None:
+    own = Attrs([torch.ones(2)], "a")
+    leaves = pytree.tree_leaves(opened((own,)))
+    assert leaves == [own.x[0], "a"]
+    (back,) = closed(opened((own,)))
+    assert type(back) is Attrs
+    assert back.x[0] is own.x[0]
+    assert back.name == "a"
