@@ -130,7 +130,7 @@ def site_of(
 ) -> AttentionSite | None:
     """The site with the scores ``product`` and the output ``result``, or None where it is no product of q and k."""
     own = dim_map(product)
-    weighing = weighing_dims(product, result, weights)
+    weighing = weighing_dims(product, result, weights, axes)
     first, second = contracted_operands(product)
     # The operand that brings the key axis is k, the other q.
     for (q_index, q), (k_index, k) in ((first, second), (second, first)):
@@ -171,14 +171,15 @@ def one_of_queries(q: fx.Node, dims: list[int], keys: Dimension, axes: Axes) -> 
     return next((own[0] for own in (tokens, uncut) if len(own) == 1), None)
 
 
-def weighing_dims(product: fx.Node, result: fx.Node, weights: fx.Node) -> set[int]:
+def weighing_dims(product: fx.Node, result: fx.Node, weights: fx.Node, axes: Axes) -> set[int]:
     """Dimensions of ``product`` that ``result`` has from the weights but not from v, as it has samples and heads."""
     own = dim_map(result)
     (first, _), (second, _) = contracted_operands(result)
     weighing, v = (first, second) if operands(result)[first] is weights else (second, first)
     from_v = {out for (index, _), out in own.output.items() if index == v}
-    alone = [dim for (index, dim), out in own.output.items() if index == weighing and out not in from_v]
-    return {place for dim in alone for above, place in contractions_above(weights, dim) if above is product}
+    alone = {axes.of(result, out) for (index, _), out in own.output.items() if index == weighing and out not in from_v}
+    alone |= {factor for axis in alone for factor in axes.factors(axis)}
+    return {dim for dim in range(len(shape_of(product))) if axes.of(product, dim) in alone}
 
 
 def contracted_operands(node: fx.Node) -> list[tuple[int, fx.Node]]:

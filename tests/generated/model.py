@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tests.generated.arguments import CHANNELS, PADDING, VOCABULARY, Batch
 from tests.generated.blocks import Block
+from tests.generated.copies import doubled, guided
 from tests.generated.recipe import Recipe
 
 
@@ -61,7 +62,10 @@ class Generated(nn.Module):
         time = None
         if batch.time is not None:
             time = self.embed_time(torch.stack([batch.time.cos(), batch.time.sin()], dim=-1))
-        keep = self.kept(batch)
+        keep, context_keep = self.kept(batch), batch.context_keep
+        if self.recipe.copies != "none":
+            x, text, context = (self.doubled(own, 1 - self.dim) for own in (x, text, context))
+            time, keep, context_keep = (self.doubled(own, 0) for own in (time, keep, context_keep))
         saved: list[Tensor] = []
         hidden = None
         for _ in range(2 if self.recipe.shared else 1):
@@ -70,13 +74,21 @@ class Generated(nn.Module):
                 if self.recipe.skips and number >= len(self.blocks) - len(self.skips):
                     skip = self.skips[number - len(self.blocks) + len(self.skips)]
                     x = skip(torch.cat([x, saved.pop()], dim=-1))
-                x, text = block(x, text, time, keep, context, batch.context_keep)
+                x, text = block(x, text, time, keep, context, context_keep)
                 if self.recipe.skips and number < len(self.skips):
                     saved.append(x)
                 hidden = x if hidden is None else hidden
         if self.recipe.branches and x.shape[self.dim] > 3:
             x = x + x.shape[self.dim] / 7
+        if self.recipe.copies != "none":
+            x, text, hidden = (self.guided(own) for own in (x, text, hidden))
         return self.closed(x, text, hidden)
+
+    def guided(self, x: Any) -> Any:
+        return None if x is None else guided(self.recipe.copies, x, 1 - self.dim)
+
+    def doubled(self, x: Any, dim: int) -> Any:
+        return None if x is None else doubled(self.recipe.copies, x, dim)
 
     def opened(self, given: Any, more: dict[str, Any]) -> Batch:
         if self.recipe.given == "dict":
