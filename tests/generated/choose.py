@@ -57,6 +57,7 @@ def choose_recipe(choose: Choose) -> Recipe:
             copies=choose("none", "none", "none", "cat", "repeat", "expand", "interleave"),
             default_dtype=choose("float32", "float32", "bfloat16", "float64"),
             policy=choose("exact", "attention", "attention", "drift"),
+            drops=choose(*["none"] * 6, "before", "between"),
         )
     )
 

@@ -14,6 +14,14 @@ def coherent(recipe: Recipe) -> Recipe:
         recipe = replace(recipe, padding="input")
     if recipe.text or recipe.registers or recipe.tokens_first or recipe.tokens < 4 or recipe.tokens in (5, 7):
         recipe = replace(recipe, layers=tuple(replace(layer, window="none") for layer in recipe.layers))
+    if recipe.text or recipe.registers or recipe.tokens_first or recipe.shared or recipe.tokens < 3:
+        recipe = replace(recipe, drops="none")
+    if recipe.drops == "between":
+        # What a layer knows of all tokens does not fit those that are kept.
+        form = "matmul" if recipe.layers[0].form in ("bmm", "baddbmm") else recipe.layers[0].form
+        first = Layer(form=form, norm=recipe.layers[0].norm, cross=recipe.layers[0].cross)
+        recipe = replace(recipe, layers=(first, *recipe.layers[1:]), skips=False, copies="none")
+        recipe = replace(recipe, results=tuple(name for name in recipe.results if name != "hidden"))
     if recipe.input == "image" and recipe.tokens % 2:
         recipe = replace(recipe, input="floats")
     layers = tuple(coherent_layer(recipe, layer) for layer in recipe.layers)

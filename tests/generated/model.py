@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,8 @@ class Generated(nn.Module):
             self.text_head = nn.Linear(width, CHANNELS)
         if recipe.context:
             self.embed_context = nn.Linear(CHANNELS, width)
+        if recipe.drops != "none":
+            self.blank = nn.Parameter(torch.zeros(recipe.tokens, width))
         if recipe.registers:
             self.registers = nn.Parameter(torch.zeros(recipe.registers, width))
         if recipe.timed:
@@ -56,7 +59,9 @@ class Generated(nn.Module):
 
     def forward(self, given: Any, **more: Any) -> Any:
         batch = self.opened(given, more)
-        x = self.embedded(batch)
+        x, put_back = self.dropped(self.embedded(batch), batch.hidden)
+        if self.recipe.drops == "before":
+            x = put_back(x)
         text = None if batch.text is None else self.embed_text(batch.text)
         context = None if batch.context is None else self.embed_context(batch.context)
         time = None
@@ -75,6 +80,8 @@ class Generated(nn.Module):
                     skip = self.skips[number - len(self.blocks) + len(self.skips)]
                     x = skip(torch.cat([x, saved.pop()], dim=-1))
                 x, text = block(x, text, time, keep, context, context_keep)
+                if self.recipe.drops == "between" and number == 0:
+                    x = put_back(x)
                 if self.recipe.skips and number < len(self.skips):
                     saved.append(x)
                 hidden = x if hidden is None else hidden
@@ -83,6 +90,19 @@ class Generated(nn.Module):
         if self.recipe.copies != "none":
             x, text, hidden = (self.guided(own) for own in (x, text, hidden))
         return self.closed(x, text, hidden)
+
+    def dropped(self, x: Tensor, hidden: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """``x`` without hidden tokens, and what puts blanks in their place again."""
+        if hidden is None:
+            return x, lambda x: x
+        kept, shape = (1 - hidden).nonzero(as_tuple=True), x.shape
+
+        def put_back(x: Tensor) -> Tensor:
+            whole = self.blank.expand(shape).clone()
+            whole[kept] = x.reshape(-1, shape[-1])
+            return whole
+
+        return x[kept].reshape(shape[0], -1, shape[-1]), put_back
 
     def guided(self, x: Any) -> Any:
         return None if x is None else guided(self.recipe.copies, x, 1 - self.dim)

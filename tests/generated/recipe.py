@@ -65,6 +65,7 @@ class Recipe(Described):
             that is attended to. registers: learned tokens before those of the input. padding: what says which are.
         shared: layers run twice. skips: the first layers' results are read by the last. branches: the model looks at
             shapes. given, returned: in what arguments and results come. results: what is returned beside the rows.
+        drops: whether hidden tokens are dropped and blanks put in their place before the blocks or after the first.
         copies: how samples are doubled inside the step. default_dtype: PyTorch's. policy: that of a session.
         seed: of weights, arguments and active sets.
     """
@@ -94,6 +95,7 @@ class Recipe(Described):
     copies: str = "none"
     default_dtype: str = "float32"
     policy: str = "exact"
+    drops: str = "none"
 
     @property
     def width(self) -> int:
