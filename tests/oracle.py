@@ -169,7 +169,9 @@ class Call:
 
     @property
     def is_pointwise(self) -> bool:
-        return torch.Tag.pointwise in getattr(self.node.target, "tags", ())
+        # PyTorch does not tag those with a number.
+        of_number = (aten.where.ScalarOther, aten.where.ScalarSelf)
+        return torch.Tag.pointwise in getattr(self.node.target, "tags", ()) or self.node.target in of_number
 
     def run(self, **changed: Tensor) -> Any:
         values = [changed.get(f"at{place}", value) for place, value in enumerate(self.values)]

@@ -35,6 +35,7 @@ class Program:
         self.reset()
 
     def reset(self) -> None:
+        self.signals: Sequence[Tensor] = ()
         self.caches = [torch.zeros(spec.shape, dtype=spec.dtype) for spec in self.split.caches]
 
     def oracle(self) -> Oracle:
@@ -74,7 +75,7 @@ class Program:
     def step(self, inputs: Sequence[Tensor], *active: Tensor, read: Sequence[Tensor] | None = None) -> list[Any]:
         """The step's results when the tokens ``active [B, A]`` of each stream are recomputed, see `run`."""
         values = self.values(inputs)
-        self.run(self.split.incremental.module, values, active, self.caches, read=read)
+        self.signals = self.run(self.split.incremental.module, values, active, self.caches, read=read)
         values |= {spec.value: cache for spec, cache in zip(self.split.caches, self.caches)}
         # A result may be a cache itself, which the next step overwrites.
         return [value.clone() if isinstance(value, Tensor) else value for value in call(self.split.epilogue, values)]

@@ -120,9 +120,19 @@ def written_out_site(softmax: fx.Node, axes: Axes) -> AttentionSite | None:
     output = next(contractions_below(softmax, key_dim), None)
     if output is None:
         return None
-    # A bias may be a product too, but not one of queries and keys.
-    found = (site_of(product, dim, *output, axes) for product, dim in contractions_above(softmax, key_dim))
-    return next((site for site in found if site is not None), None)
+    # A bias may be a product too, but not one of queries and keys: of queries and a table with other keys for each.
+    products = [*contractions_above(softmax, key_dim)]
+    found = [site for product, dim in products if (site := site_of(product, dim, *output, axes)) is not None]
+    return next((site for site in found if shares_keys(site, axes)), found[0] if found else None)
+
+
+def shares_keys(site: AttentionSite, axes: Axes) -> bool:
+    """Whether queries that have weights of their own have none of their own keys."""
+    assert site.product is not None
+    assert site.weights is not None
+    own, index = dim_map(site.product), operands(site.product).index(site.k)
+    weighing = weighing_dims(site.product, site.node, site.weights, axes)
+    return weighing.isdisjoint(out for (i, dim), out in own.output.items() if i == index and dim != site.key_dim)
 
 
 def site_of(
@@ -130,7 +140,7 @@ def site_of(
 ) -> AttentionSite | None:
     """The site with the scores ``product`` and the output ``result``, or None where it is no product of q and k."""
     own = dim_map(product)
-    weighing = weighing_dims(product, result, weights)
+    weighing = weighing_dims(product, result, weights, axes)
     first, second = contracted_operands(product)
     # The operand that brings the key axis is k, the other q.
     for (q_index, q), (k_index, k) in ((first, second), (second, first)):
@@ -166,19 +176,24 @@ def one_of_queries(q: fx.Node, dims: list[int], keys: Dimension, axes: Axes) -> 
     if len(dims) < 2:
         return dims[0] if dims else None
     tokens = [dim for dim in dims if axes.of(q, dim) == axes.of(*keys)]
-    channels = axes.of(q, len(shape_of(q)) - 1)
-    uncut = [dim for dim in dims if not axes.share_product(axes.of(q, dim), channels)]
+    uncut = [dim for dim in dims if not is_cut_from_channels(q, dim, axes)]
     return next((own[0] for own in (tokens, uncut) if len(own) == 1), None)
 
 
-def weighing_dims(product: fx.Node, result: fx.Node, weights: fx.Node) -> set[int]:
+def is_cut_from_channels(q: fx.Node, dim: int, axes: Axes) -> bool:
+    """Whether a dimension of ``q [.., d]`` and its channels were one dimension, as heads and channels are."""
+    return axes.share_product(axes.of(q, dim), axes.of(q, len(shape_of(q)) - 1))
+
+
+def weighing_dims(product: fx.Node, result: fx.Node, weights: fx.Node, axes: Axes) -> set[int]:
     """Dimensions of ``product`` that ``result`` has from the weights but not from v, as it has samples and heads."""
     own = dim_map(result)
     (first, _), (second, _) = contracted_operands(result)
     weighing, v = (first, second) if operands(result)[first] is weights else (second, first)
     from_v = {out for (index, _), out in own.output.items() if index == v}
-    alone = [dim for (index, dim), out in own.output.items() if index == weighing and out not in from_v]
-    return {place for dim in alone for above, place in contractions_above(weights, dim) if above is product}
+    alone = {axes.of(result, out) for (index, _), out in own.output.items() if index == weighing and out not in from_v}
+    alone |= {factor for axis in alone for factor in axes.factors(axis)}
+    return {dim for dim in range(len(shape_of(product))) if axes.of(product, dim) in alone}
 
 
 def contracted_operands(node: fx.Node) -> list[tuple[int, fx.Node]]:

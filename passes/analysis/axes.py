@@ -84,10 +84,13 @@ def find_token_axes(graph: fx.Graph, sites: Sequence[AttentionSite], inputs: Ite
 def query_axis(site: AttentionSite, axes: Axes) -> Axis:
     """The axis of a site's queries; that of its keys where heads that share these are joined, ``[B, H * N, d]``."""
     queries, keys = axes.of(site.q, site.query_dim), axes.of(site.k, site.key_dim)
-    parts = [axis for axis, _ in axes.parts(site.q, site.query_dim, {keys})]
     channels = axes.of(site.q, len(shape_of(site.q)) - 1)
-    is_joined = keys in parts and all(axis == keys or axes.share_product(axis, channels) for axis in parts)
-    return keys if is_joined else queries
+    # Other keys, such as sinks, may be joined to those of tokens.
+    for tokens in (keys, *axes.parts_of.get(keys, ())):
+        parts = [axis for axis, _ in axes.parts(site.q, site.query_dim, {tokens})]
+        if tokens in parts and all(axis == tokens or axes.share_product(axis, channels) for axis in parts):
+            return tokens
+    return queries
 
 
 def busiest_axis(graph: fx.Graph, sites: Sequence[AttentionSite], axes: Axes) -> Axis:

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from ... import ops
 from ...errors import ArgumentError, PolicyError
 from ..analysis.attention import AttentionSite
+from ..analysis.layout import Layout
 from ..analysis.plan import Plan
 from ..analysis.rows import streams_of
 from ..graph.operands import operands, shape_of
@@ -126,23 +127,31 @@ class Hooks:
         scores = self.scores(site)
         assert isinstance(scores, Scores)
         attention, samples = self.split.copies[site.node], next(iter(self.graph.nodes))
+        layout = scores.layout
         # At once, so that queries and weights are not kept for later.
         with self.graph.inserting_before(attention.next):
-            asked = (samples, *self.asked(scores.node))
-            rows, layout = self.split.copies[scores.node], scores.layout
-            if not layout.is_plain:
-                shape = [-1 if dim == layout.token_dim else size for dim, size in enumerate(layout.shape)]
-                rows = self.call(aten.reshape.default, rows, shape)
+            asked = (samples, *self.asked(site.weights or site.node))
             if site.weights is not None:
+                weights = self.cut(self.split.copies[site.weights], layout)
                 dims = (layout.batch_dim, layout.token_dim, scores.key_dim)
-                return self.padded(self.call(ops.weights_received, rows, *asked, *dims), site)
-            _, k, _, *given = operands(attention)
+                return self.padded(self.call(ops.weights_received, weights, *asked, *dims), site)
+            # Those of the copy: where only some results are read, its queries are fewer than those of ``site.q``.
+            q, k, _, *given = operands(attention)
             beside = [k, given[0] if given else None]
             if any(count > 1 for count in layout.joined):
                 beside = [own if own is None else self.call(ops.cut_dims, own, layout.factors) for own in beside]
             key, mask = beside
             options = (site.scale, mask, layout.batch_dim, scores.groups)
-            return self.padded(self.call(ops.attention_received, rows, key, *asked, *options), site)
+            received = self.call(ops.attention_received, self.cut(q, layout), key, *asked, *options)
+            return self.padded(received, site)
+
+    def cut(self, rows: fx.Node | None, layout: Layout) -> fx.Node:
+        """Rows with samples in a dimension of their own."""
+        assert rows is not None
+        if layout.is_plain:
+            return rows
+        shape = [-1 if dim == layout.token_dim else size for dim, size in enumerate(layout.shape)]
+        return self.call(aten.reshape.default, rows, shape)
 
     def asked(self, node: fx.Node) -> tuple[fx.Node, fx.Node]:
         """Numbers of the queried among the rows of ``node``, and which of these are queried."""

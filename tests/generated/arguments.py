@@ -28,6 +28,7 @@ class Batch:
     keep: Tensor | None = None
     context: Tensor | None = None
     context_keep: Tensor | None = None
+    hidden: Tensor | None = None
 
 
 def make_arguments(recipe: Recipe, generator: Generator) -> Arguments:
@@ -82,4 +83,10 @@ def make_batch(recipe: Recipe, generator: Generator) -> Batch:
     if recipe.context_mask:
         batch.context_keep = flags(samples, recipe.context)
         batch.context_keep[:, 0] = True
+    if recipe.drops != "none":
+        # As many in every sample; the first token stays.
+        order = torch.rand(samples, tokens, generator=generator, dtype=torch.float64)
+        order[:, 0] = -1
+        count = int(torch.randint(0, tokens, (), generator=generator))
+        batch.hidden = floats(samples, tokens).zero_().scatter(1, order.argsort(-1)[:, tokens - count :], 1.0)
     return batch

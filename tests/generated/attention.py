@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -94,11 +95,24 @@ class Attend(nn.Module):
             v = torch.cat([self.sink_value.expand(v.shape[0], *self.sink_value.shape[1:]), v], dim=-2)
             bias = bias if bias is None else F.pad(bias, (1, 0))
             mask = mask if mask is None else F.pad(mask, (1, 0), value=True)
-        y = attention(layer, self.recipe.heads, q, k, v, bias, mask, self.sink if layer.sink == "logit" else None)
-        return self.dropout(heads_joined(y, tokens_first))
+        sink = self.sink[:, None, None] if layer.sink == "logit" else None
+        if not layer.heads_first:
+            y = attention(layer, self.recipe.heads, q, k, v, bias, mask, sink)
+            return self.dropout(heads_joined(y, tokens_first))
+        q, k, v = (t.transpose(0, 1) for t in (q, *(repeated(layer, self.recipe.heads, t) for t in (k, v))))
+        bias, mask, sink = (samples_second(t) for t in (bias, mask, sink))
+        y = attention(replace(layer, key_heads=0), self.recipe.heads, q, k, v, bias, mask, sink)
+        return self.dropout(heads_joined(y.transpose(0, 1), tokens_first))
 
     def mask(self, tokens: int, keep: Tensor | None, x: Tensor) -> Tensor | None:
         """True where a query ``[.., N, 1]`` attends to a key ``[.., 1, N]``."""
+        mask, rank = self.own_mask(tokens, keep, x), self.layer.mask_rank
+        if mask is None or rank == 2:
+            return mask
+        heads = 1 if self.layer.headless else self.recipe.heads
+        return mask.expand(heads, -1, -1) if rank == 3 else mask[None, None]
+
+    def own_mask(self, tokens: int, keep: Tensor | None, x: Tensor) -> Tensor | None:
         kind, position = self.layer.mask, torch.arange(tokens, device=x.device)
         if kind == "padding" and keep is not None:
             return keep[:, None, None, :]
@@ -123,6 +137,13 @@ class Attend(nn.Module):
 def without_heads(x: Tensor | None) -> Tensor | None:
     """A bias or mask ``[B, 1, N, N]`` as ``[B, N, N]``."""
     return x.squeeze(1) if x is not None and x.ndim == 4 else x
+
+
+def samples_second(x: Tensor | None) -> Tensor | None:
+    """A bias or mask ``[B, H, N, N]`` or ``[H, N, N]`` with heads before samples."""
+    if x is None or x.ndim < 3:
+        return x
+    return x.unsqueeze(1) if x.ndim == 3 else x.transpose(0, 1)
 
 
 def samples_first(x: Tensor, tokens_first: bool) -> Tensor:
@@ -160,7 +181,9 @@ def attention(
     mask: Tensor | None,
     sink: Tensor | None = None,
 ) -> Tensor:
-    if layer.repeat != "gqa":
+    if layer.repeat == "shared":
+        k, v = k[:, 0], v[:, 0]
+    elif layer.repeat != "gqa":
         k, v = repeated(layer, heads, k), repeated(layer, heads, v)
     if mask is not None and layer.mask_as == "additive":
         penalty = (1.0 - mask.to(q.dtype)) * -1e9
@@ -183,20 +206,28 @@ def written_out(
     layer: Layer, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None, sink: Tensor | None
 ) -> Tensor:
     *outer, queries, size = q.shape
+    is_shared = layer.repeat == "shared"
     keys = k.shape[-2]
     letters = "bh"[: len(outer)]
     folded = layer.form in ("bmm", "baddbmm")
     scale = 1 / math.sqrt(size)
-    if folded:
+    if folded and is_shared:
+        q = q.flatten(1, 2)
+    elif folded:
         q, k, v = (t.flatten(0, -3) for t in (q, k, v))
+    elif is_shared and layer.form == "matmul":
+        k, v = k[:, None], v[:, None]
     if layer.form == "baddbmm" and bias is not None and layer.bias != "decay":
         bias = bias.expand(*outer, queries, keys).flatten(0, -3)
         scores = unfolded(torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale), outer)
         bias = None
+    elif folded and is_shared:
+        scores = (torch.bmm(q, k.transpose(1, 2)) * scale).unflatten(1, (-1, queries))
     elif folded:
         scores = unfolded(torch.bmm(q, k.transpose(1, 2)) * scale, outer)
     elif layer.form == "einsum":
-        scores = torch.einsum(f"{letters}id,{letters}jd->{letters}ij", q, k) * scale
+        of_keys = letters[:1] if is_shared else letters
+        scores = torch.einsum(f"{letters}id,{of_keys}jd->{letters}ij", q, k) * scale
     else:
         scores = (q * scale) @ k.transpose(-2, -1)
     if layer.cap:
@@ -211,15 +242,19 @@ def written_out(
         floor = float("-inf")
         scores = scores.masked_fill(~mask, floor) if layer.mask_as == "bool" else torch.where(mask, scores, floor)
     if sink is not None:
-        column = sink[:, None, None].expand(*outer, queries, 1)
+        column = sink.expand(*outer, queries, 1)
         weights = torch.cat([scores, column], dim=-1).softmax(dim=-1)[..., :-1]
     else:
         weights = scores.softmax(dim=-1)
     if layer.dropout:
         weights = F.dropout(weights, 0.1, training=False)
+    if folded and is_shared:
+        return torch.bmm(weights.flatten(1, 2), v).unflatten(1, (-1, queries))
     if folded:
         return unfolded(torch.bmm(weights.flatten(0, -3), v), outer)
-    return torch.einsum(f"{letters}ij,{letters}jd->{letters}id", weights, v) if layer.form == "einsum" else weights @ v
+    if layer.form == "einsum":
+        return torch.einsum(f"{letters}ij,{of_keys}jd->{letters}id", weights, v)
+    return weights @ v
 
 
 def unfolded(x: Tensor, outer: Sequence[int]) -> Tensor:

@@ -13,6 +13,7 @@ from tests.generated.mixers import Mixer
 from tests.generated.mlp import make_mlp
 from tests.generated.norms import make_norm
 from tests.generated.recipe import Layer, Recipe
+from tests.generated.windows import Windows
 
 
 class Stream(nn.Module):
@@ -64,7 +65,8 @@ class Block(nn.Module):
         self.mixer = None if layer.mixer == "none" else Mixer(layer.mixer, own, recipe.width)
         self.image = Stream(recipe, layer)
         self.text = Stream(recipe, layer) if recipe.text else None
-        self.attend = Attend(recipe, layer, recipe.length)
+        self.windows = None if layer.window == "none" else Windows(recipe, layer)
+        self.attend = Attend(recipe, layer, recipe.length if self.windows is None else self.windows.length)
         self.cross = Cross(recipe, layer) if layer.cross else None
 
     def forward(
@@ -76,6 +78,11 @@ class Block(nn.Module):
         context: Tensor | None,
         context_keep: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
+        if self.windows is not None:
+            x = self.windows.fold(x)
+            entered = self.image.enter(x, None)
+            x = self.image.leave(x, entered, self.attend(self.image.heads(entered), entered, None), None)
+            return self.windows.unfold(x), text
         if self.mixer is not None:
             x = self.mixer(x.transpose(0, 1)).transpose(0, 1) if self.dim == 0 else self.mixer(x)
         entered = self.image.enter(x, time)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,16 +11,33 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils import _pytree as pytree
 
-from marche_fx import UnsupportedModelError
+from marche_fx import (
+    DriftRefresh,
+    RefreshPolicy,
+    SelectiveRefresh,
+    UnsupportedModelError,
+    decoding,
+    report,
+    transform,
+)
 from marche_fx.ops import join_positions
 from marche_fx.passes.capture.arguments import opened
 from marche_fx.passes.graph.reach import ancestors
+from marche_fx.passes.rewrite.hooks import insert_hooks
 from tests.generated.arguments import make_arguments
 from tests.generated.model import build
 from tests.generated.recipe import Recipe
 from tests.program import Program
 
 TOLERANCE = 1e-9
+
+SIGNALS = (lambda hooks: hooks.attention("all"), lambda hooks: hooks.value_drift("all"))
+
+POLICIES: dict[str, RefreshPolicy | str] = {
+    "exact": "exact",
+    "attention": SelectiveRefresh(0.3, warmup=1, every=3, tolerance=10.0),
+    "drift": DriftRefresh(0.3, warmup=1, every=3, tolerance=10.0),
+}
 
 
 def active_sets(samples: int, lengths: Sequence[int], generator: Generator) -> Iterator[list[Tensor]]:
@@ -79,6 +97,15 @@ def check(recipe: Recipe) -> None:
     Raises:
         GeneratedModelError: it is refused, attention is not found, or a step is not what the original or oracle says.
     """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, recipe.default_dtype))
+    try:
+        check_model(recipe)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def check_model(recipe: Recipe) -> None:
     model = build(recipe)
     args, kwargs = make_arguments(recipe, Generator().manual_seed(recipe.seed))
     try:
@@ -91,10 +118,13 @@ def check(recipe: Recipe) -> None:
     # Queries times a table of weights are no attention.
     if any(ancestors([site.k]).isdisjoint(program.plan.inputs) for site in program.plan.sites):
         raise GeneratedModelError("attention to keys that are weights", recipe)
+    is_windowed = any(layer.window != "none" for layer in recipe.layers)
     expected_lengths = sorted([recipe.registers + recipe.tokens, *[recipe.text] * bool(recipe.text)])
-    if sorted(program.plan.axes.lengths) not in (expected_lengths, [recipe.length]):
+    if sorted(program.plan.axes.lengths) not in (expected_lengths, [recipe.length]) and not is_windowed:
         raise GeneratedModelError(f"streams of {program.plan.axes.lengths} tokens", recipe)
+    program.split = insert_hooks(program.split, program.plan, SIGNALS)[0]
     decode(recipe, model, program)
+    decode_by_policy(recipe, model)
 
 
 def decode(recipe: Recipe, model: nn.Module, program: Program) -> None:
@@ -109,6 +139,7 @@ def decode(recipe: Recipe, model: nn.Module, program: Program) -> None:
         read = numbers_read(active, lengths, generator)
         results = program.step(inputs, *active, read=read)
         step = f"in step {number} with {counts} of {lengths} rows, {[own.shape[1] for own in read]} read"
+        check_signals(program, step, recipe)
         positions = [own.gather(1, numbers) for own, numbers in zip(active, read)]
         expected_results = oracle.step(inputs, join_positions(active, lengths), join_positions(positions, lengths))
         # The oracle leaves out plain values.
@@ -118,6 +149,38 @@ def decode(recipe: Recipe, model: nn.Module, program: Program) -> None:
         if counts == list(lengths):
             args, kwargs = arguments
             compare(results, leaves(model(*args, **kwargs)), f"not the original's {step}", recipe)
+
+
+def check_signals(program: Program, step: str, recipe: Recipe) -> None:
+    """Attention is shares of one for every sample; drift is measured where values were written."""
+    shape, float32 = (program.plan.samples, program.plan.axes.length), torch.float32
+    if any((signal.shape, signal.dtype) != (shape, float32) for signal in program.signals):
+        raise GeneratedModelError(f"signals are not one float32 for each token, {step}", recipe)
+    if len(program.signals) == len(SIGNALS):
+        attention = program.signals[0]
+        if not (attention >= 0).all() or not (attention.sum(1) < 1.001).all():
+            raise GeneratedModelError(f"attention is not shares of one, {step}", recipe)
+    if program.split.unobservable and not program.plan.region.full:
+        raise GeneratedModelError(f"not observed: {program.split.unobservable}", recipe)
+
+
+def decode_by_policy(recipe: Recipe, model: nn.Module) -> None:
+    """Steps of a session; those in which everything is computed are the original's."""
+    generator = Generator().manual_seed(recipe.seed + 2)
+    optimized = transform(model, refresh=POLICIES[recipe.policy], compile=False)
+    arguments = make_arguments(recipe, generator)
+    found = []
+    with decoding(optimized), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(5):
+            args, kwargs = arguments = make_arguments(recipe, generator) if number % 2 else arguments
+            results = [leaf + 0 if isinstance(leaf, Tensor) else leaf for leaf in leaves(optimized(*args, **kwargs))]
+            found.append((results, leaves(model(*args, **kwargs))))
+    session = report(optimized).session
+    assert session is not None
+    for own in session.choices:
+        if own.active == own.visible:
+            compare(*found[own.step], f"by {recipe.policy} in step {own.step}", recipe)
 
 
 def compare(results: Sequence[Any], expected: Sequence[Any], what: str, recipe: Recipe) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,7 +49,17 @@ def choose_recipe(choose: Choose) -> Recipe:
     recipe = replace(recipe, layers=tuple(choose_layer(choose) for _ in range(depth)))
     recipe = replace(recipe, skips=choose(False, True))
     # Added later, so chosen last: a seed keeps its other choices.
-    return coherent(replace(recipe, layers=tuple(choose_scores(choose, layer) for layer in recipe.layers)))
+    recipe = replace(recipe, layers=tuple(choose_scores(choose, layer) for layer in recipe.layers))
+    recipe = replace(recipe, samples=choose(1, recipe.samples), layers=choose_places(choose, recipe.layers))
+    return coherent(
+        replace(
+            recipe,
+            copies=choose("none", "none", "none", "cat", "repeat", "expand", "interleave"),
+            default_dtype=choose("float32", "float32", "bfloat16", "float64"),
+            policy=choose("exact", "attention", "attention", "drift"),
+            drops=choose(*["none"] * 6, "before", "between"),
+        )
+    )
 
 
 def choose_layer(choose: Choose) -> Layer:
@@ -87,6 +97,21 @@ def choose_scores(choose: Choose, layer: Layer) -> Layer:
         bias=choose(*[layer.bias] * 4, "query table"),
         bias_first=choose(False, True),
         headless=choose(False, True),
+    )
+
+
+def choose_places(choose: Choose, layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Where samples, heads and tokens stand."""
+    is_windowed = choose(False, False, False, True)
+    return tuple(
+        replace(
+            layer,
+            window=choose("none", "rows", "columns", "frames") if is_windowed else "none",
+            heads_first=choose(False, False, False, True),
+            mask_rank=choose(2, 2, 3, 4),
+            **choose({}, {}, {}, {"key_heads": 1, "repeat": "shared"}),
+        )
+        for layer in layers
     )
 
 

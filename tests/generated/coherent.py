@@ -12,6 +12,16 @@ def coherent(recipe: Recipe) -> Recipe:
     """The recipe without what does not go together."""
     if recipe.padding == "ids" and recipe.input != "ids":
         recipe = replace(recipe, padding="input")
+    if recipe.text or recipe.registers or recipe.tokens_first or recipe.tokens < 4 or recipe.tokens in (5, 7):
+        recipe = replace(recipe, layers=tuple(replace(layer, window="none") for layer in recipe.layers))
+    if recipe.text or recipe.registers or recipe.tokens_first or recipe.shared or recipe.tokens < 3:
+        recipe = replace(recipe, drops="none")
+    if recipe.drops == "between":
+        # What a layer knows of all tokens does not fit those that are kept.
+        form = "matmul" if recipe.layers[0].form in ("bmm", "baddbmm") else recipe.layers[0].form
+        first = Layer(form=form, norm=recipe.layers[0].norm, cross=recipe.layers[0].cross)
+        recipe = replace(recipe, layers=(first, *recipe.layers[1:]), skips=False, copies="none")
+        recipe = replace(recipe, results=tuple(name for name in recipe.results if name != "hidden"))
     if recipe.input == "image" and recipe.tokens % 2:
         recipe = replace(recipe, input="floats")
     layers = tuple(coherent_layer(recipe, layer) for layer in recipe.layers)
@@ -31,6 +41,10 @@ def coherent(recipe: Recipe) -> Recipe:
 
 def coherent_layer(recipe: Recipe, layer: Layer) -> Layer:
     changed: dict[str, Any] = {}
+    if layer.window != "none":
+        # A window has no time, padding or context of its own.
+        layer = replace(layer, modulated=False, cross=False, mixer="none")
+        layer = replace(layer, mask="none") if "padding" in layer.mask else layer
     if layer.form == "fused":
         changed |= {"cap": False}
         changed |= {"sink": "none"} if layer.sink == "logit" else {}
@@ -40,6 +54,8 @@ def coherent_layer(recipe: Recipe, layer: Layer) -> Layer:
     else:
         changed |= {"mask": "causal"} if layer.mask == "flag" else {}
         changed |= {"repeat": "expand"} if layer.repeat == "gqa" else {}
+    if layer.repeat == "shared" and (layer.form not in ("matmul", "bmm", "einsum") or layer.key_heads != 1):
+        changed |= {"repeat": "expand"}
     if layer.key_heads in (0, recipe.heads) or recipe.heads % layer.key_heads:
         changed |= {"key_heads": 0, "repeat": "expand"}
     elif layer.projection in ("unbound", "interleaved", "chunked"):
@@ -53,6 +69,12 @@ def coherent_layer(recipe: Recipe, layer: Layer) -> Layer:
     headless = layer.headless and recipe.heads == 1
     if headless and layer.projection in ("unbound", "interleaved"):
         changed |= {"projection": "chunked"}
+    if layer.heads_first and changed.get("repeat", layer.repeat) in ("gqa", "shared"):
+        changed |= {"heads_first": False}
+    if headless:
+        changed |= {"heads_first": False}
+    if layer.mask in ("none", "flag", "padding", "padding and causal", "queries"):
+        changed |= {"mask_rank": 2}
     is_added = layer.form in ("matmul", "bmm", "einsum") and layer.bias not in ("none", "decay")
     return replace(
         layer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from tests.generated.arguments import CHANNELS, PADDING, VOCABULARY, Batch
 from tests.generated.blocks import Block
+from tests.generated.copies import doubled, guided
 from tests.generated.recipe import Recipe
 
 
@@ -43,6 +45,8 @@ class Generated(nn.Module):
             self.text_head = nn.Linear(width, CHANNELS)
         if recipe.context:
             self.embed_context = nn.Linear(CHANNELS, width)
+        if recipe.drops != "none":
+            self.blank = nn.Parameter(torch.zeros(recipe.tokens, width))
         if recipe.registers:
             self.registers = nn.Parameter(torch.zeros(recipe.registers, width))
         if recipe.timed:
@@ -55,13 +59,18 @@ class Generated(nn.Module):
 
     def forward(self, given: Any, **more: Any) -> Any:
         batch = self.opened(given, more)
-        x = self.embedded(batch)
+        x, put_back = self.dropped(self.embedded(batch), batch.hidden)
+        if self.recipe.drops == "before":
+            x = put_back(x)
         text = None if batch.text is None else self.embed_text(batch.text)
         context = None if batch.context is None else self.embed_context(batch.context)
         time = None
         if batch.time is not None:
             time = self.embed_time(torch.stack([batch.time.cos(), batch.time.sin()], dim=-1))
-        keep = self.kept(batch)
+        keep, context_keep = self.kept(batch), batch.context_keep
+        if self.recipe.copies != "none":
+            x, text, context = (self.doubled(own, 1 - self.dim) for own in (x, text, context))
+            time, keep, context_keep = (self.doubled(own, 0) for own in (time, keep, context_keep))
         saved: list[Tensor] = []
         hidden = None
         for _ in range(2 if self.recipe.shared else 1):
@@ -70,13 +79,36 @@ class Generated(nn.Module):
                 if self.recipe.skips and number >= len(self.blocks) - len(self.skips):
                     skip = self.skips[number - len(self.blocks) + len(self.skips)]
                     x = skip(torch.cat([x, saved.pop()], dim=-1))
-                x, text = block(x, text, time, keep, context, batch.context_keep)
+                x, text = block(x, text, time, keep, context, context_keep)
+                if self.recipe.drops == "between" and number == 0:
+                    x = put_back(x)
                 if self.recipe.skips and number < len(self.skips):
                     saved.append(x)
                 hidden = x if hidden is None else hidden
         if self.recipe.branches and x.shape[self.dim] > 3:
             x = x + x.shape[self.dim] / 7
+        if self.recipe.copies != "none":
+            x, text, hidden = (self.guided(own) for own in (x, text, hidden))
         return self.closed(x, text, hidden)
+
+    def dropped(self, x: Tensor, hidden: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """``x`` without hidden tokens, and what puts blanks in their place again."""
+        if hidden is None:
+            return x, lambda x: x
+        kept, shape = (1 - hidden).nonzero(as_tuple=True), x.shape
+
+        def put_back(x: Tensor) -> Tensor:
+            whole = self.blank.expand(shape).clone()
+            whole[kept] = x.reshape(-1, shape[-1])
+            return whole
+
+        return x[kept].reshape(shape[0], -1, shape[-1]), put_back
+
+    def guided(self, x: Any) -> Any:
+        return None if x is None else guided(self.recipe.copies, x, 1 - self.dim)
+
+    def doubled(self, x: Any, dim: int) -> Any:
+        return None if x is None else doubled(self.recipe.copies, x, dim)
 
     def opened(self, given: Any, more: dict[str, Any]) -> Batch:
         if self.recipe.given == "dict":

@@ -22,9 +22,11 @@ class Layer(Described):
 
     Attributes:
         form: how attention is written. projection: how q, k and v are made. key_heads: heads of k and v, zero for as
-            many as q has. repeat: how k and v are given to more heads. headless: one head without a dimension.
+            many as q has. repeat: how k and v are given to more heads; ``"shared"``, without a dimension for their one.
+            headless: one head without a dimension. heads_first: heads before samples.
         bias: what is added to the scores, or multiplied with them. bias_first: the scores are added to it instead.
-        mask: who attends to whom. mask_as: how it is used.
+        mask: who attends to whom. mask_as: how it is used. mask_rank: dimensions that a mask of all samples has.
+        window: whether tokens attend to those of their row or column, which are folded into the samples.
         cap: scores capped softly. sink: ``"logit"``, a score for nobody; ``"key"``, learned keys and values.
     """
 
@@ -49,6 +51,9 @@ class Layer(Described):
     modulated: bool = False
     bias_first: bool = False
     headless: bool = False
+    window: str = "none"
+    heads_first: bool = False
+    mask_rank: int = 2
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,6 +65,8 @@ class Recipe(Described):
             that is attended to. registers: learned tokens before those of the input. padding: what says which are.
         shared: layers run twice. skips: the first layers' results are read by the last. branches: the model looks at
             shapes. given, returned: in what arguments and results come. results: what is returned beside the rows.
+        drops: whether hidden tokens are dropped and blanks put in their place before the blocks or after the first.
+        copies: how samples are doubled inside the step. default_dtype: PyTorch's. policy: that of a session.
         seed: of weights, arguments and active sets.
     """
 
@@ -85,6 +92,10 @@ class Recipe(Described):
     returned: str = "tuple"
     results: tuple[str, ...] = ()
     seed: int = 0
+    copies: str = "none"
+    default_dtype: str = "float32"
+    policy: str = "exact"
+    drops: str = "none"
 
     @property
     def width(self) -> int:

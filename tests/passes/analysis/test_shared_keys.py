@@ -47,6 +47,13 @@ def queries_joined_to_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return ((flat @ k.transpose(1, 2) / 2).softmax(-1) @ v).view(q.shape)
 
 
+def joined_under_a_bias(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    tokens = q.shape[1]
+    flat = q.transpose(1, 2).flatten(1, 2)
+    scores = (flat @ k.transpose(1, 2) / 2).unflatten(1, (HEADS, tokens)) + torch.ones(tokens, 1, dtype=q.dtype)
+    return (scores.softmax(-1).flatten(1, 2) @ v).unflatten(1, (HEADS, tokens)).transpose(1, 2)
+
+
 FORMS = [
     heads_outside,
     heads_inside,
@@ -54,6 +61,7 @@ FORMS = [
     keys_broadcast_over_queries,
     heads_joined_to_queries,
     queries_joined_to_heads,
+    joined_under_a_bias,
 ]
 
 
