@@ -95,6 +95,7 @@ class LastInputs:
         """``[B, N, F]`` or ``[B, F]`` each; values that all samples share are repeated without a copy."""
         for own, value in zip(self.watched, values, strict=True):
             leading = [dim for dim in (own.batch_dim, own.token_dim) if dim is not None]
+            value = value if own.taken is None else value.narrow(*own.taken)
             value = value if own.shape is None else value.reshape(own.shape)
             rows = value.movedim(leading, list(range(len(leading))))
             rows = rows.reshape(*rows.shape[: len(leading)], -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,21 @@ class TokenAxes:
     def start(self, streams: Sequence[int]) -> int:
         """Position, among the tokens of all streams, of the first token of ``streams``."""
         return sum(self.lengths[: streams[0]])
+
+    def start_of(self, axis: Axis) -> int:
+        """Position, among the tokens of all streams, of the first token along an axis of tokens."""
+        return 0 if axis == self.joint else self.start((self.streams.index(axis),))
+
+    def joined_parts(self, node: fx.Node, dim: int) -> tuple[tuple[Axis, int, int], ...]:
+        """What `cat` joined along a dimension of a value, one part of it tokens: each part's axis, start and length.
+
+        Keys with a learned one before them, or behind those of earlier tokens, are such a value. Empty for any other.
+        """
+        parts = self.axes.parts_of.get(self.axes.of(node, dim), ())
+        if sum(part in self.token_axes for part in parts) != 1:
+            return ()
+        starts = itertools.accumulate((self.axes.size(part) for part in parts), initial=0)
+        return tuple((part, start, self.axes.size(part)) for part, start in zip(parts, starts))
 
     @property
     def token_axes(self) -> tuple[Axis, ...]:

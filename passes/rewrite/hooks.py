@@ -118,7 +118,9 @@ class Hooks:
             calls[site.path] = calls.get(site.path, 0) + 1
             name = site.path if calls[site.path] == 1 else f"{site.path}#{calls[site.path]}"
             is_inside = site.node in self.split.copies and site.node in self.plan.region.rows
-            if is_inside and site.key_dim in self.plan.axes.dims.get(site.k, ()):
+            axes = self.plan.axes
+            has_tokens = site.key_dim in axes.dims.get(site.k, ()) or axes.joined_parts(site.k, site.key_dim)
+            if is_inside and has_tokens:
                 found[name] = site
         return found
 
@@ -192,8 +194,15 @@ class Hooks:
     def padded(self, received: fx.Node, site: AttentionSite) -> fx.Node:
         """A signal of the keys of one stream as one of all tokens."""
         axes = self.plan.axes
-        start = axes.start(streams_of(site.k, site.key_dim, axes))
-        end = axes.length - start - int(shape_of(site.k)[site.key_dim])
+        parts = [own for own in axes.joined_parts(site.k, site.key_dim) if own[0] in axes.token_axes]
+        if parts:
+            # Attention to what was joined to the tokens' keys is none to a token.
+            ((axis, first, length),) = parts
+            received = self.call(aten.slice.Tensor, received, 1, first, first + length)
+            start = axes.start_of(axis)
+        else:
+            start, length = axes.start(streams_of(site.k, site.key_dim, axes)), int(shape_of(site.k)[site.key_dim])
+        end = axes.length - start - length
         return received if start == end == 0 else self.call(aten.constant_pad_nd.default, received, [start, end])
 
     def mean(self, found: Sequence[fx.Node]) -> fx.Node | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import fx
 
@@ -25,6 +25,7 @@ class Watched:
         shape: of the value with samples and tokens in dimensions of their own, which the dimensions above are in; None
             where they are the value's.
         start: position of its first token among those of all streams.
+        taken: a part of the value, by dimension, first position and length; None for all of it.
     """
 
     node: fx.Node
@@ -32,21 +33,43 @@ class Watched:
     token_dim: int | None
     shape: tuple[int, ...] | None = None
     start: int = 0
+    taken: tuple[int, int, int] | None = None
 
 
 def find_watched(split: Split, region: Region, axes: TokenAxes, inputs: Iterable[fx.Node]) -> tuple[Watched, ...]:
     """Every value that the region reads and a step may change.
 
     A value that tokens meet along two axes, or that only keys carry, is a mask: it says who reads whom and changes no
-    row by itself. Everything else changes the rows that read it.
+    row by itself. Everything else changes the rows that read it. Keys that `cat` joined to those of tokens, such as a
+    learned one for nobody, are watched apart from them, and those of tokens token by token.
     """
     dynamic = descendants(inputs)
     found = []
     for node in split.incremental.inputs:
         dims = axes.dims.get(node, ())
         if node in dynamic and len(dims) <= 1 and not (dims and node not in split.gathered):
-            found.append(watched(node, dims[0] if dims else None, region, axes))
+            found += watched_parts(node, region, axes) or [watched(node, dims[0] if dims else None, region, axes)]
     return tuple(found)
+
+
+def watched_parts(node: fx.Node, region: Region, axes: TokenAxes) -> list[Watched]:
+    """A value along which tokens were joined to something else, part by part; empty for any other."""
+    for dim in range(len(shape_of(node))):
+        parts = axes.joined_parts(node, dim)
+        if parts:
+            whole = watched(node, None, region, axes)
+            if whole.shape is not None:
+                return []
+            return [
+                replace(
+                    whole,
+                    token_dim=dim if axis in axes.token_axes else None,
+                    start=axes.start_of(axis) if axis in axes.token_axes else 0,
+                    taken=(dim, start, length),
+                )
+                for axis, start, length in parts
+            ]
+    return []
 
 
 def watched(node: fx.Node, dim: int | None, region: Region, axes: TokenAxes) -> Watched:

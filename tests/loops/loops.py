@@ -120,6 +120,14 @@ def timed(model: Any) -> Steps:
         ids = reveal(ids, step)
 
 
+def far_timed(model: Any) -> Steps:
+    """Under a time that moves far in every step."""
+    ids = words()
+    for step in range(STEPS):
+        yield model(ids, torch.full((len(ids),), 10.0 * step))[(ids == MASK) & (reveal(ids, step) != MASK)]
+        ids = reveal(ids, step)
+
+
 def told_before(model: Any) -> Steps:
     ids, said = words(), torch.zeros(2, N, WORDS)
     for step in range(STEPS):
@@ -225,10 +233,11 @@ ENTRIES = (
     Entry("codebooks behind tokens", lambda: models.Codebooks((0, 2, 1, 3)), by_rows(lambda z, rows: z[rows])),
     Entry("channels first", models.ChannelsFirst, by_rows(lambda z, rows: z.transpose(1, 2)[rows])),
     Entry("a picture", models.Picture, by_rows(lambda z, rows: z.flatten(2).transpose(1, 2)[rows])),
-    Entry("pixels", models.Unpatched, by_rows(lambda z, rows: z[:, :, :4, :8]), WHOLE),
+    Entry("pixels", models.Unpatched, by_rows(lambda z, rows: z[:, :, :4, :8])),
     Entry("shuffled and put back", models.Shuffled, next_rows),
     Entry("a key for nobody", models.NullKey, next_rows),
-    Entry("a time that moves", models.Timed, timed, "'time'"),
+    Entry("a time that moves", models.Timed, timed),
+    Entry("a time that moves far", models.Timed, far_timed, "'time'"),
     Entry("a time, allowed to move", models.Timed, timed, options={"tolerance": {"time": 1.0}}),
     Entry("told what it said before", models.SelfConditioned, told_before, WHOLE),
     Entry("a growing sequence", models.Words, growing, "Pad to a fixed length"),
