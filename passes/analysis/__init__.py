@@ -4,5 +4,6 @@ kept        where masked tokens are dropped
 dimensions  which dimensions are one axis      axes    which axis is the token axis     layout  where it stands
 attention, mlp     the sites, by dataflow      candidates  what comes nearest where there is none
 region      the part that can run on some tokens, found by following `rows`
-liveness    what nobody reads after that       row_outputs  which tokens results are of, by row_numbers    cost  in FLOPs
+liveness    what nobody reads after that       cost  in FLOPs
+row_outputs which tokens each element of a result is computed of, by row_numbers
 """
