@@ -170,6 +170,21 @@ class OptimizedStep:
                 self.structure, self.surroundings, self.assigned = structure(self.model), Surroundings(), frozenset()
                 self.programs, self.stored = [], []
 
+    def warn_of_change(self) -> None:
+        """Say that the model was changed in a session, whose steps still were what was captured."""
+        if not self.programs:
+            return
+        self.owner.update(self.model)
+        now = {**structure(self.model), **self.surroundings.attributes()}
+        changed = [place for place in changed_attributes(self.structure, now) if place not in self.assigned]
+        if changed:
+            path, name = changed[0]
+            self.method.warn_once(
+                f"{f'{path}.{name}'.removeprefix('.')!r} was changed inside of a session, whose steps went on as they "
+                "were captured. Change a model between sessions; weights may be written at any time",
+                topic="changed inside",
+            )
+
     def program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         """The rewritten step for arguments of this kind, captured if it is the first time."""
         found = self.known_program(args, kwargs)

@@ -180,14 +180,17 @@ class Decoding(OpenSession):
     def ended(self, session: Session, *, failed: bool) -> None:
         if not failed:
             parts = [self.owner, *self.owner.parts.values()]
-            tell_at_the_end([step.method for part in parts for step in part.steps.values()], session.log.calls)
+            steps = [step for part in parts for step in part.steps.values()]
+            tell_at_the_end([step.method for step in steps], session.log.calls)
+            for step in steps if session.log.calls else ():
+                step.warn_of_change()
         watched, self.watched = self.watched, None
         if watched is None:
             return
-        steps = " or ".join(self.owner.steps)
+        names = " or ".join(self.owner.steps)
         if self.owner.parts or not session.log.calls:
             kind = type(self.owner.model).__name__
-            message = told(kind, steps, watched.children, list(self.owner.parts), self.owner.refused)
+            message = told(kind, names, watched.children, list(self.owner.parts), self.owner.refused)
             if message is not None and not failed:
                 next(iter(self.owner.steps.values())).method.warn_once(message, topic="no step ran")
 

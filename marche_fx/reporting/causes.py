@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from torch import Tensor
 
-from ..runtime.advice import to_host, value_name
-from ..runtime.records import CallRecord
+from ..runtime.advice import name_of_value, to_host
+from ..runtime.records import CallRecord, ReadRecord
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class CallCauses:
     Attributes:
         step: number of the call among those of its method. stream: the condition that it was called under.
         changed: by watched value how many tokens it changed, of all samples. reads: by line of the loop how many rows
-            it read, None for a whole result, and the age of the oldest in steps.
+            of each sample it read, None for a whole result, and the age of the oldest in steps.
         seconds: it took, where it was not the first of its kind.
     """
 
@@ -28,14 +29,22 @@ class CallCauses:
     method: str
     stream: int
     changed: dict[str, int]
-    reads: tuple[tuple[str, int | None, int], ...]
+    reads: tuple[tuple[str, tuple[int, ...] | None, int], ...]
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values."""
-        reads = [{"line": line, "rows": rows, "oldest": oldest} for line, rows, oldest in self.reads]
+        reads = [
+            {"line": line, "rows": None if rows is None else list(rows), "oldest": oldest}
+            for line, rows, oldest in self.reads
+        ]
         found = {"changed": self.changed, "method": self.method, "reads": reads}
         return {**found, "seconds": self.seconds, "step": self.step, "stream": self.stream}
+
+
+def read_numbers(read: ReadRecord) -> list[Tensor]:
+    """Rows of each sample, none for a whole result, and the age of the oldest."""
+    return [*(() if read.rows is None else read.rows.unbind()), read.oldest]
 
 
 def causes_of(calls: Sequence[CallRecord]) -> tuple[CallCauses, ...]:
@@ -45,7 +54,7 @@ def causes_of(calls: Sequence[CallRecord]) -> tuple[CallCauses, ...]:
         for own in calls
         for number in (
             *(moved.sum() for moved in own.changed),
-            *(value for read in own.reads for value in (read.rows, read.oldest) if value is not None),
+            *(value for read in own.reads for value in read_numbers(read)),
         )
     ]
     host = iter(to_host(numbers))
@@ -58,11 +67,12 @@ def causes_of(calls: Sequence[CallRecord]) -> tuple[CallCauses, ...]:
             # What a whole sample reads changes all of its tokens.
             tokens = int(next(host)) * (own.program.tokens if moved.ndim == 1 else 1)
             if tokens:
-                changed[value_name(own.program, number)] = tokens
-        reads = tuple(
-            (read.line, None if read.rows is None else int(next(host)), int(next(host))) for read in own.reads
-        )
-        found.append(CallCauses(counts[own.name], own.name, own.stream, changed, reads, own.seconds))
+                changed[name_of_value(own.program, number)] = tokens
+        reads = []
+        for read in own.reads:
+            counts_of_samples = tuple(int(next(host)) for _ in range(len(read_numbers(read)) - 1))
+            reads.append((read.line, counts_of_samples or None, int(next(host))))
+        found.append(CallCauses(counts[own.name], own.name, own.stream, changed, tuple(reads), own.seconds))
     return tuple(found)
 
 
@@ -75,20 +85,21 @@ def causes_table(causes: Sequence[CallCauses]) -> Table:
     """A row for every value that changed tokens, and one for every line that read rows, over all calls."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("what changed tokens, and what read rows", overflow="fold")
-    for heading in ("calls", "tokens or rows\nof a call", "oldest,\nsteps"):
+    for heading in ("calls", "tokens of a call,\nrows of a sample", "oldest,\nsteps"):
         table.add_column(heading, justify="right")
     values: dict[str, list[int]] = {}
-    lines: dict[tuple[str, bool], list[tuple[int, int]]] = {}
+    lines: dict[tuple[str, bool], list[tuple[tuple[int, ...], int]]] = {}
     for own in causes:
         for name, tokens in own.changed.items():
             values.setdefault(name, []).append(tokens)
         for line, rows, age in own.reads:
-            lines.setdefault((line, rows is None), []).append((rows or 0, age))
+            lines.setdefault((line, rows is None), []).append((rows or (), age))
     for name, counts in values.items():
         table.add_row(f"changed by {name}", str(len(counts)), mean(counts), "")
-    for (line, is_whole), read in lines.items():
-        asked, ages = [own for own, _ in read], [age for _, age in read]
-        table.add_row(f"read at {line}", str(len(read)), "whole" if is_whole else mean(asked), str(max(ages)))
+    for (line, _), read in lines.items():
+        by_sample = [sum(own) / len(own) for own in zip(*(rows for rows, _ in read))]
+        shown = "-".join(f"{own:.3g}" for own in sorted({min(by_sample), max(by_sample)})) if by_sample else "whole"
+        table.add_row(f"read at {line}", str(len(read)), shown, str(max(age for _, age in read)))
     return table
 
 

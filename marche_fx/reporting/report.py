@@ -26,6 +26,7 @@ from ..passes.rules.flops import node_flops
 from ..passes.trail import PassRun
 from ..refresh.builtin import OBSERVED
 from ..runtime.open_sessions import current_session
+from ..runtime.program import input_names, value_name
 from ..speed.prediction import Prediction, rates_for
 from .graphs import graph_table, graphviz
 from .session_report import SessionReport, session_report
@@ -45,6 +46,14 @@ SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
 """Shares of active tokens at which a saving is predicted, beside the one that was asked for."""
 
 
+TYPICAL = {
+    "it reads the rows that come next, as MAR's in 64 steps": 0.25,
+    "a block of text, as LLaDA's": 0.16,
+    "all masked rows, as MaskGIT's": 0.9,
+}
+"""Shares of the rows that loops of a kind compute with the default policy."""
+
+
 @dataclass(frozen=True)
 class StepReport:
     """One captured step.
@@ -58,6 +67,7 @@ class StepReport:
         fixed_flops: of what runs on all tokens before, inside and after the region.
         cache_bytes: what the caches of a session take, by role.
         passes: those that ran, in their order, with what each found and how long it took.
+        moves_all: values that every token of a sample reads, so that all are recomputed when one moves.
         speedups: predicted, over the original run eagerly, by the share of active tokens; empty where not asked for.
     """
 
@@ -76,6 +86,7 @@ class StepReport:
     cache_bytes: dict[str, int]
     cost: Cost
     passes: tuple[PassRun, ...] = ()
+    moves_all: tuple[str, ...] = ()
     speedups: dict[float, float] = field(default_factory=dict)
 
     @property
@@ -153,6 +164,12 @@ class StepReport:
         yield Text(f"passes: {passes}", "dim")
         savings = ", ".join(f"{self.saving(share):.1f}x at {share:.0%}" for share in self.shares)
         yield Text(f"fewer FLOPs by the share of active tokens: {savings}")
+        typical = ", ".join(
+            f"{self.saving(share):.1f}x where {name} ({share:.0%} of the rows)" for name, share in TYPICAL.items()
+        )
+        yield Text(f"what a loop reads decides, which only its run tells (print(report) after it): {typical}")
+        for name in self.moves_all:
+            yield Text(f"every token is recomputed when {name}, moves; tolerance= says how far it may", "yellow")
         if self.speedups:
             speedups = ", ".join(f"{speedup:.1f}x at {share:.0%}" for share, speedup in self.speedups.items())
             yield Text(f"predicted speed-up over the original run eagerly, by rates measured here: {speedups}")
@@ -284,7 +301,9 @@ def explain(
     is_last = name not in default_steps(model)[:-1]
     skip_unread = is_last and can_wait(plan, find_row_outputs(plan))
     rewritten = rewrite(plan, skip_unread=skip_unread, compile=False)
-    found = step_report(plan, rewritten.split, fraction, (*plan.passes, *rewritten.passes))
+    names = input_names(model, plan)
+    moves_all = tuple(value_name(plan, own.node, names) for own in rewritten.watched if own.token_dim is None)
+    found = step_report(plan, rewritten.split, fraction, (*plan.passes, *rewritten.passes), moves_all)
     if speed:
         observed = OBSERVED if is_last else 0
         prediction = Prediction(plan, rates_for(plan), read_only=rewritten.split.read_only, observed=observed)
@@ -328,7 +347,13 @@ def active_tokens(streams: Sequence[int], fraction: float) -> tuple[int, ...]:
     return tuple(max(1, round(fraction * tokens)) for tokens in streams)
 
 
-def step_report(plan: Plan, rewritten: Split, fraction: float = 0.1, passes: tuple[PassRun, ...] = ()) -> StepReport:
+def step_report(
+    plan: Plan,
+    rewritten: Split,
+    fraction: float = 0.1,
+    passes: tuple[PassRun, ...] = (),
+    moves_all: tuple[str, ...] = (),
+) -> StepReport:
     flops = {node: node_flops(node) for node in plan.graph.nodes}
     active = active_tokens(plan.axes.lengths, fraction)
     total = sum(flops.values())
@@ -360,6 +385,7 @@ def step_report(plan: Plan, rewritten: Split, fraction: float = 0.1, passes: tup
         cache_bytes=cache_bytes,
         cost=step_cost(plan.graph, plan.axes, plan.region, rewritten.read_only),
         passes=passes,
+        moves_all=moves_all,
     )
 
 

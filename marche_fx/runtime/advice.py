@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..passes.graph.source import describe
 from .method import StepMethod
-from .program import Program, inputs_of
+from .program import Program, value_name
 from .records import CallRecord
 
 NEARLY_ALL = 0.9
@@ -36,7 +35,7 @@ class Findings:
         share: of the rows that the original computes. calls: of which something was read.
         forced: calls in which all tokens ran although the policy had not asked for it. asked: those in which it had.
         values: for each watched value, by its name, in how many of the forced calls it changed nearly every token.
-        readers: the same by line of the loop that reads nearly all rows.
+        readers: the same by line of the loop that reads nearly all rows. lopsided: that reads those of some samples.
         oldest: steps since the oldest row was computed that was read by name; whole: of what was read whole.
     """
 
@@ -46,6 +45,7 @@ class Findings:
     asked: int
     values: Counter[str] = field(default_factory=Counter)
     readers: Counter[str] = field(default_factory=Counter)
+    lopsided: Counter[str] = field(default_factory=Counter)
     oldest: float = 0.0
     oldest_line: str = ""
     whole: float = 0.0
@@ -64,19 +64,30 @@ def find(calls: Sequence[CallRecord]) -> Findings:
     done = [own for own in calls if own.active]
     forced = [own for own in done if own.is_forced]
     numbers = [moved.float().mean() for own in forced for moved in own.changed]
-    numbers += [read.rows for own in forced for read in own.reads if read.rows is not None]
+    numbers += [
+        number
+        for own in forced
+        for read in own.reads
+        if read.rows is not None
+        for number in (read.rows.amin(), read.rows.amax())
+    ]
     reads = [read for own in done for read in own.reads]
     host = iter(to_host([*numbers, *(read.oldest for read in reads)]))
     values: Counter[str] = Counter()
     for own in forced:
         shares = [next(host) for _ in own.changed]
         if shares and max(shares) >= NEARLY_ALL:
-            values[value_name(own.program, shares.index(max(shares)))] += 1
+            values[name_of_value(own.program, shares.index(max(shares)))] += 1
     readers: Counter[str] = Counter()
+    lopsided: Counter[str] = Counter()
     for own in forced:
         for read in own.reads:
-            if read.rows is not None and next(host) >= NEARLY_ALL * own.visible * own.program.samples:
-                readers[read.line] += 1
+            if read.rows is not None:
+                least, most = next(host), next(host)
+                if least >= NEARLY_ALL * own.visible:
+                    readers[read.line] += 1
+                elif most >= NEARLY_ALL * own.visible:
+                    lopsided[read.line] += 1
     ages = [next(host) for _ in reads]
     named = [(age, read.line) for age, read in zip(ages, reads) if read.rows is not None]
     oldest, line = max(named, default=(0.0, ""))
@@ -87,19 +98,16 @@ def find(calls: Sequence[CallRecord]) -> Findings:
         asked=sum(own.is_full and not own.is_forced for own in done),
         values=values,
         readers=readers,
+        lopsided=lopsided,
         oldest=oldest,
         oldest_line=line,
         whole=max((age for age, read in zip(ages, reads) if read.rows is None), default=0.0),
     )
 
 
-def value_name(program: Program, number: int) -> str:
-    """``'timestep', read by aten.add at blocks.0 (model.py:41)``: where a watched value comes from and goes."""
-    node = program.watched[number].node
-    names = inputs_of(program, node)
-    given = " and ".join(f"{name!r}" for name in names) or f"{node.name!r}"
-    inside = [user for user in node.users if not program.plan.region.is_before(user)]
-    return given + (f", read by {describe(inside[0])}" if inside else "")
+def name_of_value(program: Program, number: int) -> str:
+    """The name of a watched value."""
+    return value_name(program.plan, program.watched[number].node, program.input_names)
 
 
 def tell_of_a_moving_value(method: StepMethod, calls: Sequence[CallRecord]) -> None:
@@ -158,6 +166,13 @@ def nearly_all(step: str, found: Findings) -> str:
         return (
             f"{start}the loop reads nearly every row at {line}, in {times} of them. Where it needs fewer, let it read "
             "those, as in logits[mask], or pass query= to transform"
+        )
+    if found.lopsided:
+        line, times = found.lopsided.most_common(1)[0]
+        return (
+            f"{start}nearly every row of some samples, and fewer of others, is read at {line}, in {times} of them, and "
+            "equally many rows of every sample are computed. Under guidance by a doubled batch, ask for the same rows "
+            "of both halves: a masked prompt is not to be read"
         )
     if found.asked > found.forced:
         return f"{start}the refresh policy asked for all tokens in {found.asked} of them. Give it a smaller fraction"

@@ -94,7 +94,7 @@ class PendingStep:
         age = self.state.age()
         asked = self.state.visible(self.values) if queried is None else queried
         oldest = (age if asked is None or not age.ndim else age.masked_fill(~asked, 0.0)).amax()
-        rows = None if queried is None else queried.sum()
+        rows = None if queried is None else queried.sum(1)
         self.record.reads.append(ReadRecord(users_line(), rows, oldest))
 
     def lacks(self, queried: Tensor | None) -> bool:

@@ -13,6 +13,7 @@ from ..passes.analysis.plan import Plan
 from ..passes.analysis.row_outputs import RowOutput, can_wait, find_row_outputs
 from ..passes.capture.captured import argument_names
 from ..passes.graph.reach import ancestors
+from ..passes.graph.source import describe
 from ..passes.pipeline import rewrite
 from ..refresh import AttentionReceived, InputDrift, Signal
 from .measure import inserter, reads_results
@@ -56,8 +57,7 @@ class Program:
         self.incremental = rewritten.incremental
         self.cost = rewritten.cost
         self.read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}
-        self.input_names = dict(zip(plan.inputs, argument_names(getattr(model, plan.dense.step), plan.dense)))
-        """The argument that each tensor among the step's arguments is, or is in."""
+        self.input_names = input_names(model, plan)
         self.allowed = [allowed(self, own.node, tolerance or {}) for own in self.watched]
         """For each watched value how far it may move, where somebody said so."""
         self.weights = {node: owner(model, path) for node, path in plan.dense.weights.items()}
@@ -165,12 +165,24 @@ def is_coarser(dtype: torch.dtype, other: torch.dtype) -> bool:
     return torch.finfo(dtype).eps > torch.finfo(other).eps
 
 
-def inputs_of(program: Program, node: fx.Node) -> list[str]:
+def input_names(model: nn.Module, plan: Plan) -> dict[fx.Node, str]:
+    """The argument that each tensor among a step's arguments is, or is in."""
+    return dict(zip(plan.inputs, argument_names(getattr(model, plan.dense.step), plan.dense)))
+
+
+def inputs_of(node: fx.Node, names: Mapping[fx.Node, str]) -> list[str]:
     """The step's arguments that a value is computed from."""
     above = ancestors([node])
-    return list(dict.fromkeys(name for own, name in program.input_names.items() if own in above))
+    return list(dict.fromkeys(name for own, name in names.items() if own in above))
+
+
+def value_name(plan: Plan, node: fx.Node, names: Mapping[fx.Node, str]) -> str:
+    """``'timestep', read by aten.add at blocks.0 (model.py:41)``: where a watched value comes from and goes."""
+    given = " and ".join(f"{name!r}" for name in inputs_of(node, names)) or f"{node.name!r}"
+    inside = [user for user in node.users if not plan.region.is_before(user)]
+    return given + (f", read by {describe(inside[0])}" if inside else "")
 
 
 def allowed(program: Program, node: fx.Node, tolerance: Mapping[str, float]) -> float | None:
     """How far a value may move: the most that is said of an argument that it is computed from."""
-    return max((tolerance[name] for name in inputs_of(program, node) if name in tolerance), default=None)
+    return max((tolerance[name] for name in inputs_of(node, program.input_names) if name in tolerance), default=None)

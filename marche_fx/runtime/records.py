@@ -80,7 +80,7 @@ class ReadRecord:
 
     Attributes:
         line: of the loop that reads, as ``decode.py:41``.
-        rows: how many rows it names, over all samples, not yet on the host; None where it reads the whole.
+        rows: how many rows of each sample it names, ``[B]``, not yet on the host; None where it reads the whole.
         oldest: steps since the oldest of the rows that it gets was computed, likewise.
     """
 

@@ -1,0 +1,149 @@
+"""What a user is told of a session that gains nothing, or reads old rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import marche_fx
+from marche_fx import SelectiveRefresh
+from marche_fx.runtime import advice
+from tests.loops import models
+from tests.loops.loops import reveal, words
+
+MASK = models.MASK
+
+
+def made(kind: Callable[[], nn.Module] = models.Words) -> nn.Module:
+    torch.manual_seed(0)
+    return kind().eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def told(model: nn.Module, step: Callable[[Any, Tensor, int], Any], steps: int = 12, **options: Any) -> list[str]:
+    """What is warned of a session, and a report of it."""
+    optimized, ids = marche_fx.transform(model, compile=False, **options), words()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with marche_fx.decoding(optimized):
+            for number in range(steps):
+                step(optimized, ids, number)
+                ids = reveal(ids, number)
+    return [str(own.message) for own in caught if issubclass(own.category, UserWarning)]
+
+
+def far(model: Any, ids: Tensor, number: int) -> Tensor:
+    return model(ids, torch.full((2,), 10.0 * number))[:, 8:12] + 0
+
+
+def test_a_value_that_moves_every_token_is_named_once_with_its_operator_and_line() -> None:
+    (message,) = told(made(models.Timed), far)
+    assert "every token of forward was recomputed in 3 of 3 calls" in message
+    assert "'time', read by aten.add (models.py:" in message
+    assert "tolerance={'time': 0.3}" in message
+
+
+def test_a_session_that_reads_everything_is_told_which_line_does() -> None:
+    (message,) = told(made(), lambda model, ids, _: model(ids)[torch.ones_like(ids, dtype=torch.bool)])
+    assert message.startswith("100% of the rows of forward were computed in 12 calls")
+    assert "reads nearly every row at test_advice.py:" in message
+
+
+def test_rows_of_some_samples_alone_are_told_of() -> None:
+    def step(model: Any, ids: Tensor, _: int) -> Tensor:
+        rows = torch.zeros_like(ids, dtype=torch.bool)
+        rows[1], rows[0, :4] = True, True
+        return model(ids)[rows]
+
+    (message,) = told(made(), step)
+    assert "of some samples" in message
+    assert "of both halves" in message
+
+
+def test_a_policy_that_asks_for_most_tokens_is_named() -> None:
+    (message,) = told(made(), lambda model, ids, _: model(ids)[:, 8:12] + 0, refresh=SelectiveRefresh(0.85, warmup=1))
+    assert "Give it a smaller fraction" in message or "more than 80% of the tokens" in message
+
+
+@pytest.mark.parametrize("refresh", ["exact", None])
+def test_who_asks_for_all_tokens_or_gains_is_told_nothing(refresh: str | None) -> None:
+    assert not told(made(), lambda model, ids, _: model(ids)[:, 8:12] + 0, refresh=refresh)
+
+
+def test_a_short_session_says_nothing() -> None:
+    assert not told(made(), lambda model, ids, _: model(ids)[ids >= 0], steps=advice.FEWEST - 1)
+
+
+def test_a_result_read_whole_is_told_how_to_ask_for_rows() -> None:
+    messages = told(made(), lambda model, ids, _: model(ids).softmax(-1))
+    assert "returns the tokens whose results are read, a bool mask (2, 64) (64 tokens)" in messages[0]
+
+
+class NoneAmongTokens(models.Words):
+    """The only attention is to keys that are no tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = nn.Parameter(torch.randn(2, 4, 8, models.D // 4))
+        self.q, self.k, self.v = (nn.Linear(models.D, models.D) for _ in range(3))
+
+    def body(self, x: Tensor) -> Tensor:
+        q, k, v = (own(x).unflatten(-1, (4, -1)).transpose(1, 2) for own in (self.q, self.k, self.v))
+        pooled_k, pooled_v = (own.unflatten(2, (16, 4)).mean(3) for own in (k, v))
+        return x + models.attend(q, pooled_k, pooled_v)
+
+
+def test_a_signal_without_a_site_is_told_of_and_an_explicit_one_refused() -> None:
+    def step(model: Any, ids: Tensor, _: int) -> Tensor:
+        return model(ids)[:, 8:12] + 0
+
+    messages = told(made(NoneAmongTokens), step)
+    assert any("no attention site of forward can be observed" in own and "by age alone" in own for own in messages)
+    with pytest.raises(marche_fx.ArgumentError, match="Name other sites"):
+        told(made(NoneAmongTokens), step, refresh=SelectiveRefresh(0.1, sites="all"))
+
+
+def test_a_model_changed_inside_of_a_session_is_told_of() -> None:
+    model = made()
+    model.scale = 1.0  # type: ignore[assignment]
+    optimized = marche_fx.transform(model, compile=False)
+
+    @torch.no_grad()
+    def decode() -> None:
+        with marche_fx.decoding(optimized):
+            for number in range(4):
+                optimized(words())[:, 8:12] + 0
+                optimized.scale = 2.0 + number  # type: ignore[assignment]
+
+    with pytest.warns(UserWarning, match="'scale' was changed inside of a session"):
+        decode()
+
+
+@pytest.mark.parametrize("tolerance", [{"time": -1.0}, {"time": True}, {3: 0.1}, 0.5, {"time": "far"}])
+def test_a_tolerance_is_a_number_by_the_name_of_an_argument(tolerance: Any) -> None:
+    with pytest.raises(marche_fx.ArgumentError, match="tolerance"):
+        marche_fx.transform(made(models.Timed), tolerance=tolerance)
+
+
+def test_a_tolerance_for_an_argument_that_no_step_has_is_refused() -> None:
+    with pytest.raises(marche_fx.ArgumentError, match=r"'tim', which is no tensor .* 'ids', 'time'"):
+        told(made(models.Timed), far, tolerance={"tim": 0.3})
+
+
+def test_what_may_move_is_drift_until_it_moves_further() -> None:
+    model, ids = made(models.Timed), words()
+    optimized = marche_fx.transform(
+        model, refresh=SelectiveRefresh(0.1, warmup=1), tolerance={"time": 0.4}, compile=False
+    )
+    counts = []
+    with torch.no_grad(), marche_fx.decoding(optimized) as session:
+        for number, time in enumerate((1.0, 1.05, 1.1, 30.0, 30.1)):
+            ids = reveal(ids, number)
+            optimized(ids, torch.full((2,), time))[:, 8:12] + 0
+            counts.append(session.records[-1].active)
+    assert [own == models.N for own in counts] == [True, False, False, True, False]
