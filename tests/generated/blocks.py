@@ -95,7 +95,7 @@ class Block(nn.Module):
             q, k, v = (torch.cat(pair, dim=self.dim) for pair in pairs)
             attended = self.attend((q, k, v), torch.cat([entered, text_entered], dim=self.dim), keep)
             if self.layer.mixes_streams:
-                attended = attended * attended.softmax(self.dim)
+                attended = attended.softmax(self.dim)
             if self.split:
                 ours, theirs = attended.split([length, attended.shape[self.dim] - length], dim=self.dim)
             else:
