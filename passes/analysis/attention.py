@@ -175,7 +175,7 @@ def one_of_queries(q: fx.Node, dims: list[int], keys: Dimension, axes: Axes) -> 
     """
     if len(dims) < 2:
         return dims[0] if dims else None
-    tokens = [dim for dim in dims if axes.of(q, dim) == axes.of(*keys)]
+    tokens = [dim for dim in dims if axes.of(q, dim) in axes.with_parts(axes.of(*keys))]
     uncut = [dim for dim in dims if not is_cut_from_channels(q, dim, axes)]
     return next((own[0] for own in (tokens, uncut) if len(own) == 1), None)
 

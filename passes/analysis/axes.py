@@ -102,7 +102,7 @@ def query_axis(site: AttentionSite, axes: Axes) -> Axis:
     queries, keys = axes.of(site.q, site.query_dim), axes.of(site.k, site.key_dim)
     channels = axes.of(site.q, len(shape_of(site.q)) - 1)
     # Other keys, such as sinks, may be joined to those of tokens.
-    for tokens in (keys, *axes.parts_of.get(keys, ())):
+    for tokens in axes.with_parts(keys):
         parts = [axis for axis, _ in axes.parts(site.q, site.query_dim, {tokens})]
         if tokens in parts and all(axis == tokens or axes.share_product(axis, channels) for axis in parts):
             return tokens

@@ -66,9 +66,14 @@ class Axes:
         return tuple(factor for part in self.products[axis] for factor in self.factors(part))
 
     def share_product(self, one: Axis, other: Axis) -> bool:
-        """Whether a dimension is the product of the two and perhaps of others, as channels are of heads."""
-        wanted = {*self.factors(one), *self.factors(other)}
-        return any(wanted <= {*self.factors(product)} for product in self.products)
+        """Whether a dimension is the product of ``one`` and a factor of the other, as channels are of heads."""
+        wanted, others = {*self.factors(one)}, {*self.factors(other)}
+        products = ({*self.factors(product)} for product in self.products)
+        return any(wanted <= factors and not others.isdisjoint(factors - wanted) for factors in products)
+
+    def with_parts(self, axis: Axis) -> tuple[Axis, ...]:
+        """``axis`` and those that `cat` made it of, such as a sink and tokens."""
+        return (axis, *self.parts_of.get(axis, ()))
 
     def parts(self, node: fx.Node, dim: int, wanted: Collection[Axis]) -> list[tuple[Axis, int]]:
         """A dimension as a product of axes with their sizes; those of ``wanted`` are kept whole.

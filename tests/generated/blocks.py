@@ -94,6 +94,8 @@ class Block(nn.Module):
             pairs = zip(self.image.heads(entered), self.text.heads(text_entered))
             q, k, v = (torch.cat(pair, dim=self.dim) for pair in pairs)
             attended = self.attend((q, k, v), torch.cat([entered, text_entered], dim=self.dim), keep)
+            if self.layer.mixes_streams:
+                attended = attended.softmax(self.dim)
             if self.split:
                 ours, theirs = attended.split([length, attended.shape[self.dim] - length], dim=self.dim)
             else:

@@ -120,7 +120,12 @@ def check_model(recipe: Recipe) -> None:
         raise GeneratedModelError("attention to keys that are weights", recipe)
     is_windowed = any(layer.window != "none" for layer in recipe.layers)
     expected_lengths = sorted([recipe.registers + recipe.tokens, *[recipe.text] * bool(recipe.text)])
-    if sorted(program.plan.axes.lengths) not in (expected_lengths, [recipe.length]) and not is_windowed:
+    # Nothing tells heads that share keys from tokens where channels are turned as one complex number.
+    is_turned = recipe.head_width == 2 and any(
+        (layer.repeat, layer.form, layer.rotary) == ("shared", "bmm", "complex") for layer in recipe.layers
+    )
+    as_expected = sorted(program.plan.axes.lengths) in (expected_lengths, [recipe.length])
+    if not as_expected and not is_windowed and not is_turned:
         raise GeneratedModelError(f"streams of {program.plan.axes.lengths} tokens", recipe)
     program.split = insert_hooks(program.split, program.plan, SIGNALS)[0]
     decode(recipe, model, program)

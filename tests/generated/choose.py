@@ -109,6 +109,7 @@ def choose_places(choose: Choose, layers: Sequence[Layer]) -> tuple[Layer, ...]:
             window=choose("none", "rows", "columns", "frames") if is_windowed else "none",
             heads_first=choose(False, False, False, True),
             mask_rank=choose(2, 2, 3, 4),
+            mixes_streams=choose(False, False, True),
             **choose({}, {}, {}, {"key_heads": 1, "repeat": "shared"}),
         )
         for layer in layers

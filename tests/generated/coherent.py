@@ -78,6 +78,7 @@ def coherent_layer(recipe: Recipe, layer: Layer) -> Layer:
     is_added = layer.form in ("matmul", "bmm", "einsum") and layer.bias not in ("none", "decay")
     return replace(
         layer,
+        mixes_streams=layer.mixes_streams and recipe.text > 0,
         cross=layer.cross and recipe.context > 0,
         modulated=layer.modulated and recipe.timed,
         bias_first=layer.bias_first and is_added,

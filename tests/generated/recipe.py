@@ -26,6 +26,7 @@ class Layer(Described):
             headless: one head without a dimension. heads_first: heads before samples.
         bias: what is added to the scores, or multiplied with them. bias_first: the scores are added to it instead.
         mask: who attends to whom. mask_as: how it is used. mask_rank: dimensions that a mask of all samples has.
+        mixes_streams: whether all tokens are mixed between attention and the cut into streams.
         window: whether tokens attend to those of their row or column, which are folded into the samples.
         cap: scores capped softly. sink: ``"logit"``, a score for nobody; ``"key"``, learned keys and values.
     """
@@ -54,6 +55,7 @@ class Layer(Described):
     window: str = "none"
     heads_first: bool = False
     mask_rank: int = 2
+    mixes_streams: bool = False
 
 
 @dataclass(frozen=True, repr=False)
