@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, seed, settings
 
 from tests.generated.check import check
-from tests.generated.choose import recipes
+from tests.generated.choose import numbered_recipe, recipes
+from tests.generated.loops import check_loop, numbered_loop
 from tests.generated.model import build
 from tests.generated.recipe import Layer, Recipe
 
@@ -30,3 +31,10 @@ def test_a_generated_model_decodes_as_the_original_and_the_oracle_do(part: int) 
         check(recipe)
 
     decodes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(8))
+def test_a_generated_loop_reads_what_the_oracle_of_each_branch_says(part: int) -> None:
+    for number in range(10 * part, 10 * part + 10):
+        check_loop(numbered_recipe(5, number), numbered_loop(5, number))

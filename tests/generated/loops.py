@@ -5,6 +5,7 @@ Each branch of a loop has an interpreter of its own, so what one branch computes
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -78,6 +79,12 @@ def choose_loop(choose: Callable[..., Any]) -> Loop:
         kept=choose(False, False, True),
         seed=choose(*range(100)),
     )
+
+
+def numbered_loop(seed: int, number: int) -> Loop:
+    """One of the loops of ``seed``, the same at every call."""
+    generator = random.Random(f"loop {seed} {number}")
+    return choose_loop(lambda *options: generator.choice(options))
 
 
 WRITES: tuple[Callable[[Tensor, Tensor], Any], ...] = (
