@@ -225,7 +225,7 @@ class OptimizedStep:
                 return program
             # One that accepts the arguments was made for other tables than those that are there now.
             self.programs = [*(own for own in self.programs if not own.accepts(args, kwargs)), program]
-            self.assigned |= plan.original.tables.places
+            self.assigned |= plan.original.tables.places | plan.original.tables.written
             self.surroundings = self.surroundings.joined(plan.original.tables.surroundings)
             self.structure = {**self.structure, **self.surroundings.attributes()}
         if len(self.programs) == SIGNATURES:

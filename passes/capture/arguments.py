@@ -52,7 +52,7 @@ def opened(tree: Any) -> Any:
 
 
 def is_closed(leaf: Any) -> bool:
-    return (dataclasses.is_dataclass(leaf) or hasattr(leaf, ATTRS)) and not isinstance(leaf, type)
+    return (dataclasses.is_dataclass(leaf) or hasattr(type(leaf), ATTRS)) and not isinstance(leaf, type)
 
 
 def take_apart(instance: Any) -> Fields:

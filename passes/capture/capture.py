@@ -23,7 +23,7 @@ from .refusals import forget_writes, refuse_random, refuse_weights, refuse_write
 from .rehearsal import Rehearsal, rehearse
 from .step import BranchError, Step, plain_mode
 from .structure import Attributes
-from .tables import Tables
+from .tables import Tables, state_at
 
 aten = torch.ops.aten
 
@@ -54,7 +54,8 @@ def capture(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str
         with taken_out(rehearsal.step.model, rehearsal.surroundings):
             exported, traced = exported_step(rehearsal, tensors)
             kept = rehearsal.assigned - traced.written
-            tables = Tables(kept, rehearsal.surroundings, rehearsal.before, rehearsal.state_at(kept))
+            before, after = state_at(model, kept, rehearsal.surroundings), rehearsal.state_at(kept)
+            tables = Tables(kept, rehearsal.surroundings, before, after, frozenset(traced.written))
     name = rehearsal.step.name
     refuse_writes(exported, name, call, [own.name for own in user_inputs(exported)])
     forget_writes(exported)

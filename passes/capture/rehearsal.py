@@ -27,13 +27,11 @@ class Rehearsal:
     Attributes:
         step: on copies of the model's modules, as the call left them. surroundings: what it read beside them.
         assigned: what it changed there; as a rule tables that the model makes at its first call and keeps.
-        before: what was at these places.
     """
 
     step: Step
     surroundings: Surroundings
     assigned: frozenset[Place]
-    before: Attributes
 
     def state_at(self, places: Iterable[Place]) -> Attributes:
         """What the call left at some places."""
@@ -46,6 +44,7 @@ class Rehearsal:
             real: its arguments, where branches on them are to be decided.
         """
         step = self.step.on(copy_modules(self.step.model), self.assigned)
+        step.surroundings = self.surroundings
         step.real = None if real is None else lambda: real
         return step
 
@@ -72,7 +71,7 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
         ) from error
     after = {**attributes(own.model), **surroundings.attributes()}
     assigned = frozenset(changed_attributes({**before, **surroundings.first}, after))
-    return Rehearsal(own, surroundings, assigned, state_at(step.model, assigned, surroundings))
+    return Rehearsal(own, surroundings, assigned)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from .branches import Branches, FromArguments
 from .lines import first_line
 from .refusals import refuse_assignments
 from .structure import Place, attributes, changed_attributes
+from .surroundings import Surroundings
 from .watched import Watched, watch
 
 
@@ -42,6 +43,8 @@ class Step(nn.Module):
         self.training = model.training
         self.written: set[Place] = set()
         """Attributes that a traced call set and never read before, which are no state."""
+        self.surroundings = Surroundings()
+        """What the step was seen to read beside the model."""
         self.real: Callable[[], list[Tensor]] | None = None
         """Gives the tensors that the step was called with, where branches on them are to be decided."""
         self.branches: Branches | None = None
@@ -97,7 +100,7 @@ class Step(nn.Module):
         return f" in {line}" if line else ""
 
     def forward(self, leaves: list[Tensor]) -> Any:
-        before = attributes(self.model)
+        before, around = attributes(self.model), self.surroundings.attributes()
         for watched in self.watched.values():
             watched.begin()
         asking = nullcontext() if self.real is None else FromArguments(leaves, self.real())
@@ -106,6 +109,8 @@ class Step(nn.Module):
             changed = changed_attributes(before, attributes(self.model))
         if isinstance(asking, FromArguments):
             self.branches = asking.found()
+        # Counters and clocks outside of the model are for somebody else, as far as anyone can tell.
+        self.written |= set(changed_attributes(around, self.surroundings.attributes()))
         self.written |= {place for place in changed if self.is_unread(place)}
         refuse_assignments(self.name, self.model, [place for place in changed if place not in self.written])
         check_results(self.name, results)

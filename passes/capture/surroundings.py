@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import types
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,8 @@ class Surroundings:
         """Variables of enclosing functions, by the id of their value."""
         self.first: Attributes = {}
         self.ran: set[tuple[types.CodeType, type]] = set()
+        self.foreign = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+        """Code that the collector of garbage runs, between any two lines of a step."""
 
     def values(self) -> dict[Place, Any]:
         """What stands there now."""
@@ -43,6 +46,8 @@ class Surroundings:
         if event != "call" or is_library(module):
             return
         code = frame.f_code
+        if code in self.foreign:
+            return
         for name in code.co_freevars:
             value = frame.f_locals.get(name)
             if not isinstance(value, (*ATOMS, nn.Module)) and id(value) not in self.enclosed:

@@ -23,7 +23,8 @@ class Tables:
     would use what it finds is another step. In a dict further entries make no difference, as tables for other lengths.
 
     Args:
-        places: what the step sets. surroundings: where to look for what is not the model's.
+        places: what the step sets. written: what it sets in every call and never reads.
+        surroundings: where to look for what is not the model's.
         before, after: what was there when the captured call began, and what it left, which the graph holds.
     """
 
@@ -33,7 +34,9 @@ class Tables:
         surroundings: Surroundings | None = None,
         before: Attributes | None = None,
         after: Attributes | None = None,
+        written: frozenset[Place] = frozenset(),
     ) -> None:
+        self.written = written
         self.places = places
         self.surroundings = surroundings or Surroundings()
         self.before = own_copy(before or {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections import OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -379,3 +380,41 @@ def test_what_the_real_call_writes_into_weights_and_buffers_is_undone() -> None:
     with pytest.raises(marche_fx.UnsupportedModelError, match="writes"):
         marche_fx.explain(model, X)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+COUNTED = {"calls": 0}
+
+
+def counts(model: Any, x: Tensor) -> Tensor:
+    COUNTED["calls"] += 1
+    return model.inner(x)
+
+
+def on_collection(phase: str, info: Any) -> None:
+    COUNTED["calls"] += 1
+
+
+@pytest.mark.parametrize("collected", [False, True])
+@torch.no_grad()
+def test_counters_outside_of_the_model_cost_no_captures(collected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, count = step.make_plan, []
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        count.append(args)
+        return made(*args, **kwargs)
+
+    def collects(model: Any, x: Tensor) -> Tensor:
+        gc.collect()
+        return model.inner(x)
+
+    monkeypatch.setattr(step, "make_plan", counting)
+    model = Around(collects if collected else counts)
+    optimized = optimize(model)
+    gc.callbacks.append(on_collection)
+    try:
+        for _ in range(3):
+            with marche_fx.decoding(optimized):
+                assert same(optimized(X), model(X))
+    finally:
+        gc.callbacks.remove(on_collection)
+    assert len(count) == 1
