@@ -488,6 +488,10 @@ def test_verification_catches_a_step_that_the_graph_does_not_repeat() -> None:
         optimized(torch.randn(1, 6, 8))
 
 
+INSIDE: list[nn.Module] = []
+"""Models whose method ran."""
+
+
 class Replaced(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -503,10 +507,10 @@ class Replaced(nn.Module):
 @torch.no_grad()
 def test_methods_put_on_the_instance_are_those_of_the_copy() -> None:
     model, x = Replaced().eval(), torch.randn(2, 6, 8)
-    inside: list[nn.Module] = []
+    INSIDE.clear()
 
     def mine(self: nn.Module, x: Tensor) -> Tensor:
-        inside.append(self)
+        INSIDE.append(self)
         return self(x).argmin(-1)
 
     model.decode = MethodType(mine, model)  # type: ignore[method-assign]
@@ -514,7 +518,7 @@ def test_methods_put_on_the_instance_are_those_of_the_copy() -> None:
     optimized = marche_fx.transform(model, refresh="exact", loop="decode", compile=False)
     assert torch.equal(optimized.decode(x), model(x).argmin(-1))
     assert torch.equal(resolved(vars(optimized)["again"](x)), model(x).argmin(-1))
-    assert inside == [optimized, optimized]
+    assert INSIDE == [optimized, optimized]
     step = optimization_of(optimized).steps["forward"]
     (program,) = step.programs
     optimized.decode(x)
