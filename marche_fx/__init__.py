@@ -1,6 +1,7 @@
 """Turn a masked transformer's decoding step into an incremental program that recomputes active tokens only."""
 
-from .api.transform import decoding, session, transform
+from .api.decoding import decoding, session
+from .api.transform import transform
 from .errors import (
     ArgumentError,
     CaptureError,

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 import marche_fx
 from marche_fx import FullRefresh, SelectiveRefresh
-from marche_fx.api.transform import optimization_of
+from marche_fx.api.optimization import optimization_of
 from marche_fx.passes.capture.arguments import opened
 from tests.networks import Transformer
 

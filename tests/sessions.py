@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import marche_fx
 from marche_fx import RefreshPolicy
-from marche_fx.api.transform import optimization_of
+from marche_fx.api.optimization import optimization_of
 from marche_fx.models.mar import MAR, mask_by_order
 from marche_fx.runtime.records import StepRecord
 from tests.networks import Transformer, small_mar

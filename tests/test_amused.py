@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import marche_fx
 from marche_fx import FullRefresh, SelectiveRefresh
-from marche_fx.api.transform import optimization_of
+from marche_fx.api.optimization import optimization_of
 from marche_fx.runtime.records import StepRecord
 
 diffusers = pytest.importorskip("diffusers")

@@ -2,202 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import functools
-import inspect
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from types import MethodType
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
-import torch
 from torch import nn
 
-from ..errors import ArgumentError, MarcheError, UnsupportedModelError
-from ..lazy.tensor import resolved
-from ..refresh import RefreshPolicy, SelectiveRefresh, preset
-from ..runtime.advice import tell_at_the_end
+from ..errors import ArgumentError
+from ..refresh import RefreshPolicy
 from ..runtime.method import Query, Settings, StepMethod
 from ..runtime.monitor import Monitor
-from ..runtime.open_sessions import OpenSession, current_session
-from ..runtime.session import Session
-from .children import ChildCalls, told
+from .decoding import in_session
 from .head import with_fast_products
+from .optimization import ATTRIBUTE, Optimization, rebind
+from .options import (
+    KNOWN_HEADS,
+    KNOWN_LOOPS,
+    checked_tolerance,
+    default_steps,
+    has_known_steps,
+    head_names,
+    method_names,
+    policies_of,
+    refuse_wrappers,
+)
 from .step import OptimizedStep
 
 Model = TypeVar("Model", bound=nn.Module)
-
-ATTRIBUTE = "_marche_fx"
-"""Where a transformed model keeps its `Optimization`."""
-
-KNOWN_STEPS = ("forward_mae_encoder", "forward_mae_decoder")
-KNOWN_LOOPS = ("sample_tokens",)
-KNOWN_HEADS = ("diffloss",)
-"""Names of MAR and its descendants; any other model's step is ``forward``."""
-
-
-WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
-"""Classes whose forward moves weights between devices before it computes."""
-
-
-def rebound(value: Any, old: object, new: object) -> Any:
-    """A method bound to one object as the same bound to another; anything else as it is."""
-    if isinstance(value, MethodType) and value.__self__ is old:
-        return MethodType(value.__func__, new)
-    if type(value) is functools.partial:
-        inner = rebound(value.func, old, new)
-        return value if inner is value.func else functools.partial(inner, *value.args, **value.keywords)
-    return value
-
-
-def is_same_binding(before: Any, now: Any) -> bool:
-    """Whether two methods, made anew each time, are one, so that nothing seems to have changed."""
-    if type(before) is not type(now):
-        return False
-    if isinstance(now, functools.partial):
-        parts = (before.args, before.keywords) == (now.args, now.keywords)
-        return parts and is_same_binding(before.func, now.func)
-    return bool(before == now)
-
-
-def rebind(copied: nn.Module, original: nn.Module) -> None:
-    """Methods that somebody put on the original instance are those of its copy."""
-    for name, value in list(vars(copied).items()):
-        vars(copied)[name] = rebound(value, original, copied)
-
-
-class Optimization:
-    """What was done to one model: its steps, and the last session that ended, for `report`."""
-
-    def __init__(
-        self, model: nn.Module, steps: dict[str, OptimizedStep], others: Sequence[str], settings: Settings
-    ) -> None:
-        self.model = model
-        self.steps = steps
-        self.replaced = (*steps, *others)
-        self.settings = settings
-        self.last_session: Session | None = None
-        self.optimized: weakref.ref[nn.Module] | None = None
-        self.whole: Optimization | None = None
-        """That of the model whose sessions are this one's, where it is a child that the model's loop calls."""
-        self.path = ""
-        """Of that child."""
-        self.argument_names = parameter_names(model, steps)
-        self.is_given_up = False
-        """Whether it turned out that it cannot be transformed."""
-        self.parts: dict[str, Optimization] = {}
-        """Children that were found to be what the loop calls, by path."""
-        self.refused: dict[str, str] = {}
-        """Those that cannot be transformed, with why."""
-
-    def update(self, view: nn.Module) -> None:
-        """Give a copy of the original the attributes that the transformed model has by now."""
-        optimized = None if self.optimized is None else self.optimized()
-        if optimized is not None:
-            for name, value in vars(optimized).items():
-                if name != ATTRIBUTE and name not in self.replaced:
-                    own = rebound(value, optimized, view)
-                    if own is value or not is_same_binding(vars(view).get(name), own):
-                        vars(view)[name] = own
-
-    def current(self) -> nn.Module:
-        """The original with the attributes that the transformed model has by now."""
-        view = next(iter(self.steps.values())).model
-        self.update(view)
-        return view
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise ArgumentError(
-            "a transformed model holds captured graphs, which cannot be copied or saved. Copy the original and "
-            "transform the copy; save the weights, as in torch.save(model.state_dict(), path), and the graphs by "
-            "marche_fx.save."
-        )
-
-    def session(self, *, is_loop: bool = False, keeps: bool = False) -> OpenSession:
-        return Decoding(self, is_loop=is_loop, keeps=keeps)
-
-    def adopt(self, path: str) -> None:
-        """Transform the child at ``path`` of the transformed model, for what it is called later."""
-        optimized = None if self.optimized is None else self.optimized()
-        if optimized is None:
-            return
-        *parents, name = path.split(".")
-        holder = optimized
-        for parent in parents:
-            own = copy.copy(holder.get_submodule(parent))
-            replace_child(holder, parent, own)
-            holder = own
-        child = transform(
-            holder.get_submodule(name),
-            refresh=next(iter(self.settings.policies.values())),
-            compile=self.settings.compile,
-            verify=self.settings.verify,
-            strict=self.settings.strict,
-            monitor=self.settings.monitor or False,
-        )
-        part = optimization_of(child)
-        part.whole = self
-        part.path = path
-        replace_child(holder, name, child)
-        self.parts[path] = part
-
-    def give_up(self, error: MarcheError) -> None:
-        """It is a child that the loop calls, and cannot be transformed: it is what it was, and the user told why."""
-        self.is_given_up = True
-        assert self.whole is not None
-        self.whole.parts.pop(self.path, None)
-        self.whole.refused[self.path] = str(error).splitlines()[0]
-
-
-class Decoding(OpenSession):
-    """A session that says so where the loop calls no step, but a child."""
-
-    owner: Optimization
-    watched: ChildCalls | None = None
-
-    def entered(self, session: Session) -> None:
-        optimized = None if self.owner.optimized is None else self.owner.optimized()
-        if self.owner.parts or self.owner.refused or optimized is None or session.log.calls:
-            return
-        if self.watched is None:
-            self.watched = ChildCalls(optimized, lambda: current_session(self.owner) is session, self.adopt)
-        self.watched.start()
-        session.on_first_call = self.watched.stop
-
-    def left(self) -> None:
-        if self.watched is not None:
-            self.watched.stop()
-
-    def adopt(self, path: str) -> None:
-        """Transform a child, if that can be done: at the next call of it, it is known."""
-        try:
-            self.owner.adopt(path)
-        except MarcheError as error:
-            self.owner.refused[path] = str(error).splitlines()[0]
-
-    def ended(self, session: Session, *, failed: bool) -> None:
-        if not failed:
-            parts = [self.owner, *self.owner.parts.values()]
-            steps = [step for part in parts for step in part.steps.values()]
-            tell_at_the_end([step.method for step in steps], session.log.calls)
-            for step in steps if session.log.calls else ():
-                step.warn_of_change()
-        watched, self.watched = self.watched, None
-        if watched is None:
-            return
-        names = " or ".join(self.owner.steps)
-        if self.owner.parts or not session.log.calls:
-            kind = type(self.owner.model).__name__
-            message = told(kind, names, watched.children, list(self.owner.parts), self.owner.refused)
-            if message is not None and not failed:
-                next(iter(self.owner.steps.values())).method.warn_once(message, topic="no step ran")
-
-
-def replace_child(parent: nn.Module, name: str, child: nn.Module) -> None:
-    """Give a copy of a module another child; the original keeps its own."""
-    parent._modules = {**parent._modules, name: child}
 
 
 def transform(
@@ -292,7 +124,14 @@ def transform(
         name: OptimizedStep(view, StepMethod(name, order, is_last=order == last, settings=settings))
         for order, name in enumerate(steps)
     }
-    optimization = Optimization(model, replaced, (*loops, *heads), settings)
+
+    def alike(child: nn.Module) -> nn.Module:
+        policy = next(iter(settings.policies.values()))
+        return transform(
+            child, refresh=policy, compile=compile, verify=verify, strict=strict, monitor=watching or False
+        )
+
+    optimization = Optimization(model, replaced, (*loops, *heads), settings, alike)
     optimized = copy.copy(model)
     optimization.optimized = weakref.ref(optimized)
     optimized.__dict__[ATTRIBUTE] = optimization
@@ -306,188 +145,3 @@ def transform(
         # Found before the child of this name, which stays among the modules that the two models share.
         optimized.__dict__[name] = with_fast_products(getattr(model, name))
     return optimized
-
-
-def checked_tolerance(tolerance: object) -> dict[str, float]:
-    if tolerance is None:
-        return {}
-    if not isinstance(tolerance, Mapping) or not all(isinstance(name, str) for name in tolerance):
-        raise ArgumentError(
-            f"tolerance maps names of arguments to numbers, as in {{'timestep': 0.3}}, got {tolerance!r}"
-        )
-    for name, limit in tolerance.items():
-        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= 0:
-            raise ArgumentError(f"the tolerance of {name!r} must be a number that is not negative, got {limit!r}")
-    return dict(tolerance)
-
-
-def parameter_names(model: nn.Module, steps: Iterable[str]) -> set[str]:
-    """Names of the parameters of all step methods; what is passed in ``**kwargs`` is known when it is."""
-    found: set[str] = set()
-    for name in steps:
-        with contextlib.suppress(TypeError, ValueError):
-            found |= set(inspect.signature(getattr(model, name)).parameters)
-    return found
-
-
-def has_known_steps(model: nn.Module) -> bool:
-    """Whether it is a MAR or a descendant of one."""
-    return all(callable(getattr(model, name, None)) for name in KNOWN_STEPS)
-
-
-def default_steps(model: nn.Module) -> tuple[str, ...]:
-    return KNOWN_STEPS if has_known_steps(model) else ("forward",)
-
-
-def policies_of(refresh: object, steps: Sequence[str]) -> dict[str, RefreshPolicy]:
-    """The policy of each step method, in their order."""
-    default = SelectiveRefresh() if refresh is None else preset(refresh) if isinstance(refresh, str) else refresh
-    found: dict[Any, Any] = dict(default) if isinstance(default, Mapping) else dict.fromkeys(steps, default)
-    if set(found) != set(steps):
-        raise ArgumentError(
-            f"refresh must give a policy for each of {', '.join(steps)}, got {', '.join(map(str, found))}"
-        )
-    for policy in found.values():
-        if not isinstance(policy, RefreshPolicy):
-            raise ArgumentError(f"refresh must be a refresh policy, such as SelectiveRefresh(), got {policy!r}")
-    return {name: found[name] for name in steps}
-
-
-def what_is_measured(policies: Mapping[str, RefreshPolicy]) -> tuple[Any, ...]:
-    """Equal for policies by step method whose captured steps can serve one another: they measure the same."""
-    numbers = {id(policy): number for number, policy in enumerate(policies.values())}
-    return tuple((own.signals, own.exact_sites, numbers[id(own)]) for own in policies.values())
-
-
-def refuse_wrappers(model: nn.Module) -> None:
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ArgumentError("transform takes the Python module that torch.jit compiled, not the ScriptModule")
-    for path, module in model.named_modules():
-        kinds = {kind.__name__ for kind in type(module).__mro__}
-        wrapper = next((name for name in WRAPPERS if name in kinds), None)
-        if wrapper is not None:
-            raise UnsupportedModelError(
-                f"{path or 'the model'} is wrapped in {wrapper}, which moves weights while it runs. Transform the "
-                "model inside, on one device: marche_fx.transform(model.module) where the wrapper has it."
-            )
-
-
-def method_names(
-    model: nn.Module, names: str | Sequence[str] | None, *, default: Sequence[str], argument: str
-) -> tuple[str, ...]:
-    if names is None:
-        return tuple(default)
-    found = (names,) if isinstance(names, str) else tuple(names)
-    if not found and argument == "step":
-        raise ArgumentError("step must name at least one method")
-    for name in found:
-        if not callable(getattr(model, name, None)):
-            methods = [
-                own for own in vars(type(model)) if not own.startswith("_") and callable(getattr(model, own, None))
-            ]
-            raise ArgumentError(
-                f"{type(model).__name__} has no method {name!r} to be a {argument}; its own methods are "
-                f"{', '.join(methods) or 'none'}"
-            )
-    return found
-
-
-def head_names(model: nn.Module, names: str | Sequence[str] | None, *, default: Sequence[str]) -> tuple[str, ...]:
-    children = dict(model.named_children())
-    if names is None:
-        return tuple(name for name in default if name in children)
-    found = (names,) if isinstance(names, str) else tuple(names)
-    for name in found:
-        if name not in children:
-            raise ArgumentError(
-                f"{type(model).__name__} has no child {name!r} to be a head; its children are "
-                f"{', '.join(children) or 'none'}"
-            )
-    return found
-
-
-def in_session(optimized: nn.Module, name: str, optimization: Optimization) -> Callable[..., Any]:
-    """The loop method ``name`` of ``optimized``, each outermost call in a session of its own."""
-    method = getattr(optimized, name)
-
-    def is_inside() -> bool:
-        session = current_session(optimization)
-        return session is not None and session.is_loop
-
-    def opened() -> AbstractContextManager[Any]:
-        return nullcontext() if is_inside() else optimization.session(is_loop=True)
-
-    if inspect.isasyncgenfunction(method):
-
-        @functools.wraps(method)
-        async def run(*args: Any, **kwargs: Any) -> Any:
-            with opened():
-                async for result in method(*args, **kwargs):
-                    yield resolved(result)
-
-    elif inspect.isgeneratorfunction(method):
-
-        @functools.wraps(method)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with opened():
-                steps = method(*args, **kwargs)
-                sent, reply = None, None
-                while True:
-                    try:
-                        sent = steps.send(reply)
-                    except StopIteration as ended:
-                        return resolved(ended.value)
-                    reply = yield resolved(sent)
-
-    elif inspect.iscoroutinefunction(method):
-
-        @functools.wraps(method)
-        async def run(*args: Any, **kwargs: Any) -> Any:
-            with opened():
-                return resolved(await method(*args, **kwargs))
-
-    else:
-
-        @functools.wraps(method)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with opened():
-                return resolved(method(*args, **kwargs))
-
-    return run
-
-
-def decoding(optimized: nn.Module) -> OpenSession:
-    """One generation: inside ``with``, caches are kept from step to step; they are freed at its end.
-
-    In the body of a generator it holds for that generator's own calls, whichever thread asks for its next step.
-
-    Raises:
-        ArgumentError: the model was not made by `transform`.
-    """
-    return optimization_of(optimized).session()
-
-
-def session(optimized: nn.Module) -> OpenSession:
-    """One generation that is entered again and again, from any thread, one at a time.
-
-    For a server or a loop that decodes a step a call::
-
-        generation = marche_fx.session(optimized)
-        with generation:
-            logits = optimized(ids)
-        ...
-        generation.close()  # frees the caches
-
-    Raises:
-        ArgumentError: the model was not made by `transform`; when entered, another thread is inside.
-    """
-    return optimization_of(optimized).session(keeps=True)
-
-
-def optimization_of(optimized: nn.Module) -> Optimization:
-    found = getattr(optimized, "__dict__", {}).get(ATTRIBUTE)
-    if found is None:
-        raise ArgumentError(
-            f"{type(optimized).__name__} was not made by marche_fx.transform; use the object that transform returned"
-        )
-    return found

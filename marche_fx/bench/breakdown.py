@@ -12,7 +12,7 @@ from typing import Any
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from ..api.transform import optimization_of
+from ..api.optimization import optimization_of
 from ..errors import ArgumentError
 from ..passes.graph.operands import operands, shape_of
 from ..runtime.program import Program

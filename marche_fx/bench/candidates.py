@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from ..api.transform import KNOWN_STEPS, optimization_of, transform, what_is_measured
+from ..api.optimization import optimization_of
+from ..api.options import KNOWN_STEPS, what_is_measured
+from ..api.transform import transform
 from ..errors import ArgumentError
 from ..refresh import RefreshPolicy
 from .compiler import compiled_original

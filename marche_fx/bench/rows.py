@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..api.transform import optimization_of
+from ..api.optimization import optimization_of
 from ..runtime.records import StepRecord
 from ..speed.prediction import prediction_of
 from .candidates import Candidate

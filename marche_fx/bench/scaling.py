@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..api.transform import optimization_of, transform
+from ..api.decoding import decoding
+from ..api.optimization import optimization_of
+from ..api.transform import transform
 from ..models import MAR
 from ..models.mar import mask_by_order
 from ..refresh import FullRefresh, StalenessRefresh
@@ -145,7 +147,7 @@ def measure_group(shapes: Sequence[Shape], clock: Clock, device: torch.device, r
     x, mask, order = arguments(model, shape)
     policies = optimization_of(optimized).settings.policies
     points = []
-    with optimization_of(optimized).session() as session:
+    with decoding(optimized) as session:
 
         def step(active: int) -> None:
             rows = mask_by_order(active, order, *mask.shape).bool()

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..api.transform import decoding, optimization_of
+from ..api.decoding import decoding
+from ..api.optimization import optimization_of
 from ..passes.capture.arguments import opened
 from ..refresh import RefreshPolicy
 from ..runtime.open_sessions import current_session

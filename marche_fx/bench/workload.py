@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..api.transform import KNOWN_STEPS, method_names
+from ..api.options import KNOWN_STEPS, method_names
 from ..errors import ArgumentError
 from ..models import MAR
 from ..models.drift import replay

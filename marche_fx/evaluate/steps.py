@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..api.transform import decoding, transform
+from ..api.decoding import decoding
+from ..api.transform import transform
 from ..models import MAR
 from ..models.drift import read_rows, replay
 from ..refresh import FullRefresh

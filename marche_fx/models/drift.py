@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..api.transform import decoding
+from ..api.decoding import decoding
 from .mar import MAR, mask_by_order, mask_length
 
 

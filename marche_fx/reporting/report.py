@@ -15,7 +15,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from torch import nn
 
-from ..api.transform import default_steps, method_names, optimization_of
+from ..api.optimization import optimization_of
+from ..api.options import default_steps, method_names
 from ..errors import ArgumentError
 from ..passes.analysis.cost import Cost, step_cost
 from ..passes.analysis.plan import Plan

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ..api.transform import Optimization, optimization_of
+from ..api.optimization import Optimization, optimization_of
 from ..errors import ArgumentError
 from .files import DamagedError, read_sealed, write_sealed
 from .fingerprint import Fingerprint, differences, fingerprint, machine, software

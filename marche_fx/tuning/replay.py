@@ -15,7 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..api.transform import decoding, optimization_of, transform, what_is_measured
+from ..api.decoding import decoding
+from ..api.optimization import optimization_of
+from ..api.options import what_is_measured
+from ..api.transform import transform
 from ..errors import ArgumentError
 from ..lazy.rows import RowNumbers
 from ..lazy.tensor import LateTensor

@@ -28,7 +28,7 @@ from marche_fx import (
     SelectiveRefresh,
     UnsupportedModelError,
 )
-from marche_fx.api.transform import optimization_of
+from marche_fx.api.optimization import optimization_of
 from marche_fx.lazy.tensor import resolved
 from marche_fx.models.mar import MAR
 from marche_fx.runtime.records import StepRecord
@@ -518,7 +518,7 @@ def test_methods_put_on_the_instance_are_those_of_the_copy() -> None:
     optimized = marche_fx.transform(model, refresh="exact", loop="decode", compile=False)
     assert torch.equal(optimized.decode(x), model(x).argmin(-1))
     assert torch.equal(resolved(vars(optimized)["again"](x)), model(x).argmin(-1))
-    assert INSIDE == [optimized, optimized]
+    assert [optimized, optimized] == INSIDE
     step = optimization_of(optimized).steps["forward"]
     (program,) = step.programs
     optimized.decode(x)

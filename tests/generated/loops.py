@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 import marche_fx
 from marche_fx import DriftRefresh, RandomRefresh, SelectiveRefresh
-from marche_fx.api.transform import optimization_of
+from marche_fx.api.optimization import optimization_of
 from tests.generated.arguments import Batch, make_batch, passed
 from tests.generated.check import TOLERANCE, GeneratedModelError, compare, leaves, relative_error
 from tests.generated.model import build

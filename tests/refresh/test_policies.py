@@ -29,7 +29,7 @@ from marche_fx import (
     SelectiveRefresh,
     ValueDrift,
 )
-from marche_fx.api.transform import optimization_of
+from marche_fx.api.optimization import optimization_of
 from marche_fx.models.mar import MAR
 from marche_fx.runtime.open_sessions import current_session
 from tests.oracle import Oracle

@@ -37,7 +37,7 @@ from marche_fx import (
     load_policy,
     save_policy,
 )
-from marche_fx.api.transform import policies_of
+from marche_fx.api.options import policies_of
 from marche_fx.refresh import PRESETS, preset
 from marche_fx.refresh.budget import share_of
 from marche_fx.refresh.history import SMOOTHING

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 import marche_fx
 from marche_fx import ArgumentError, Monitor, SelectiveRefresh
-from marche_fx.api.transform import optimization_of
+from marche_fx.api.optimization import optimization_of
 from marche_fx.models.mar import mask_by_order
 from marche_fx.reporting.picture import COLOURS, Grid, place_of
 from marche_fx.reporting.session_report import SessionReport

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import marche_fx
 from marche_fx import ArgumentError, Monitor, SelectiveRefresh
-from marche_fx.api.transform import optimization_of
+from marche_fx.api.optimization import optimization_of
 from marche_fx.models import load_fashion_mar
 from marche_fx.models.drift import DecodingStep, read_rows, replay
 from marche_fx.models.mar import MAR

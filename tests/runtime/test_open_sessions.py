@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import marche_fx
 from marche_fx import SelectiveRefresh
-from marche_fx.api.transform import optimization_of
+from marche_fx.api.optimization import optimization_of
 from marche_fx.runtime.open_sessions import IN_GENERATORS, OPEN, current_session
 from tests.networks import Transformer
 

@@ -23,7 +23,7 @@ from marche_fx import (
     Signal,
     ValueDrift,
 )
-from marche_fx.api.transform import optimization_of
+from marche_fx.api.optimization import optimization_of
 from marche_fx.refresh.history import SMOOTHING
 from tests.networks import FoldedAttention, Transformer
 from tests.passes.rewrite.test_hooks import ByHand, moved, same, spread

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import marche_fx
 from marche_fx import Monitor, Refresh, RefreshPolicy, RowSignal
-from marche_fx.api.transform import optimization_of
+from marche_fx.api.optimization import optimization_of
 from marche_fx.runtime.open_sessions import current_session
 from tests.networks import Transformer
 from tests.oracle import Oracle

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import marche_fx
 from marche_fx import ArgumentError
 from marche_fx.api import step
-from marche_fx.api.transform import optimization_of
+from marche_fx.api.optimization import optimization_of
 from marche_fx.saving import captures as saved
 from marche_fx.saving import fingerprint as printed
 from marche_fx.saving.fingerprint import described, differences, fingerprint

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.utils import _pytree as pytree
 
 import marche_fx
-from marche_fx.api.transform import optimization_of
+from marche_fx.api.optimization import optimization_of
 from marche_fx.reporting.report import SiteReport, StepReport, step_report
 from marche_fx.runtime import program as runtime
 from tests.oracle import Oracle

@@ -1,0 +1,141 @@
+"""Sessions as a user opens them: around a loop, a step at a time, or by a loop method of the model."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch import nn
+
+from ..errors import MarcheError
+from ..lazy.tensor import resolved
+from ..runtime.advice import tell_at_the_end
+from ..runtime.open_sessions import OpenSession, current_session
+from ..runtime.session import Session
+from .children import ChildCalls, told
+from .optimization import Optimization, optimization_of
+
+
+class Decoding(OpenSession):
+    """A session that says so where the loop calls no step, but a child."""
+
+    owner: Optimization
+    watched: ChildCalls | None = None
+
+    def entered(self, session: Session) -> None:
+        optimized = None if self.owner.optimized is None else self.owner.optimized()
+        if self.owner.parts or self.owner.refused or optimized is None or session.log.calls:
+            return
+        if self.watched is None:
+            self.watched = ChildCalls(optimized, lambda: current_session(self.owner) is session, self.adopt)
+        self.watched.start()
+        session.on_first_call = self.watched.stop
+
+    def left(self) -> None:
+        if self.watched is not None:
+            self.watched.stop()
+
+    def adopt(self, path: str) -> None:
+        """Transform a child, if that can be done: at the next call of it, it is known."""
+        try:
+            self.owner.adopt(path)
+        except MarcheError as error:
+            self.owner.refused[path] = str(error).splitlines()[0]
+
+    def ended(self, session: Session, *, failed: bool) -> None:
+        if not failed:
+            parts = [self.owner, *self.owner.parts.values()]
+            steps = [step for part in parts for step in part.steps.values()]
+            tell_at_the_end([step.method for step in steps], session.log.calls)
+            for step in steps if session.log.calls else ():
+                step.warn_of_change()
+        watched, self.watched = self.watched, None
+        if watched is None:
+            return
+        names = " or ".join(self.owner.steps)
+        if self.owner.parts or not session.log.calls:
+            kind = type(self.owner.model).__name__
+            message = told(kind, names, watched.children, list(self.owner.parts), self.owner.refused)
+            if message is not None and not failed:
+                next(iter(self.owner.steps.values())).method.warn_once(message, topic="no step ran")
+
+
+def in_session(optimized: nn.Module, name: str, optimization: Optimization) -> Callable[..., Any]:
+    """The loop method ``name`` of ``optimized``, each outermost call in a session of its own."""
+    method = getattr(optimized, name)
+
+    def is_inside() -> bool:
+        session = current_session(optimization)
+        return session is not None and session.is_loop
+
+    def opened() -> AbstractContextManager[Any]:
+        return nullcontext() if is_inside() else Decoding(optimization, is_loop=True)
+
+    if inspect.isasyncgenfunction(method):
+
+        @functools.wraps(method)
+        async def run(*args: Any, **kwargs: Any) -> Any:
+            with opened():
+                async for result in method(*args, **kwargs):
+                    yield resolved(result)
+
+    elif inspect.isgeneratorfunction(method):
+
+        @functools.wraps(method)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with opened():
+                steps = method(*args, **kwargs)
+                sent, reply = None, None
+                while True:
+                    try:
+                        sent = steps.send(reply)
+                    except StopIteration as ended:
+                        return resolved(ended.value)
+                    reply = yield resolved(sent)
+
+    elif inspect.iscoroutinefunction(method):
+
+        @functools.wraps(method)
+        async def run(*args: Any, **kwargs: Any) -> Any:
+            with opened():
+                return resolved(await method(*args, **kwargs))
+
+    else:
+
+        @functools.wraps(method)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with opened():
+                return resolved(method(*args, **kwargs))
+
+    return run
+
+
+def decoding(optimized: nn.Module) -> Decoding:
+    """One generation: inside ``with``, caches are kept from step to step; they are freed at its end.
+
+    In the body of a generator it holds for that generator's own calls, whichever thread asks for its next step.
+
+    Raises:
+        ArgumentError: the model was not made by `transform`.
+    """
+    return Decoding(optimization_of(optimized))
+
+
+def session(optimized: nn.Module) -> Decoding:
+    """One generation that is entered again and again, from any thread, one at a time.
+
+    For a server or a loop that decodes a step a call::
+
+        generation = marche_fx.session(optimized)
+        with generation:
+            logits = optimized(ids)
+        ...
+        generation.close()  # frees the caches
+
+    Raises:
+        ArgumentError: the model was not made by `transform`; when entered, another thread is inside.
+    """
+    return Decoding(optimization_of(optimized), keeps=True)

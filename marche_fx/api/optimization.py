@@ -1,0 +1,141 @@
+"""What was done to a model: the methods that were replaced on its copy, and what of the copy is the original's."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import weakref
+from collections.abc import Callable, Sequence
+from types import MethodType
+from typing import Any, NoReturn
+
+from torch import nn
+
+from ..errors import ArgumentError, MarcheError
+from ..runtime.method import Settings
+from ..runtime.session import Session
+from .options import parameter_names
+from .step import OptimizedStep
+
+ATTRIBUTE = "_marche_fx"
+"""Where a transformed model keeps its `Optimization`."""
+
+
+class Optimization:
+    """What was done to one model: its steps, and the last session that ended, for `report`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        steps: dict[str, OptimizedStep],
+        others: Sequence[str],
+        settings: Settings,
+        transformed: Callable[[nn.Module], nn.Module],
+    ) -> None:
+        self.model = model
+        self.transformed = transformed
+        """Transforms another module as this one was."""
+        self.steps = steps
+        self.replaced = (*steps, *others)
+        self.settings = settings
+        self.last_session: Session | None = None
+        self.optimized: weakref.ref[nn.Module] | None = None
+        self.whole: Optimization | None = None
+        """That of the model whose sessions are this one's, where it is a child that the model's loop calls."""
+        self.path = ""
+        """Of that child."""
+        self.argument_names = parameter_names(model, steps)
+        self.is_given_up = False
+        """Whether it turned out that it cannot be transformed."""
+        self.parts: dict[str, Optimization] = {}
+        """Children that were found to be what the loop calls, by path."""
+        self.refused: dict[str, str] = {}
+        """Those that cannot be transformed, with why."""
+
+    def update(self, view: nn.Module) -> None:
+        """Give a copy of the original the attributes that the transformed model has by now."""
+        optimized = None if self.optimized is None else self.optimized()
+        if optimized is not None:
+            for name, value in vars(optimized).items():
+                if name != ATTRIBUTE and name not in self.replaced:
+                    own = rebound(value, optimized, view)
+                    if own is value or not is_same_binding(vars(view).get(name), own):
+                        vars(view)[name] = own
+
+    def current(self) -> nn.Module:
+        """The original with the attributes that the transformed model has by now."""
+        view = next(iter(self.steps.values())).model
+        self.update(view)
+        return view
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise ArgumentError(
+            "a transformed model holds captured graphs, which cannot be copied or saved. Copy the original and "
+            "transform the copy; save the weights, as in torch.save(model.state_dict(), path), and the graphs by "
+            "marche_fx.save."
+        )
+
+    def adopt(self, path: str) -> None:
+        """Transform the child at ``path`` of the transformed model, for what it is called later."""
+        optimized = None if self.optimized is None else self.optimized()
+        if optimized is None:
+            return
+        *parents, name = path.split(".")
+        holder = optimized
+        for parent in parents:
+            own = copy.copy(holder.get_submodule(parent))
+            replace_child(holder, parent, own)
+            holder = own
+        child = self.transformed(holder.get_submodule(name))
+        part = optimization_of(child)
+        part.whole = self
+        part.path = path
+        replace_child(holder, name, child)
+        self.parts[path] = part
+
+    def give_up(self, error: MarcheError) -> None:
+        """It is a child that the loop calls, and cannot be transformed: it is what it was, and the user told why."""
+        self.is_given_up = True
+        assert self.whole is not None
+        self.whole.parts.pop(self.path, None)
+        self.whole.refused[self.path] = str(error).splitlines()[0]
+
+
+def optimization_of(optimized: nn.Module) -> Optimization:
+    found = getattr(optimized, "__dict__", {}).get(ATTRIBUTE)
+    if found is None:
+        raise ArgumentError(
+            f"{type(optimized).__name__} was not made by marche_fx.transform; use the object that transform returned"
+        )
+    return found
+
+
+def rebound(value: Any, old: object, new: object) -> Any:
+    """A method bound to one object as the same bound to another; anything else as it is."""
+    if isinstance(value, MethodType) and value.__self__ is old:
+        return MethodType(value.__func__, new)
+    if type(value) is functools.partial:
+        inner = rebound(value.func, old, new)
+        return value if inner is value.func else functools.partial(inner, *value.args, **value.keywords)
+    return value
+
+
+def is_same_binding(before: Any, now: Any) -> bool:
+    """Whether two methods, made anew each time, are one, so that nothing seems to have changed."""
+    if type(before) is not type(now):
+        return False
+    if isinstance(now, functools.partial):
+        parts = (before.args, before.keywords) == (now.args, now.keywords)
+        return parts and is_same_binding(before.func, now.func)
+    return bool(before == now)
+
+
+def rebind(copied: nn.Module, original: nn.Module) -> None:
+    """Methods that somebody put on the original instance are those of its copy."""
+    for name, value in list(vars(copied).items()):
+        vars(copied)[name] = rebound(value, original, copied)
+
+
+def replace_child(parent: nn.Module, name: str, child: nn.Module) -> None:
+    """Give a copy of a module another child; the original keeps its own."""
+    parent._modules = {**parent._modules, name: child}

@@ -1,0 +1,127 @@
+"""What `transform` is given, checked and completed: which methods, which policies, how far inputs may move."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import ArgumentError, UnsupportedModelError
+from ..refresh.builtin import SelectiveRefresh
+from ..refresh.policy import RefreshPolicy
+from ..refresh.presets import preset
+
+KNOWN_STEPS = ("forward_mae_encoder", "forward_mae_decoder")
+
+
+KNOWN_LOOPS = ("sample_tokens",)
+
+
+KNOWN_HEADS = ("diffloss",)
+"""Names of MAR and its descendants; any other model's step is ``forward``."""
+
+
+WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
+"""Classes whose forward moves weights between devices before it computes."""
+
+
+def has_known_steps(model: nn.Module) -> bool:
+    """Whether it is a MAR or a descendant of one."""
+    return all(callable(getattr(model, name, None)) for name in KNOWN_STEPS)
+
+
+def default_steps(model: nn.Module) -> tuple[str, ...]:
+    return KNOWN_STEPS if has_known_steps(model) else ("forward",)
+
+
+def policies_of(refresh: object, steps: Sequence[str]) -> dict[str, RefreshPolicy]:
+    """The policy of each step method, in their order."""
+    default = SelectiveRefresh() if refresh is None else preset(refresh) if isinstance(refresh, str) else refresh
+    found: dict[Any, Any] = dict(default) if isinstance(default, Mapping) else dict.fromkeys(steps, default)
+    if set(found) != set(steps):
+        raise ArgumentError(
+            f"refresh must give a policy for each of {', '.join(steps)}, got {', '.join(map(str, found))}"
+        )
+    for policy in found.values():
+        if not isinstance(policy, RefreshPolicy):
+            raise ArgumentError(f"refresh must be a refresh policy, such as SelectiveRefresh(), got {policy!r}")
+    return {name: found[name] for name in steps}
+
+
+def what_is_measured(policies: Mapping[str, RefreshPolicy]) -> tuple[Any, ...]:
+    """Equal for policies by step method whose captured steps can serve one another: they measure the same."""
+    numbers = {id(policy): number for number, policy in enumerate(policies.values())}
+    return tuple((own.signals, own.exact_sites, numbers[id(own)]) for own in policies.values())
+
+
+def refuse_wrappers(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ArgumentError("transform takes the Python module that torch.jit compiled, not the ScriptModule")
+    for path, module in model.named_modules():
+        kinds = {kind.__name__ for kind in type(module).__mro__}
+        wrapper = next((name for name in WRAPPERS if name in kinds), None)
+        if wrapper is not None:
+            raise UnsupportedModelError(
+                f"{path or 'the model'} is wrapped in {wrapper}, which moves weights while it runs. Transform the "
+                "model inside, on one device: marche_fx.transform(model.module) where the wrapper has it."
+            )
+
+
+def method_names(
+    model: nn.Module, names: str | Sequence[str] | None, *, default: Sequence[str], argument: str
+) -> tuple[str, ...]:
+    if names is None:
+        return tuple(default)
+    found = (names,) if isinstance(names, str) else tuple(names)
+    if not found and argument == "step":
+        raise ArgumentError("step must name at least one method")
+    for name in found:
+        if not callable(getattr(model, name, None)):
+            methods = [
+                own for own in vars(type(model)) if not own.startswith("_") and callable(getattr(model, own, None))
+            ]
+            raise ArgumentError(
+                f"{type(model).__name__} has no method {name!r} to be a {argument}; its own methods are "
+                f"{', '.join(methods) or 'none'}"
+            )
+    return found
+
+
+def head_names(model: nn.Module, names: str | Sequence[str] | None, *, default: Sequence[str]) -> tuple[str, ...]:
+    children = dict(model.named_children())
+    if names is None:
+        return tuple(name for name in default if name in children)
+    found = (names,) if isinstance(names, str) else tuple(names)
+    for name in found:
+        if name not in children:
+            raise ArgumentError(
+                f"{type(model).__name__} has no child {name!r} to be a head; its children are "
+                f"{', '.join(children) or 'none'}"
+            )
+    return found
+
+
+def checked_tolerance(tolerance: object) -> dict[str, float]:
+    if tolerance is None:
+        return {}
+    if not isinstance(tolerance, Mapping) or not all(isinstance(name, str) for name in tolerance):
+        raise ArgumentError(
+            f"tolerance maps names of arguments to numbers, as in {{'timestep': 0.3}}, got {tolerance!r}"
+        )
+    for name, limit in tolerance.items():
+        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= 0:
+            raise ArgumentError(f"the tolerance of {name!r} must be a number that is not negative, got {limit!r}")
+    return dict(tolerance)
+
+
+def parameter_names(model: nn.Module, steps: Iterable[str]) -> set[str]:
+    """Names of the parameters of all step methods; what is passed in ``**kwargs`` is known when it is."""
+    found: set[str] = set()
+    for name in steps:
+        with contextlib.suppress(TypeError, ValueError):
+            found |= set(inspect.signature(getattr(model, name)).parameters)
+    return found
