@@ -48,22 +48,27 @@ def tracing_alone() -> Iterator[None]:
     """
     from torch.export import _trace as export_trace
 
-    patch_method, own = _Patcher.patch_method, threading.get_ident()
-    left_out = {name: getattr(export_trace, name) for name in LEFT_OUT}
-
-    def patch_here(patcher: _Patcher, cls: type, name: str, new: Callable[..., Any], deduplicate: bool = True) -> None:
-        elsewhere = getattr(cls, name)
-
-        def patched(*args: Any, **kwargs: Any) -> Any:
-            return (new if threading.get_ident() == own else elsewhere)(*args, **kwargs)
-
-        patch_method(patcher, cls, name, patched, deduplicate)
+    own = threading.get_ident()
 
     def is_heard(record: logging.LogRecord) -> bool:
         return record.thread != own or record.levelno < logging.WARNING
 
-    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    # What is put back must be read when no other thread has put something else there.
     with LOCK:
+        patch_method = _Patcher.patch_method
+        left_out = {name: getattr(export_trace, name) for name in LEFT_OUT}
+
+        def patch_here(
+            patcher: _Patcher, cls: type, name: str, new: Callable[..., Any], deduplicate: bool = True
+        ) -> None:
+            elsewhere = getattr(cls, name)
+
+            def patched(*args: Any, **kwargs: Any) -> Any:
+                return (new if threading.get_ident() == own else elsewhere)(*args, **kwargs)
+
+            patch_method(patcher, cls, name, patched, deduplicate)
+
+        loggers = [logging.getLogger(name) for name in TALKATIVE]
         for logger in loggers:
             logger.addFilter(is_heard)
         _Patcher.patch_method = patch_here  # type: ignore[method-assign, assignment]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 import marche_fx
 from marche_fx import CaptureError
-from marche_fx.passes.capture.alone import LOCK
+from marche_fx.passes.capture.alone import LEFT_OUT, LOCK, tracing_alone
 from tests.around import WIDTH, Around, X, optimize, transformer
 from tests.networks import Transformer
 
@@ -152,3 +154,23 @@ def test_a_capture_that_fails_in_one_thread_leaves_the_others_alone() -> None:
     requests: list[Callable[[], Any]] = [lambda seed=seed: generation(cold, seed) for seed in range(4)]  # type: ignore
     found = together([fail, *requests, fail])[1:-1]
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_captures_in_threads_leave_pytorch_as_it_was() -> None:
+    """What a trace replaces is read and put back under the lock: a thread that waits must not keep another's."""
+    from torch.export import _trace
+    from torch.fx._symbolic_trace import _Patcher
+
+    def state() -> list[Any]:
+        return [_Patcher.patch_method, *(getattr(_trace, name) for name in LEFT_OUT), torch.nn.Module.__call__]
+
+    before, barrier = state(), threading.Barrier(4)
+
+    def trace() -> None:
+        barrier.wait()
+        with tracing_alone():
+            time.sleep(0.02)
+
+    for _ in range(5):
+        together([trace] * 4)
+    assert all(own is other for own, other in zip(state(), before, strict=True))
