@@ -29,6 +29,7 @@ from ..runtime.open_sessions import current_session
 from ..runtime.pending import PendingStep
 from ..runtime.program import Program
 from ..runtime.session import Session
+from ..runtime.verify import as_traced
 from ..runtime.weights import fits_weights
 
 SIGNATURES = 8
@@ -122,7 +123,10 @@ class OptimizedStep:
         state = stream.state(program)
         values = state.begin(given)
         verify = self.settings.verify and state.is_new and not program.verified
-        expected = self.original(given_args, given_kwargs) if verify else None
+        expected = None
+        if verify:
+            with as_traced(self.model):
+                expected = self.original(given_args, given_kwargs)
         stream.read_pending(program)
         history = stream.history(self.policy, program, program.device(values))
         pending = PendingStep(self.method, history, state, values, session.log, stream.number, expected)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.backends import mha
 from torch.utils import _pytree as pytree
 
 from ..errors import EquivalenceError
 from ..passes.capture.arguments import opened
+
+FAST = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+"""Modules with a fast path."""
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference that rounding explains, relative to the largest element of the result."""
@@ -35,6 +40,22 @@ def check_equal(step: str, ours: Any, original: Any, *, rounded_to: Iterable[tor
             check_tensor(f"result {number} of {step}", a, b, {b.dtype, *rounded_to})
         elif a != b:
             raise EquivalenceError(f"result {number} of {step} is {a!r}, the original's is {b!r}")
+
+
+@contextmanager
+def as_traced(model: nn.Module) -> Iterator[None]:
+    """Call the original as a trace runs it: without the fast path of PyTorch's own attention.
+
+    That path gives zeros in padded rows, which mean nothing, and others than the slow one; a trace never takes it.
+    """
+    has_one = any(isinstance(module, FAST) for module in model.modules()) and mha.get_fastpath_enabled()
+    if has_one:
+        mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        if has_one:
+            mha.set_fastpath_enabled(True)
 
 
 def check_tensor(name: str, ours: Tensor, original: Tensor, dtypes: set[torch.dtype]) -> None:

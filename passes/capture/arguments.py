@@ -97,7 +97,8 @@ def check_arguments(step: str, call: Any) -> None:
         if not isinstance(leaf, (Tensor, *PLAIN)):
             raise ArgumentError(
                 f"{name} of {step} holds a {full_name(leaf)}, which may change without notice. Pass tensors and plain "
-                "values (numbers, strings, dtypes, None), or lists, tuples, dicts and dataclasses of them."
+                "values (numbers, strings, dtypes, None), or lists, tuples, dicts and dataclasses of them; register "
+                "another class of them by torch.utils._pytree.register_pytree_node."
             )
         if isinstance(leaf, Tensor) and (leaf.layout is not torch.strided or leaf.is_nested):
             layout = "nested" if leaf.is_nested else leaf.layout

@@ -166,7 +166,9 @@ BRANCHES = (
 
 TRACES = (
     "A step must be a function of its tensors that torch.export can trace; torch.export.draft_export(...) on the "
-    "original lists what stands in the way."
+    "original lists what stands in the way. If the model is somebody else's: transform the network inside, "
+    "marche_fx.transform(model.net); name the method that runs in each step, step='tokens_to_logits'; or switch off "
+    "what the step does beside its result, as use_cache=False, flash=False or torch.nn.utils.remove_weight_norm."
 )
 
 

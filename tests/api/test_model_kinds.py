@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import marche_fx
 from marche_fx import UnsupportedModelError
 from tests.around import MOVED, Around, LowRank, X, check, optimize, refused, replace_linears, transformer
 
@@ -89,3 +91,19 @@ def test_linear_layers_with_adapters_or_in_eight_bits(kind: Callable[[nn.Linear]
 def test_packed_weights_are_refused_by_name() -> None:
     model = torch.ao.quantization.quantize_dynamic(transformer(), {nn.Linear}).eval()
     refused(model, UnsupportedModelError, r"'blocks\.0\.attention\.qkv\._packed_params.*ScriptObject", X)
+
+
+@torch.no_grad()
+def test_an_encoder_with_padded_rows_and_a_fast_path_of_its_own() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=True).eval().requires_grad_(False)
+    x, padded = torch.randn(2, 12, 16), torch.zeros(2, 12, dtype=torch.bool)
+    padded[1, 8:] = True
+    optimized = marche_fx.transform(model, refresh="exact", compile=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = model(x, src_key_padding_mask=padded)
+    found = optimized(x, src_key_padding_mask=padded)
+    torch.testing.assert_close(found[~padded], expected[~padded], rtol=1e-5, atol=1e-5)
+    assert torch.backends.mha.get_fastpath_enabled()
