@@ -18,6 +18,9 @@ from .monitor import Monitor
 OWN_CODE = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))
 """Folders whose frames a warning looks past."""
 
+MODELS = str(Path(__file__).parents[1] / "models")
+"""Models that come with the package, whose loops read as anybody's do."""
+
 
 Query = Callable[..., Tensor]
 
@@ -86,12 +89,18 @@ class StepMethod:
 def users_frame() -> tuple[int, FrameType]:
     """How many frames up, and which, the user's code called."""
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(OWN_CODE):
+    while frame.f_back is not None and is_own(frame):
         level, frame = level + 1, frame.f_back
     return level, frame
 
 
+def is_own(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(OWN_CODE)
+
+
 def users_line() -> str:
-    """``decode.py:41``, where the user's code called."""
-    _, frame = users_frame()
+    """``decode.py:41``, where a loop reads: in the user's code, or in a model that comes with the package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and is_own(frame) and not frame.f_code.co_filename.startswith(MODELS):
+        frame = frame.f_back
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
