@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import marche_fx
 from marche_fx.lazy.rows import RowNumbers
-from marche_fx.lazy.tensor import LateTensor
+from marche_fx.lazy.tensor import LateTensor, resolved
 
 B, N, V = 2, 8, 4
 
@@ -123,6 +123,12 @@ def test_samples_and_rows_may_stand_anywhere(order: tuple[int, ...], contiguous:
         own[tuple(channel)] = 3.0
         own.transpose(0, 1).mul_(2)
     assert torch.equal(late[tuple(rows)], plain[tuple(rows)])
+
+
+def test_what_is_written_into_a_value_that_was_handed_out_stays() -> None:
+    z = PartialStep().late()
+    resolved(z)[:, 5] = -1.5
+    assert (z[:, torch.tensor([1, 5])][:, 1] == -1.5).all()
 
 
 def test_a_write_reads_nothing() -> None:
