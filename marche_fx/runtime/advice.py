@@ -23,6 +23,9 @@ IN_A_ROW = 3
 FEWEST = 4
 """Calls of a session of which its share of rows says something."""
 
+TOPICS = ("a moving value", "nearly all", "old rows")
+"""What is told once each."""
+
 OLD = 2.0
 """Rows that were read by name are told of from this age in steps on."""
 

@@ -24,6 +24,7 @@ from ..lazy.rows import RowNumbers
 from ..lazy.tensor import LateTensor
 from ..passes.capture.arguments import closed, named_leaves, opened
 from ..refresh import FullRefresh, RefreshPolicy
+from ..runtime.advice import TOPICS
 from ..runtime.method import Query
 from ..runtime.open_sessions import current_session
 from ..runtime.session import Session
@@ -123,7 +124,7 @@ class Recording:
         return known
 
     def newly_transformed(self, refresh: RefreshPolicy | Mapping[str, RefreshPolicy]) -> nn.Module:
-        return transform(
+        found = transform(
             self.model,
             refresh=refresh,
             step=self.step,
@@ -132,6 +133,10 @@ class Recording:
             compile=False,
             verify=False,
         )
+        for step in optimization_of(found).steps.values():
+            # Candidates that gain nothing are what a search is there to find.
+            step.method.warned.update(TOPICS)
+        return found
 
 
 def told(call: Call) -> str:
