@@ -13,7 +13,7 @@ demo: .venv/installed
 	$(BIN)/marche-fx demo
 
 test: .venv/installed-test lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # A part of the tests with another torch, by hand: `make smoke TORCH=2.11.0` is the oldest that is supported. Indexes
 # without PyTorch's builds for the CPU give one of several GB; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
