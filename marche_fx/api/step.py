@@ -179,8 +179,10 @@ class OptimizedStep:
         if not self.programs:
             return
         self.owner.update(self.model)
-        now = {**structure(self.model), **self.surroundings.attributes()}
-        changed = [place for place in changed_attributes(self.structure, now) if place not in self.assigned]
+        # What stands beside the model, as a table on its class, other models may have filled.
+        beside = self.surroundings.attributes()
+        before = {place: values for place, values in self.structure.items() if place not in beside}
+        changed = [own for own in changed_attributes(before, structure(self.model)) if own not in self.assigned]
         if changed:
             path, name = changed[0]
             self.method.warn_once(
