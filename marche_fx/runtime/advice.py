@@ -36,22 +36,20 @@ class Findings:
 
     Attributes:
         share: of the rows that the original computes. calls: of which something was read.
-        forced: calls in which all tokens ran although the policy had not asked for it. asked: those in which it had.
+        forced: calls in which all tokens ran although the policy had not asked for it.
         values: for each watched value, by its name, in how many of the forced calls it changed nearly every token.
         readers: the same by line of the loop that reads nearly all rows. lopsided: that reads those of some samples.
-        oldest: steps since the oldest row was computed that was read by name; whole: of what was read whole.
+        oldest: steps since the oldest row was computed that was read by name.
     """
 
     share: float
     calls: int
     forced: int
-    asked: int
     values: Counter[str] = field(default_factory=Counter)
     readers: Counter[str] = field(default_factory=Counter)
     lopsided: Counter[str] = field(default_factory=Counter)
     oldest: float = 0.0
     oldest_line: str = ""
-    whole: float = 0.0
 
 
 def to_host(numbers: Sequence[Tensor]) -> list[float]:
@@ -98,13 +96,11 @@ def find(calls: Sequence[CallRecord]) -> Findings:
         share=sum(own.active for own in done) / max(sum(own.visible for own in calls if own.visible), 1),
         calls=len(done),
         forced=len(forced),
-        asked=sum(own.is_full and not own.is_forced for own in done),
         values=values,
         readers=readers,
         lopsided=lopsided,
         oldest=oldest,
         oldest_line=line,
-        whole=max((age for age, read in zip(ages, reads) if read.rows is None), default=0.0),
     )
 
 
