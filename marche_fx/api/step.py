@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import ArgumentError, CaptureError, UnsupportedModelError
-from ..lazy.tensor import resolved
+from ..lazy.tensor import resolved, values_of
 from ..passes.analysis.plan import Plan
 from ..passes.capture.alone import LOCK
 from ..passes.capture.arguments import closed, opened
@@ -82,7 +82,7 @@ class OptimizedStep:
     # Its graphs are compiled one by one; a torch.compile around the model stops here.
     @torch._disable_dynamo
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = resolved(opened((args, kwargs)))
+        args, kwargs = values_of(opened((args, kwargs)))
         self.owner.update(self.model)
         if self.owner.whole is not None and not self.programs:
             return self.tried(args, kwargs)
@@ -120,6 +120,8 @@ class OptimizedStep:
         self.warn_of_new_length(session, program)
         given = program.given(args, kwargs)
         stream = session.stream_of(self.method.order, program, CallInputs.of(program, list(given.values())))
+        # Before it is known whether this call is the first that runs.
+        stream.read_pending(program)
         state = stream.state(program)
         values = state.begin(given)
         verify = self.settings.verify and state.is_new and not program.verified
@@ -127,7 +129,6 @@ class OptimizedStep:
         if verify:
             with as_traced(self.model):
                 expected = self.original(given_args, given_kwargs)
-        stream.read_pending(program)
         history = stream.history(self.policy, program, program.device(values))
         pending = PendingStep(self.method, history, state, values, session.log, stream.number, expected)
         if pending.is_checked:
@@ -138,6 +139,7 @@ class OptimizedStep:
             return pending.late_results()
         pending.run(queried)
         pending.note_read(queried)
+        pending.keep()
         return pending.tree()
 
     def original(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

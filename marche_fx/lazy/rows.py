@@ -1,32 +1,25 @@
-"""Which tokens a view of a result is computed of, and which of them an index reads."""
+"""Which tokens each element of a result is computed of."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
-
-from .views import View, through
 
 
 @dataclass(frozen=True)
 class RowNumbers:
     """The tokens that each element of a result is computed of, as numbers: ``sample N + token``.
 
-    A tensor that holds the number of its token everywhere is indexed and viewed as the result is, so what a view leaves
-    out or an index reads need not be understood.
-
     Attributes:
         shape: of the result. samples, tokens: B and N.
         given: int64 ``[K, ...]``, for each element its K tokens, with size 1 along dimensions where they are the same;
             a function where they are only known when the step runs, which gives None where they cannot be told.
-        dims: the result's samples and rows, where it has those one by one, its first row being token ``offset``: then
-            the numbers are a strided view of all numbers, and need no memory.
+        dims: the result's samples and rows, where it has those one by one, its first row being token ``offset``.
     """
 
     shape: torch.Size
@@ -46,98 +39,48 @@ class RowNumbers:
         """Tokens of a sample that the result is computed of."""
         return self.tokens if self.dims is None else self.shape[self.dims[1]]
 
-    def of(self, views: Sequence[View], device: torch.device | str | None = None) -> list[Tensor] | None:
-        """The K numbers in a view of the result; None where they are no view of the numbers."""
-        if self.dims is not None:
-            count = self.samples * self.tokens
-            numbers = torch.empty(count, device="meta") if device == "meta" else torch.arange(count, device=device)
-            strides = [0] * len(self.shape)
-            strides[self.dims[0]], strides[self.dims[1]] = self.tokens, 1
-            found = [numbers.as_strided(self.shape, strides, self.offset)]
-        else:
-            given = self.given() if callable(self.given) else self.given
-            if given is None:
-                return None
-            found = [own.expand(self.shape) for own in (given if device == "meta" else given.to(device))]
-        try:
-            return [through(views, own) for own in found]
-        except RuntimeError:
-            # Rows were joined to what is in a row.
-            return None
-
-    def share(self, views: Sequence[View]) -> float:
-        """How many of a sample's tokens a view is computed of, over those of the result; all where it is not known."""
-        found = self.of(views, "meta" if self.dims is not None else None)
-        if found is None:
-            return 1.0
+    @cached_property
+    def numbers(self) -> Tensor | None:
+        """int64 ``[K, ...]`` as ``given``; None where they cannot be told."""
         if self.dims is None:
-            return len(torch.cat([own.flatten() for own in map(narrow, found)]).unique()) / (self.samples * self.rows)
-        (numbers,) = found
-        places = [(size, stride) for size, stride in zip(numbers.shape, numbers.stride()) if stride]
-        count = math.prod(size for size, _ in places)
-        samples = math.prod(size for size, stride in places if stride % self.tokens == 0) if self.tokens > 1 else count
-        return min(1.0, -(-count // max(samples, 1)) / self.rows)
+            return self.given() if callable(self.given) else self.given
+        own = torch.arange(self.samples)[:, None] * self.tokens + self.offset + torch.arange(self.rows)
+        sizes = [1] * len(self.shape)
+        sizes[self.dims[0]], sizes[self.dims[1]] = own.shape
+        return (own if self.dims[0] < self.dims[1] else own.T).reshape(1, *sizes)
 
-    def are_whole(self, views: Sequence[View]) -> bool:
-        """Whether samples and all tokens are the first two dimensions of a view, in their order."""
-        if self.dims is None or self.rows != self.tokens:
-            return False
-        found = self.of(views, "meta")
-        own = () if found is None else tuple(zip(found[0].shape, found[0].stride()))[:2]
-        return own == ((self.samples, self.tokens), (self.tokens, 1))
+    @cached_property
+    def row_dims(self) -> tuple[int, ...]:
+        """Dimensions of the result along which tokens differ, ascending: its rows, in the order of these dimensions."""
+        return () if self.numbers is None else tuple(dim for dim, size in enumerate(self.numbers.shape[1:]) if size > 1)
 
-    def read(self, views: Sequence[View], index: Any) -> Tensor | None:
-        """The tokens that ``view[index]`` is computed of: bool ``[B, N]``; None where it cannot be told."""
-        is_mask = isinstance(index, Tensor) and index.dtype == torch.bool
-        if is_mask and index.shape == (self.samples, self.tokens) and self.are_whole(views):
-            # The mask itself says it, and to index by it would wait for the device. A copy: the loop may write into it.
-            return index.clone()
-        device = next((leaf.device for leaf in pytree.tree_leaves(index) if isinstance(leaf, Tensor)), None)
-        found = self.of(views, device)
-        if found is None:
-            return None
-        addressed = leading_dims(index)
-        # The same number everywhere: one of them says as much, and takes no memory.
-        small = found if addressed is None else [narrow(own, max(addressed, 1)) for own in found]
-        return self.mask([own[index] for own in small])
+    def of_rows(self, rows: Tensor) -> Tensor:
+        """The tokens that these rows ``[R]`` are computed of: bool ``[B, N]``."""
+        found = torch.zeros(self.samples * self.tokens, dtype=torch.bool, device=rows.device)
+        for own in self.among_tokens(rows):
+            found[own] = True
+        return found.view(self.samples, self.tokens)
 
-    def all_of(self, views: Sequence[View]) -> Tensor | None:
-        """The tokens that a view is computed of: bool ``[B, N]``; None where it cannot be told."""
-        found = self.of(views)
-        return None if found is None else self.mask([narrow(own) for own in found])
+    def among_tokens(self, rows: Tensor) -> Sequence[Tensor]:
+        """Of rows ``[R]`` the numbers of their K tokens: ``[R]`` each."""
+        if self.dims is None:
+            assert self.numbers is not None
+            return [own.reshape(-1)[rows] for own in self.numbers.to(rows.device)]
+        if self.dims[0] < self.dims[1]:
+            sample, row = rows // self.rows, rows % self.rows
+        else:
+            sample, row = rows % self.samples, rows // self.samples
+        return [sample * self.tokens + self.offset + row]
 
-    def mask(self, numbers: Sequence[Tensor]) -> Tensor:
-        read = torch.zeros(self.samples * self.tokens, dtype=torch.bool, device=numbers[0].device)
-        for own in numbers:
-            read[own.reshape(-1)] = True
-        return read.view(self.samples, self.tokens)
+    def share(self, tokens: Tensor) -> Tensor:
+        """How many of a sample's tokens are among ``tokens``, bool ``[B, N]``, over those of the result, at most."""
+        every = self.rows if self.dims is not None else math.prod(self.shape[dim] for dim in self.row_dims)
+        return tokens.sum(1).amax() / min(every, self.rows)
 
     def elements(self, tokens: Tensor) -> Tensor:
         """The elements of the result that are computed of one of the ``tokens``, bool ``[B, N]``: bool of its shape."""
-        found, flat = self.of((), tokens.device), tokens.flatten()
-        assert found is not None
-        marked = torch.zeros(self.shape, dtype=torch.bool, device=flat.device)
-        for own in found:
-            # Looked up once where the number is the same.
-            sizes = [1 if stride == 0 else size for size, stride in zip(own.shape, own.stride())]
-            marked |= flat[own[tuple(slice(size) for size in sizes)]]
+        assert self.numbers is not None
+        flat, marked = tokens.flatten(), torch.zeros(self.shape, dtype=torch.bool, device=tokens.device)
+        for own in self.numbers.to(flat.device):
+            marked |= flat[own]
         return marked
-
-
-def narrow(numbers: Tensor, least: int = 0) -> Tensor:
-    """Numbers without last dimensions along which they are the same, of more than ``least`` dimensions."""
-    while numbers.ndim > least and numbers.ndim and not numbers.stride(-1):
-        numbers = numbers.select(-1, 0)
-    return numbers
-
-
-def leading_dims(index: Any) -> int | None:
-    """How many leading dimensions ``index`` addresses; None where it is counted from the end."""
-    count = 0
-    for part in index if isinstance(index, tuple) else (index,):
-        if part is Ellipsis:
-            return None
-        if part is not None:
-            mask = isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8)
-            count += part.ndim if mask else 1
-    return count

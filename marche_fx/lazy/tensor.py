@@ -9,156 +9,175 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .demand import Source
+from .draws import LIKE, made_like, multinomial
+from .expressions import Expression, Looked, Result
+from .memory import Memory, View
+from .modes import remembered
+from .operators import recorded
+from .picks import Pick
 from .rows import RowNumbers
-from .value import LateValue, Read
-from .views import SEVERAL, View, shares_memory, through, views_of
-from .writes import DRAWS, DROPS, NOTHING, Write, in_place, refuse_reshaping, writes_in_place
+from .writes import refuse_reshaping, written
 
-DESCRIPTIONS = (
-    {
-        getattr(Tensor, name).__get__
-        for name in ("shape", "dtype", "device", "ndim", "layout", "requires_grad", "is_sparse")
-    }
-    | {Tensor.size, Tensor.dim, Tensor.numel, Tensor.__len__, Tensor.is_floating_point, Tensor.is_complex}
-    | {Tensor.stride, Tensor.is_contiguous, Tensor.storage_offset, Tensor.nelement, Tensor.element_size}
-)
-"""What can be asked of a tensor without its values."""
+aten = torch.ops.aten
 
-UNCOUNTED = {
+HANDED_OUT = {
     getattr(Tensor, name)
     for name in ("numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage", "share_memory_")
-} | {Tensor.data.__get__}  # type: ignore[attr-defined]
-"""Ways to memory in which PyTorch counts no writes."""
+}
+"""Ways to memory in which nobody sees what is written."""
 
-FEW = 0.5
-"""A slice of less than this share of a sample's rows reads them; one of more may be on the way to another."""
+ON_THE_HOST = {getattr(Tensor, name) for name in ("tolist", "__repr__", "__format__", "__deepcopy__", "__reduce_ex__")}
+"""What reads a tensor without an operator."""
+
+NO_VIEWS = {aten.as_strided.default, aten.view.dtype, aten.view_as_real.default, aten.view_as_complex.default}
+"""Views that show other elements than those of the viewed tensor, or where these stand in memory."""
 
 
 class LateTensor(Tensor):
     """A tensor whose values are computed when they are first read.
 
-    Reading rows, ``z[rows]``, computes those; any other use computes what the refresh policy chooses. Views of it are
-    late too. What is written into it is kept, whatever is read before and after. Shape, dtype and device are known
-    before.
+    Views of it are late too, and so is what operators give that compute each of its rows alone. Reading rows,
+    ``z[rows]``, computes those; any other use computes what the refresh policy chooses. What is written into it is
+    kept, whatever is read before and after. Shape, dtype and device are known before.
     """
 
-    late: LateValue
-    like: Tensor
-    views: tuple[View, ...]
+    late: View
 
     @staticmethod
-    def __new__(cls, like: Tensor, numbers: RowNumbers | None, read: Read) -> LateTensor:
-        """A stand-in for a tensor of the shape, dtype and device of ``like``.
-
-        ``numbers`` are those of the tokens that its elements are computed of, None where these cannot be told.
-        """
-        plain = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="meta")
-        return cls.seen(LateValue(plain, numbers, read), plain, (), like.device)
+    def __new__(cls, view: View) -> LateTensor:
+        like = view.geometry.like
+        found = Tensor._make_wrapper_subclass(
+            cls,
+            like.shape,
+            strides=like.stride(),
+            storage_offset=like.storage_offset(),
+            dtype=like.dtype,
+            device=view.memory.device,
+        )
+        found.late = view
+        view.announce()
+        return found
 
     @classmethod
-    def seen(cls, late: LateValue, like: Tensor, views: tuple[View, ...], device: torch.device) -> LateTensor:
-        """``late`` through views; ``like`` has the shape and strides of what is seen."""
-        strides, offset = like.stride(), like.storage_offset()
-        found = Tensor._make_wrapper_subclass(
-            cls, like.shape, strides=strides, storage_offset=offset, dtype=like.dtype, device=device
-        )
-        found.late, found.like, found.views = late, like, views
-        return found
+    def of_result(
+        cls, like: Tensor, numbers: RowNumbers | None, source: Source, number: int = 0, *, records: bool = True
+    ) -> LateTensor:
+        """A stand-in for result ``number`` of a call, of the shape, strides, dtype and device of ``like``.
+
+        Args:
+            numbers: of the tokens that its elements are computed of, None where these cannot be told.
+            records: whether operators on it are late too.
+        """
+        plain = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="meta")
+        return cls.holding(Result(plain, like.device, source, number, numbers), records=records)
+
+    @classmethod
+    def holding(cls, expression: Expression, *, records: bool) -> LateTensor:
+        memory = Memory(expression, records=records)
+        return cls(View(memory, memory.whole))
 
     @classmethod
     def __torch_function__(
         cls, func: Callable, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if isinstance(kwargs.get("out"), LateTensor):
-            return write_result(func, args, kwargs)
-        own = args[0] if args else None
-        if not isinstance(own, LateTensor):
-            return func(*resolved(args), **resolved(kwargs))
-        if func in DESCRIPTIONS:
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **kwargs)
-        if writes_in_place(func):
-            return own.write(func, resolved(args[1:]), resolved(kwargs))
-        if kwargs.get("inplace"):
-            return own.write(func, resolved(args[1:]), resolved(kwargs))
-        view = views_of(func, args[1:], kwargs)
-        if view is not None:
-            return own.through(view)
-        if func is Tensor.__getitem__:
-            return own.at(resolved(args[1]))
-        if func in UNCOUNTED:
-            own.late.is_uncounted = True
-        found = func(own.value(), *resolved(args[1:]), **resolved(kwargs))
-        rows = own.late.rows_in(own.views)
-        own.late.note_sharing(found, rows)
-        if func in UNCOUNTED:
-            own.late.share(rows)
-        return found
+        if func in HANDED_OUT or func in ON_THE_HOST:
+            return func(*resolved(args), **kwargs)
+        refuse_reshaping(getattr(func, "__name__", ""))
+        with remembered(), torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **kwargs)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Callable, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Uses that pass by ``__torch_function__``, from C++."""
-        return func(*resolved(args), **resolved(kwargs or {}))
+        kwargs = kwargs or {}
+        own = args[0] if args else None
+        if not isinstance(own, LateTensor):
+            return by_operator(func, args, kwargs)
+        if (func.is_view or func is aten._unsafe_view.default) and func not in NO_VIEWS:
+            return own.seen(func, args[1:], kwargs)
+        if func._schema.is_mutable:
+            return own.write(func, args[1:], kwargs)
+        if func is aten.clone.default and own.late.shows_few:
+            return func(own.late.value(), **kwargs)
+        pick = pick_of(func, args, kwargs)
+        if pick is not None:
+            return own.late.memory.picked(own.late.geometry, pick)
+        return by_operator(func, args, kwargs)
 
-    def value(self) -> Tensor:
-        """All of it."""
-        return through(self.views, self.late.get(self.late.rows_in(self.views)))
+    @property
+    def looked(self) -> Looked:
+        """What it shows now."""
+        return Looked(self.late.memory.expression, self.late.geometry)
 
-    def handed_out(self) -> Tensor:
-        """All of it, for the loop to hold."""
-        found = self.value()
-        self.late.share(self.late.rows_in(self.views))
-        return found
+    def seen(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A view of it."""
+        found = self.late.geometry.seen(function, args, kwargs)
+        if found is None:
+            return function(self.late.handed_out(), *args, **kwargs)
+        late = [LateTensor(View(self.late.memory, own)) for own in found]
+        return late[0] if str(function._schema.returns[0].type) == "Tensor" else late
 
-    def at(self, index: Any) -> Tensor:
-        """``self[index]``, of rows that are computed for it."""
-        numbers = self.late.numbers
-        rows = None if numbers is None else numbers.read(self.views, index)
-        found = through(self.views, self.late.get(rows))[index]
-        self.late.note_sharing(found, rows)
-        return found
-
-    def through(self, view: View) -> Any:
-        """A view of it: late, unless it is of few rows, or copies."""
-        found = view.function(self.like, *view.args, **view.kwargs)
-        if view.function in SEVERAL:
-            parts = [View(view.function, view.args, view.kwargs, number) for number in range(len(found))]
-            return type(found)(self.one(part, like) for part, like in zip(parts, found))
-        return self.one(view, found)
-
-    def one(self, view: View, like: Tensor) -> Tensor:
-        views, numbers = (*self.views, view), self.late.numbers
-        if not shares_memory(like, self.like):
-            return view.of(self.value())
-        if view.function is Tensor.__getitem__ and (numbers is None or numbers.share(views) < FEW):
-            return self.at(*view.args)
-        return self.seen(self.late, like, views, self.device)
-
-    def write(self, function: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LateTensor | None:
+    def write(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LateTensor:
         """Write into it, which reads nothing of it."""
-        name, function = function.__name__, in_place(function)
-        refuse_reshaping(name)
-        if name in (*DRAWS, *DROPS):
-            before = self.value().clone() if name in DROPS else torch.empty_like(self.like, device=self.device)
-            function, args, kwargs = Tensor.copy_, (function(before, *args, **kwargs),), {}
-        if name not in NOTHING:
-            self.late.write(Write.of(self.views, function, args, kwargs))
-        return None if name == "__setitem__" else self
-
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
-        return repr(resolved(self))
+        memory, looked = self.late.memory, self.looked
+        given = tuple(looks(args)), looks(kwargs)
+        if memory.held is not None:
+            given = values_of((args, kwargs))
+            function(self.late.handed_out(), *given[0], **given[1])
+        memory.write(written(looked, function, *given, records=memory.records))
+        return self
 
 
-def write_result(func: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """``func(..., out=late)``."""
-    out = kwargs["out"]
-    rest = {name: value for name, value in kwargs.items() if name != "out"}
-    return out.write(Tensor.copy_, (func(*resolved(args), **resolved(rest)),), {})
+def by_operator(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Record an operator that computes rows alone; otherwise compute what it reads, and run it."""
+    late = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, LateTensor)]
+    if not function._schema.is_mutable and all(
+        own.late.memory.records and own.late.memory.held is None for own in late
+    ):
+        found = late_value(function, *looks((args, kwargs)))
+        if found is not None:
+            return pytree.tree_map(
+                lambda own: LateTensor.holding(own, records=True) if isinstance(own, Expression) else own, found
+            )
+    args, kwargs = values_of((args, kwargs))
+    return function(*args, **kwargs)
+
+
+def late_value(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What an operator gives, with an expression in place of what is late; None where nothing is."""
+    if function in LIKE:
+        return made_like(function, args[0], args[1:], kwargs)
+    if function is aten.multinomial.default:
+        return multinomial(*args, **kwargs)
+    if torch.Tag.nondeterministic_seeded in function.tags:
+        return None
+    return recorded(function, args, kwargs)
+
+
+def pick_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pick | None:
+    """What is read of the first argument, where the others say it by positions."""
+    if function is aten.index.Tensor:
+        return Pick(tuple(values_of(args[1])))
+    if function is aten.index_select.default:
+        dim = args[1] % max(args[0].ndim, 1)
+        return Pick.along(dim, values_of(args[2]))
+    if function is aten.masked_select.default:
+        return Pick((values_of(args[1]).expand(args[0].shape),))
+    return None
+
+
+def looks(tree: Any) -> Any:
+    return pytree.tree_map(lambda leaf: leaf.looked if isinstance(leaf, LateTensor) else leaf, tree)
+
+
+def values_of(tree: Any) -> Any:
+    """``tree`` with the value of every late tensor in place of it, to be read."""
+    return pytree.tree_map(lambda leaf: leaf.late.value() if isinstance(leaf, LateTensor) else leaf, tree)
 
 
 def resolved(tree: Any) -> Any:
-    """``tree`` with the value of every late tensor in place of it."""
-    return pytree.tree_map(lambda leaf: leaf.handed_out() if isinstance(leaf, LateTensor) else leaf, tree)
+    """``tree`` with the value of every late tensor in place of it, for the loop to hold."""
+    return pytree.tree_map(lambda leaf: leaf.late.handed_out() if isinstance(leaf, LateTensor) else leaf, tree)

@@ -1,9 +1,7 @@
-"""What a loop writes into a late result: kept as a record, and repeated on values that are computed later."""
+"""What a loop writes into a late result: part of what it holds from then on, so that nothing written is lost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,58 +9,19 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..errors import ArgumentError
-from .views import View, through
+from .draws import FILLS, empty
+from .expressions import Expression, Looked, Place, Plain, Repeated, Written, placed
+from .geometry import Frame, stand_in
+from .operators import recorded
+from .picks import Pick, is_mask
 
-DRAWS = ("bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_", "random_", "uniform_")
-"""Functions that write random numbers over what was there. They are drawn when the loop says."""
-
-DROPS = tuple(
-    name + ending
-    for name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "rrelu")
-    for ending in ("", "_")
-)
-"""Functions that write random numbers times what was there."""
+aten = torch.ops.aten
 
 RESHAPED = (
     *("t_", "transpose_", "swapaxes_", "swapdims_", "squeeze_", "unsqueeze_", "as_strided_", "resize_", "resize_as_"),
     *("set_", "rename_", "share_memory_", "apply_", "map_"),
 )
 """Functions that change what a tensor is, and not its values alone."""
-
-NOTHING = ("detach_", "requires_grad_", "retain_grad")
-"""Functions that change no value."""
-
-
-@dataclass(frozen=True)
-class Write:
-    """A function that writes its first argument: a view of a result."""
-
-    views: tuple[View, ...]
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def on(self, value: Tensor) -> None:
-        self.function(through(self.views, value), *self.args, **self.kwargs)
-
-    @classmethod
-    def of(
-        cls, views: Sequence[View], function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Write:
-        """The write with its arguments as they are now: the loop may overwrite them before it is repeated."""
-        copied = pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, (args, kwargs))
-        return cls(tuple(views), function, *copied)
-
-
-def writes_in_place(function: Any) -> bool:
-    """Whether ``function`` writes its first argument, by the names that PyTorch gives such functions."""
-    name = getattr(function, "__name__", "")
-    if name.startswith("__"):
-        return name == "__setitem__" or (name.startswith("__i") and name.endswith("__") and name not in IN_NAME_ONLY)
-    return name.endswith("_")
-
-
-IN_NAME_ONLY = ("__int__", "__index__", "__invert__", "__iter__", "__init__", "__init_subclass__")
 
 
 def refuse_reshaping(name: str) -> None:
@@ -73,6 +32,83 @@ def refuse_reshaping(name: str) -> None:
         )
 
 
-def in_place(function: Any) -> Callable[..., Any]:
-    """A function that writes its first argument as the method of that name, where there is one."""
-    return getattr(torch.Tensor, function.__name__, function) if writes_in_place(function) else function
+def written(own: Looked, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, records: bool) -> Expression:
+    """What the memory of a view holds when ``function(view, *args, **kwargs)`` has written into it.
+
+    Arguments are as they are now: the loop may overwrite them later. Values are `Looked` where they are late.
+    """
+    name = function._schema.name.removeprefix("aten::")
+    if name in FILLS:
+        drawn = empty(own)
+        function(drawn, *args, **kwargs)
+        function, args, kwargs, name = aten.copy_.default, (drawn,), {}, "copy_"
+    found = token_wise(own, name, function, args, kwargs) if records else None
+    if found is not None:
+        return found
+    kept, spec = pytree.tree_flatten((args, kwargs))
+    kept = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in kept]
+
+    def write(view: Tensor) -> None:
+        own_args, own_kwargs = pytree.tree_unflatten(kept, spec)
+        function(view, *own_args, **own_kwargs)
+
+    return Repeated(own.expression, own.geometry, write)
+
+
+def token_wise(
+    own: Looked, name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Expression | None:
+    """The same where every row that is written is computed alone."""
+    if name == "index_put_":
+        adds = args[2] if len(args) > 2 else kwargs.get("accumulate", False)
+        return None if adds else over_rows(own, args[0], args[1])
+    # Whatever PyTorch has to say of the arguments, it says now.
+    function(*without_values((own, *args)), **without_values(kwargs))
+    if name == "copy_":
+        return over_all(own, args[0])
+    if name in ("fill_", "zero_"):
+        value = args[0] if name == "fill_" else 0
+        return over_all(own, value if isinstance(value, (Tensor, Looked)) else torch.tensor(value))
+    functional = getattr(getattr(aten, name.removesuffix("_"), None), function._overloadname, None)
+    value = None if functional is None else recorded(functional, (own, *args), kwargs)
+    return over_all(own, Looked.all_of(value)) if isinstance(value, Expression) else None
+
+
+def without_values(tree: Any) -> Any:
+    """Arguments with a stand-in for every tensor."""
+    tensors = pytree.tree_map(lambda leaf: leaf.geometry.like if isinstance(leaf, Looked) else leaf, tree)
+    return pytree.tree_map(lambda leaf: stand_in(leaf, leaf.stride()) if isinstance(leaf, Tensor) else leaf, tensors)
+
+
+def over_all(own: Looked, value: Tensor | Looked) -> Expression | None:
+    """A value, which broadcasts to a view, over all that the view shows."""
+    frame, like = own.geometry.frame, own.geometry.like
+    shape = value.shape if isinstance(value, Tensor) else value.geometry.like.shape
+    missing = like.ndim - len(shape)
+    dims = [dim - missing if dim >= missing and shape[dim - missing] > 1 else None for dim in frame.dims]
+    along = frame.dims[-1] - missing if frame.dims and frame.dims[-1] >= missing else None
+    if isinstance(value, Looked):
+        strides = value.geometry.channels.stride()
+        if set(value.geometry.frame.dims) - set(dims) or any(dim is not None and strides[dim] for dim in dims):
+            return None
+    if any(size > 1 and not stride for size, stride in zip(like.shape, like.stride())):
+        return None
+    source = own.expression
+    is_all = frame.count == source.frame.count and own.geometry.row_strides == source.frame.strides
+    rows = None if is_all else own.geometry.numbers()
+    return Written(source, rows, own.geometry, placed(value, Place(tuple(dims), along)), frame)
+
+
+def over_rows(own: Looked, indices: list[Tensor | None], value: Tensor | Looked) -> Expression | None:
+    """A value over the rows of an index."""
+    geometry, pick = own.geometry, Pick(tuple(indices))
+    if isinstance(value, Looked) or not pick.is_of_rows(geometry):
+        return None
+    numbers = pick.rows(geometry, own.expression.device)
+    rows = numbers.reshape(-1)
+    are_once = value.numel() == 1 or any(index is not None and is_mask(index) for index in indices)
+    if not are_once and len(rows.unique()) < len(rows):
+        # Which of two values stays is the device's choice.
+        return None
+    cut = pick.rows_first(geometry, numbers, value)
+    return Written(own.expression, rows, geometry, Plain(cut, Place((0,), 0)), Frame(cut.shape, (0,)), are_chosen=True)

@@ -6,16 +6,18 @@ import time
 from dataclasses import replace
 from functools import cache
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from ..lazy.memory import is_still_wanted, tokens_wanted
 from ..lazy.rows import RowNumbers
 from ..lazy.tensor import LateTensor
 from ..passes.analysis.row_outputs import numbers_with
 from ..passes.capture.arguments import closed, opened
-from ..refresh import InputDrift, Refresh
+from ..refresh import FullRefresh, InputDrift, Refresh
 from .advice import tell_of_a_moving_value
 from .choose import ActiveStreams
 from .method import StepMethod, users_line
@@ -54,6 +56,11 @@ class PendingStep:
         self.exact: Any = None
         """What the original returns, where the session is monitored in this step."""
         self.leaves: list[Any] | None = None
+        """The results; they may be the caches until another call writes these."""
+        self.is_tried = False
+        """Whether it was computed, or could not be."""
+        self.views: list[ref[Any]] = []
+        """Late tensors of the results, or of what was computed of these."""
         self.computed = torch.zeros(state.program.shape, dtype=torch.bool, device=history.device)
         """``[B, N]``, the tokens whose results this call computed."""
 
@@ -97,6 +104,11 @@ class PendingStep:
         rows = None if queried is None else queried.sum(1)
         self.record.reads.append(ReadRecord(users_line(), rows, oldest))
 
+    def read_by_holders(self) -> None:
+        """Compute the call before the next one, if somebody still holds late tensors of which nothing was read."""
+        if not self.is_tried:
+            self.run(tokens_wanted(self))
+
     def lacks(self, queried: Tensor | None) -> bool:
         """Whether some of the ``queried`` are without results of this call, or any without those of its last inputs."""
         if queried is None:
@@ -109,6 +121,7 @@ class PendingStep:
         Args:
             again: after a first time. only_queried: whether results of other tokens than those may stay as they are.
         """
+        self.is_tried = True
         policy, history, began = self.method.policy, self.history, time.perf_counter()
         # A late step may be read outside of the autocast that it was called in.
         with torch.no_grad(), self.program.plan.dense.autocast.restored():
@@ -153,6 +166,7 @@ class PendingStep:
             must = must | self.state.unread
         active = self.state.choose(self.values, must, asked, refresh, history.measured, only_queried=only_queried)
         history.take_in(active.measured)
+        self.state.begin_writing(self)
         signals = self.state.compute(self.values, active, asked)
         self.leaves = self.state.results(self.values)
         history.leave(self.method.order, active, signals)
@@ -192,6 +206,20 @@ class PendingStep:
         assert self.leaves is not None
         return closed(pytree.tree_unflatten(self.leaves, self.program.plan.dense.out_spec))
 
+    def keep(self) -> None:
+        """Have the results for oneself: the caches that they may be are about to be written."""
+        if self.leaves is not None:
+            # In place: a read that is under way holds them.
+            self.leaves[:] = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
+
+    def let_go(self) -> None:
+        """The caches are about to be written by another call: keep the results if somebody holds late tensors of them."""
+        if self.leaves is None:
+            return
+        largest = max((leaf.numel() for leaf in self.leaves if isinstance(leaf, Tensor)), default=0)
+        if is_still_wanted(self, largest):
+            self.keep()
+
     def late_results(self) -> Any:
         """Stand-ins for the results, which compute them when they are read."""
         leaves = [self.late_result(number, leaf) for number, leaf in enumerate(self.program.plan.results)]
@@ -201,7 +229,9 @@ class PendingStep:
         like = leaf.meta["val"] if isinstance(leaf, fx.Node) else None
         if not isinstance(like, Tensor):
             return leaf
-        return LateTensor(like, self.row_numbers(number), lambda tokens: self.read(tokens)[number])
+        # In full, what a loop makes of all rows is the original's to the last bit.
+        records = self.method.policy != FullRefresh()
+        return LateTensor.of_result(like, self.row_numbers(number), self, number, records=records)
 
     def row_numbers(self, number: int) -> RowNumbers | None:
         """The tokens that the elements of a result are computed of."""

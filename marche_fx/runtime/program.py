@@ -149,16 +149,11 @@ class Program:
             return [torch.zeros(spec.shape, dtype=spec.dtype, device=device) for spec in self.split.caches]
 
     def finish(self, values: Values, caches: list[Tensor]) -> list[Any]:
-        """Run the epilogue: the step's results, as leaves of what it returns."""
+        """Run the epilogue: the step's results, as leaves of what it returns, which may be caches."""
         cached = {spec.value: cache for spec, cache in zip(self.split.caches, caches, strict=True)}
-        leaves = self.split.epilogue.module(
-            *(cached.get(node, values.get(node)) for node in self.split.epilogue.inputs)
+        return list(
+            self.split.epilogue.module(*(cached.get(node, values.get(node)) for node in self.split.epilogue.inputs))
         )
-        owned = {cache.untyped_storage().data_ptr() for cache in caches}
-        return [
-            leaf.clone() if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in owned else leaf
-            for leaf in leaves
-        ]
 
 
 def is_coarser(dtype: torch.dtype, other: torch.dtype) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -15,6 +16,13 @@ from .last_inputs import LastInputs
 from .measure import compares_rows
 from .program import Program
 from .prologue import Prologue, Values
+
+
+class Call(Protocol):
+    """A call whose results may be the caches."""
+
+    def let_go(self) -> None:
+        """Copy of the results what is still wanted."""
 
 
 class StepState:
@@ -31,6 +39,8 @@ class StepState:
         self.reads_all = False
         """Whether results were read as a whole: from then on those of every active token are computed."""
         self.calls = 0
+        self.writer: ref[Call] | None = None
+        """The call that wrote the caches last."""
         self.release()
 
     @property
@@ -56,6 +66,13 @@ class StepState:
     def input_drift(self, values: Values) -> Tensor:
         """How far each token's inputs moved since it was last computed, over their norm: ``[B, N]`` float32."""
         return self.inputs.drift([values[watched.node] for watched in self.program.watched])
+
+    def begin_writing(self, call: Call) -> None:
+        """A call is about to write the caches: an earlier one whose results somebody still holds keeps them."""
+        before = None if self.writer is None else self.writer()
+        if before is not None and before is not call:
+            before.let_go()
+        self.writer = ref(call)
 
     def compute(self, values: Values, active: ActiveStreams, queried: Tensor) -> dict[Signal, Tensor]:
         """Recompute the active tokens; return what was measured, ``[B, N]`` each, NaN where a token was not.

@@ -76,8 +76,8 @@ class Stream:
     def read_pending(self, program: Program) -> None:
         """Compute the last call of a step if nobody has read its results but somebody still may."""
         before = self.pending[program]() if program in self.pending else None
-        if before is not None and before.leaves is None:
-            before.run(None)
+        if before is not None:
+            before.read_by_holders()
 
     def begin_again(self) -> None:
         """Forget what was computed: it is of more than one condition."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from ..api.optimization import optimization_of
 from ..api.options import what_is_measured
 from ..api.transform import transform
 from ..errors import ArgumentError
+from ..lazy.demand import Source
+from ..lazy.expressions import Result
 from ..lazy.rows import RowNumbers
 from ..lazy.tensor import LateTensor
 from ..passes.capture.arguments import closed, named_leaves, opened
@@ -57,7 +60,7 @@ class Read:
     def of(self, result: Any) -> Tensor:
         """The same rows of another result."""
         if isinstance(result, LateTensor) and (self.rows is None or self.numbers is not None):
-            result = result.late.get(self.rows)
+            result = result_of(result).read(self.rows)
         return read_of(result, self.rows, self.numbers)
 
     @property
@@ -259,18 +262,40 @@ def keep(results: dict[int, list[Any]], call: int, leaves: list[Any]) -> None:
     results.pop(call - REACH, None)
 
 
+@dataclass(frozen=True, eq=False)
+class NotedReads:
+    """One call of a step that is recorded, which takes down what is read of a result."""
+
+    source: Source
+    call: Call
+    number: int
+    numbers: RowNumbers | None
+
+    @property
+    def views(self) -> list[ref[Any]]:
+        return self.source.views
+
+    def read(self, tokens: Tensor | None) -> Sequence[Any]:
+        leaves = self.source.read(tokens)
+        exact = read_of(leaves[self.number], tokens, self.numbers).clone()
+        self.call.reads.append(Read(self.number, tokens, self.numbers, exact))
+        return leaves
+
+
+def result_of(leaf: LateTensor) -> Result:
+    """What a late tensor is that nobody has written into."""
+    found = leaf.late.memory.expression
+    assert isinstance(found, Result)
+    return found
+
+
 def note_reads(call: Call, number: int, leaf: Any, mask: Tensor | None) -> None:
     """Take down what is read of one result: now where it is known, otherwise when it happens."""
     if isinstance(leaf, LateTensor):
-        late = leaf.late
-        inner, numbers = late.read, late.numbers
-
-        def read(rows: Tensor | None) -> Tensor:
-            value = inner(rows)
-            call.reads.append(Read(number, rows, numbers, read_of(value, rows, numbers).clone()))
-            return value
-
-        late.read = read
+        result = result_of(leaf)
+        result.source = NotedReads(result.source, call, number, result.numbers)
+        # So that what a loop makes of all rows says which it wants.
+        leaf.late.memory.records = True
     elif isinstance(leaf, Tensor) and leaf.is_floating_point():
         fits = mask is not None and leaf.ndim > 2 and leaf.shape[:2] == mask.shape
         rows = mask if fits else None

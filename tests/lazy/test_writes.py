@@ -29,14 +29,15 @@ class PartialStep:
         self.order = order
         self.done = torch.zeros(B, N, dtype=torch.bool)
         self.last: Tensor | None = None
+        self.views: list[Any] = []
 
-    def __call__(self, rows: Tensor | None) -> Tensor:
+    def read(self, tokens: Tensor | None) -> list[Tensor]:
         before = self.done.clone()
-        if rows is not None:
-            self.done |= rows
+        if tokens is not None:
+            self.done |= tokens
         if self.last is None or not torch.equal(before, self.done):
             self.last = torch.where(self.done[..., None], self.value, self.stale).permute(self.order)
-        return self.last
+        return [self.last]
 
     @property
     def dims(self) -> tuple[int, int]:
@@ -47,7 +48,7 @@ class PartialStep:
         return RowNumbers.plain(self.value.permute(self.order).shape, self.dims)
 
     def late(self) -> LateTensor:
-        return LateTensor(self.value.permute(self.order), self.numbers, self)
+        return LateTensor.of_result(self.value.permute(self.order), self.numbers, self)
 
     def exact(self) -> Tensor:
         return self.value.permute(self.order).clone(memory_format=torch.preserve_format)
@@ -114,7 +115,7 @@ def test_any_order_of_writes_and_reads_gives_what_the_tensor_would(script: list[
 def test_samples_and_rows_may_stand_anywhere(order: tuple[int, ...], contiguous: bool) -> None:
     step = PartialStep(order=order)
     plain = step.exact()
-    late = LateTensor(plain.contiguous() if contiguous else plain, step.numbers, step)
+    late = LateTensor.of_result(plain.contiguous() if contiguous else plain, step.numbers, step)
     rows: list[Any] = [slice(None)] * 3
     rows[step.dims[1]] = torch.tensor([2, 5])
     channel: list[Any] = [slice(None)] * 3

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import marche_fx
 from marche_fx import SelectiveRefresh
+from marche_fx.lazy.tensor import resolved
 from marche_fx.runtime import advice
 from tests.loops import models
 from tests.loops.loops import reveal, words
@@ -32,7 +33,7 @@ def told(model: nn.Module, step: Callable[[Any, Tensor, int], Any], steps: int =
         warnings.simplefilter("always")
         with marche_fx.decoding(optimized):
             for number in range(steps):
-                step(optimized, ids, number)
+                resolved(step(optimized, ids, number))
                 ids = reveal(ids, number)
     return [str(own.message) for own in caught if issubclass(own.category, UserWarning)]
 
@@ -117,7 +118,7 @@ def test_a_model_changed_inside_of_a_session_is_told_of() -> None:
     def decode() -> None:
         with marche_fx.decoding(optimized):
             for number in range(4):
-                optimized(words())[:, 8:12] + 0
+                resolved(optimized(words())[:, 8:12])
                 optimized.scale = 2.0 + number  # type: ignore[assignment]
 
     with pytest.warns(UserWarning, match="'scale' was changed inside of a session"):
@@ -144,6 +145,6 @@ def test_what_may_move_is_drift_until_it_moves_further() -> None:
     with torch.no_grad(), marche_fx.decoding(optimized) as session:
         for number, time in enumerate((1.0, 1.05, 1.1, 30.0, 30.1)):
             ids = reveal(ids, number)
-            optimized(ids, torch.full((2,), time))[:, 8:12] + 0
+            resolved(optimized(ids, torch.full((2,), time))[:, 8:12])
             counts.append(session.records[-1].active)
     assert [own == models.N for own in counts] == [True, False, False, True, False]

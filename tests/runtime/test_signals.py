@@ -78,7 +78,7 @@ def decode(model: nn.Module, policy: RefreshPolicy, xs: list[Tensor], reads: int
     optimized = marche_fx.transform(model, refresh=policy, compile=False)
     with marche_fx.decoding(optimized):
         for x in xs:
-            optimized(x)[:, :reads]
+            optimized(x)[:, :reads].sum()
     session = optimization_of(optimized).last_session
     assert session is not None
     assert [record.active for record in session.records[1:]] == [16] * (len(xs) - 1)

@@ -1,0 +1,109 @@
+"""Which rows of a step's results are wanted: all are asked for before any is computed, so that a step runs once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from weakref import ref
+
+import torch
+from torch import Tensor
+
+Compute = Callable[[], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of a value.
+
+    Attributes:
+        numbers: ``[R]`` int64, on the host where it knows them, as those of a slice. are_chosen: whether the loop named
+            them, by a mask or an index; a slice of most rows may be meant as the whole.
+    """
+
+    numbers: Tensor
+    are_chosen: bool = False
+
+    def on(self, device: torch.device) -> Tensor:
+        return self.numbers.to(device)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+class Source(Protocol):
+    """One call of a step.
+
+    Attributes:
+        views: late tensors of its results, or of what was computed of these.
+    """
+
+    @property
+    def views(self) -> list[ref[Any]]: ...
+
+    def read(self, tokens: Tensor | None) -> Sequence[Any]:
+        """The results, with the rows of ``tokens``, bool ``[B, N]``, computed; as a policy chooses where None."""
+
+
+class Prepared(Protocol):
+    """What is asked for before it is computed."""
+
+    def prepare(self, rows: Rows | None, demand: Demand) -> Compute: ...
+
+
+@dataclass
+class Wanted:
+    """Rows of something, computed when they are first taken and forgotten when they were taken as often as wanted."""
+
+    of: Prepared
+    rows: Rows | None
+    compute: Compute
+    uses: int = 0
+    value: Any = None
+
+    def take(self) -> Any:
+        if self.value is None:
+            self.value = self.compute()
+        value, self.uses = self.value, self.uses - 1
+        if not self.uses:
+            self.value = None
+        return value
+
+
+@dataclass
+class Demand:
+    """What one read wants."""
+
+    tokens: dict[Source, list[Tensor]] = field(default_factory=dict)
+    """Of each call the tokens whose rows are wanted, bool ``[B, N]`` each."""
+    wholes: set[Source] = field(default_factory=set)
+    """Calls of which all rows are wanted, as old as they may be."""
+    results: dict[Source, Sequence[Any]] = field(default_factory=dict)
+    wanted: dict[tuple[int, int], Wanted] = field(default_factory=dict)
+
+    def want(self, of: Prepared, rows: Rows | None) -> Compute:
+        """Rows of an expression, which may be wanted more than once and are computed once."""
+        key = id(of), id(rows)
+        if key not in self.wanted:
+            self.wanted[key] = Wanted(of, rows, of.prepare(rows, self))
+        self.wanted[key].uses += 1
+        return self.wanted[key].take
+
+    def ask(self, source: Source, tokens: Tensor | None) -> None:
+        if tokens is None:
+            self.wholes.add(source)
+        else:
+            self.tokens.setdefault(source, []).append(tokens)
+
+    def meet(self) -> None:
+        """Run the steps whose results are wanted."""
+        for source in self.tokens:
+            self.results[source] = source.read(self.union(source))
+        for source in self.wholes:
+            self.results[source] = source.read(None)
+
+    def union(self, source: Source) -> Tensor | None:
+        """All tokens of a call that are wanted by name, bool ``[B, N]``."""
+        masks = self.tokens.get(source, [])
+        return torch.stack(masks).any(0) if len(masks) > 1 else masks[0] if masks else None

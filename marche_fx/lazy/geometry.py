@@ -1,0 +1,144 @@
+"""Where the elements of a view stand: in memory, and as row and channel of the value that is viewed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The rows of a value: its positions along ``dims``, ascending, numbered in their order."""
+
+    shape: torch.Size
+    dims: tuple[int, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(self.shape[dim] for dim in self.dims)
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.sizes)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the numbers of rows along ``dims``."""
+        return tuple(math.prod(self.sizes[number + 1 :]) for number in range(len(self.dims)))
+
+    @property
+    def channels(self) -> int:
+        """Elements of a row."""
+        return math.prod(size for dim, size in enumerate(self.shape) if dim not in self.dims)
+
+    def positions(self, rows: Tensor) -> list[Tensor]:
+        """Where rows ``[R]`` are along each of ``dims``: ``[R]`` each."""
+        return [rows // stride % size for stride, size in zip(self.strides, self.sizes)]
+
+    def cut(self, value: Tensor) -> Tensor:
+        """All rows of a value: ``[R, C]``, in memory one behind the other."""
+        return value.movedim(self.dims, tuple(range(len(self.dims)))).reshape(self.count, self.channels)
+
+    def cut_part(self, part: Tensor, count: int) -> Tensor:
+        """``[R, C]`` of ``count`` rows that stand along the last of ``dims``, where the others have one position.
+
+        Along other dimensions a part may be as narrow as broadcasting allows.
+        """
+        sizes = [1 if dim in self.dims else size for dim, size in enumerate(self.shape)]
+        if self.dims:
+            sizes[self.dims[-1]] = count
+            part = part.expand(sizes).movedim(self.dims[-1], 0)
+        return part.expand(part.shape if self.dims else sizes).reshape(count, self.channels)
+
+    def put(self, value: Tensor, rows: Tensor, part: Tensor) -> None:
+        """Write ``part [R, C]`` over these rows ``[R]`` of a value."""
+        front = value.movedim(self.dims, tuple(range(len(self.dims))))
+        front[tuple(self.positions(rows))] = part.reshape(len(rows), *front.shape[len(self.dims) :])
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A view. The three tensors have its shape, no values, and strides that say where an element stands.
+
+    Attributes:
+        like: in memory. rows: among the rows of what is viewed. channels: among the channels of a row.
+    """
+
+    like: Tensor
+    rows: Tensor
+    channels: Tensor
+
+    @classmethod
+    def whole(cls, like: Tensor, frame: Frame) -> Geometry:
+        """All of a value that stands in memory as ``like`` does."""
+        rows, channels, step = [0] * like.ndim, [0] * like.ndim, 1
+        for dim in reversed(range(like.ndim)):
+            if dim in frame.dims:
+                rows[dim] = frame.strides[frame.dims.index(dim)]
+            else:
+                channels[dim], step = step, step * like.shape[dim]
+        return cls(like, stand_in(like, rows), stand_in(like, channels))
+
+    def narrowed(self, dim: int, start: int, size: int) -> Geometry:
+        """``size`` positions from ``start`` on along a dimension."""
+        return Geometry(*(own.narrow(dim, start, size) for own in (self.like, self.rows, self.channels)))
+
+    def seen(self, view: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> list[Geometry] | None:
+        """What a view of this one shows, in as many tensors as it has; None where rows are joined with channels."""
+        like = view(self.like, *args, **kwargs)
+        try:
+            others = [view(own, *args, **kwargs) for own in (self.rows, self.channels)]
+        except RuntimeError:
+            return None
+        parts = zip(*([own] if isinstance(own, Tensor) else own for own in (like, *others)))
+        found = [Geometry(*part) for part in parts]
+        return found if all(own.is_told_apart for own in found) else None
+
+    @property
+    def is_told_apart(self) -> bool:
+        """Whether no dimension is of rows and of channels at once."""
+        strides = zip(self.like.shape, self.rows.stride(), self.channels.stride())
+        return all(size == 1 or not (row and channel) for size, row, channel in strides)
+
+    @property
+    def frame(self) -> Frame:
+        strides = zip(self.like.shape, self.rows.stride())
+        return Frame(self.like.shape, tuple(dim for dim, (size, stride) in enumerate(strides) if size > 1 and stride))
+
+    @property
+    def row_strides(self) -> tuple[int, ...]:
+        """Along the dimensions of ``frame`` the distance between rows of what is viewed."""
+        return tuple(self.rows.stride(dim) for dim in self.frame.dims)
+
+    def numbers(self) -> Tensor:
+        """Of each row of the view its number in what is viewed: ``[R]``, on the host, which knows them."""
+        found = torch.full((), int(self.rows.storage_offset()))
+        for size, stride in zip(self.frame.sizes, self.row_strides):
+            found = found[..., None] + torch.arange(size) * stride
+        return found.reshape(-1)
+
+    def of(self, value: Tensor) -> Tensor:
+        """The view of a value that stands in memory as it should."""
+        return value.as_strided(self.like.shape, self.like.stride(), self.like.storage_offset())
+
+    def channels_of(self, rows: Tensor) -> Tensor:
+        """The view's channels of rows ``[R, C]``: a view ``[R, ...]``."""
+        kept = [dim for dim in range(self.like.ndim) if dim not in self.frame.dims]
+        sizes = (len(rows), *(self.like.shape[dim] for dim in kept))
+        strides = (rows.stride(0), *(self.channels.stride(dim) for dim in kept))
+        return rows.as_strided(sizes, strides, rows.storage_offset() + self.channels.storage_offset())
+
+    @property
+    def channel_count(self) -> int:
+        """How many channels of a row it shows."""
+        return math.prod(size for size, stride in zip(self.like.shape, self.channels.stride()) if size > 1 and stride)
+
+
+def stand_in(like: Tensor, strides: Sequence[int]) -> Tensor:
+    """A tensor of the same shape and dtype, with these strides and no values."""
+    return torch.empty_strided(like.shape, tuple(strides), dtype=like.dtype, device="meta")
