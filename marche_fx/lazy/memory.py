@@ -14,7 +14,6 @@ from .geometry import Frame, Geometry
 from .modes import put_back
 from .picks import Pick
 
-
 FEW = 0.5
 """Of a smaller share of the rows a copy is made at once."""
 
@@ -55,6 +54,8 @@ class Memory:
 
     def value(self, geometry: Geometry) -> Tensor:
         """What a view shows, to be read and not written."""
+        if not geometry.like.numel():
+            return torch.empty_like(geometry.like, device=self.device)
         if self.held is not None:
             return self.handed_out(geometry)
         if self.shows_all(geometry):
@@ -100,6 +101,8 @@ class Memory:
 
     def handed_out(self, geometry: Geometry) -> Tensor:
         """What a view shows, in memory that the loop may write; the same for every view."""
+        if not geometry.like.numel():
+            return torch.empty_like(geometry.like, device=self.device)
         if self.shows_all(geometry):
             self.fill(None)
         else:
@@ -160,6 +163,8 @@ class View:
 
     def ask(self, demand: Demand) -> None:
         """Ask for what it shows."""
+        if not self.geometry.like.numel():
+            return
         is_all = self.memory.shows_all(self.geometry)
         demand.want(self.memory.expression, None if is_all else Rows(self.geometry.numbers()))
 

@@ -77,7 +77,9 @@ class LateTensor(Tensor):
         memory = Memory(expression, records=records)
         return cls(View(memory, memory.whole))
 
+    # A compiled function calls its operators on late tensors one by one.
     @classmethod
+    @torch._disable_dynamo
     def __torch_function__(
         cls, func: Callable, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -89,10 +91,14 @@ class LateTensor(Tensor):
             return func(*args, **kwargs)
 
     @classmethod
+    @torch._disable_dynamo
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func._can_decompose():
+            # Under inference mode PyTorch leaves this to whoever answers.
+            return func.decompose(*args, **kwargs)
         own = args[0] if args else None
         if not isinstance(own, LateTensor):
             return by_operator(func, args, kwargs)

@@ -37,6 +37,8 @@ def written(own: Looked, function: Any, args: tuple[Any, ...], kwargs: dict[str,
 
     Arguments are as they are now: the loop may overwrite them later. Values are `Looked` where they are late.
     """
+    if not own.geometry.like.numel():
+        return own.expression
     name = function._schema.name.removeprefix("aten::")
     if name in FILLS:
         drawn = empty(own)

@@ -213,7 +213,7 @@ class PendingStep:
             self.leaves[:] = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
 
     def let_go(self) -> None:
-        """The caches are about to be written by another call: keep the results if somebody holds late tensors of them."""
+        """Another call is about to write the caches: keep the results if somebody holds late tensors of them."""
         if self.leaves is None:
             return
         largest = max((leaf.numel() for leaf in self.leaves if isinstance(leaf, Tensor)), default=0)

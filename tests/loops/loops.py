@@ -208,13 +208,10 @@ ENTRIES = (
         "softmax of all, then where",
         models.Words,
         masked_rows(lambda z, rows: z.softmax(-1).where(rows[..., None], 0)),
-        WHOLE,
     ),
-    Entry(
-        "noise on all", models.Words, masked_rows(lambda z, rows: (z + 0.1).argmax(-1).where(rows, 0).float()), WHOLE
-    ),
-    Entry("cast, then rows", models.Words, by_rows(lambda z, rows: z.double()[rows]), WHOLE),
-    Entry("guidance by a doubled batch", models.Words, doubled, WHOLE),
+    Entry("noise on all", models.Words, masked_rows(lambda z, rows: (z + 0.1).argmax(-1).where(rows, 0).float())),
+    Entry("cast, then rows", models.Words, by_rows(lambda z, rows: z.double()[rows])),
+    Entry("guidance by a doubled batch", models.Words, doubled),
     Entry("guidance by rows of halves", models.Words, doubled_by_rows),
     Entry("guidance by two calls", models.Conditioned, two_calls),
     Entry("guidance inside", models.GuidedInside, next_rows),

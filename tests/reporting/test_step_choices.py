@@ -36,7 +36,7 @@ def decoded() -> nn.Module:
         for step in range(20):
             x = x.clone()
             x[0, step] = torch.randn(16)
-            optimized(x)[:, 24]
+            optimized(x)[:, 24].sum()
     return optimized
 
 
@@ -137,7 +137,7 @@ def test_what_a_monitor_found_is_in_the_table() -> None:
     with torch.no_grad(), marche_fx.decoding(optimized):
         for step in range(4):
             x[:, step] += torch.randn(16)
-            optimized(x)[:, 24]
+            optimized(x)[:, 24].sum()
     session = session_of(optimized)
     # The call that was off is there twice, the second time in full.
     assert [(own.step, own.active, own.drift is None) for own in session.choices] == [
