@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ from ..lazy.tensor import resolved
 from ..passes.analysis.plan import Plan
 from ..passes.capture.alone import LOCK
 from ..passes.capture.arguments import closed, opened
-from ..passes.capture.capture import state_after
-from ..passes.capture.captured import Capture
+from ..passes.capture.rehearsal import state_after
+from ..passes.capture.stored import Premises, Stored
 from ..passes.capture.structure import Place, changed_attributes, structure
 from ..passes.capture.surroundings import Surroundings
 from ..passes.graph.source import describe
@@ -55,7 +56,7 @@ class OptimizedStep:
         self.method = method
         self.owner: Any = None
         self.programs: list[Program] = []
-        self.stored: list[Capture] = []
+        self.stored: list[Stored] = []
         """Captures of another process, see `save`."""
         self.structure = structure(model)
         self.surroundings = Surroundings()
@@ -244,9 +245,20 @@ class OptimizedStep:
     def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         """What to do with a step for arguments of this kind; captured unless another process did that."""
         exact_sites = self.policy.exact_sites
-        for stored in self.stored:
-            if stored.accepts(args, kwargs) and fits_weights(stored, self.model):
-                return plan_of(stored, exact_sites=exact_sites)
+        for stored in list(self.stored):
+            if stored.capture.accepts(args, kwargs) and fits_weights(stored.capture, self.model):
+                # Used now or never: what changes later is a change of this process.
+                self.stored.remove(stored)
+                tables = stored.rehearsed(self.model, args, kwargs)
+                changed = stored.premises.differences(Premises.of(tables, tables.surroundings.attributes()))
+                if not changed:
+                    return plan_of(replace(stored.capture, tables=tables), exact_sites=exact_sites)
+                where, name = changed[0]
+                self.method.warn_once(
+                    f"a saved capture of {self.name} is not used: {name!r} of {where or 'the model'} is another than "
+                    "where it was made; the step is captured anew",
+                    topic="other premises",
+                )
         return make_plan(self.model, self.name, args, kwargs, exact_sites=exact_sites)
 
     def tell_of_unmeasured(self, program: Program) -> None:

@@ -22,8 +22,7 @@ from .normalise import decide_draws, remove_checks, remove_copies, remove_weight
 from .refusals import forget_writes, refuse_random, refuse_weights, refuse_writes
 from .rehearsal import Rehearsal, rehearse
 from .step import BranchError, Step, plain_mode
-from .structure import Attributes
-from .tables import Tables, state_at
+from .tables import Tables
 
 aten = torch.ops.aten
 
@@ -53,9 +52,7 @@ def capture(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str
         rehearsal = rehearse(Step(model, step, leaves, spec), tensors)
         with taken_out(rehearsal.step.model, rehearsal.surroundings):
             exported, traced = exported_step(rehearsal, tensors)
-            kept = rehearsal.assigned - traced.written
-            before, after = state_at(model, kept, rehearsal.surroundings), rehearsal.state_at(kept)
-            tables = Tables(kept, rehearsal.surroundings, before, after, frozenset(traced.written))
+            tables = rehearsal.tables(model, traced.written)
     name = rehearsal.step.name
     refuse_writes(exported, name, call, [own.name for own in user_inputs(exported)])
     forget_writes(exported)
@@ -81,16 +78,6 @@ def traced_step(again: Callable[[], Step], tensors: list[Tensor]) -> tuple[torch
         exported = export(step, tensors, dropped)
     with plain_mode():
         return exported.run_decompositions(decompositions()), step
-
-
-def state_after(
-    model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any], tables: Tables
-) -> Attributes:
-    """What a call of ``model.step(*args, **kwargs)`` on copies leaves in its tables."""
-    leaves, spec = pytree.tree_flatten(opened((args, kwargs)))
-    with tracing_alone():
-        rehearsal = rehearse(Step(model, step, leaves, spec), [own for own in leaves if isinstance(own, Tensor)])
-    return rehearsal.state_at(tables.places)
 
 
 def as_capture(

@@ -18,7 +18,7 @@ PLAIN_GRAPH = Options(ops_filter=None, node_metadata_key_filter=KEPT.__contains_
 
 
 def dump_capture(capture: Capture) -> bytes:
-    """The graph with its symbolic sizes, without weights; the opposite of `load_capture`.
+    """The graph with its symbolic sizes, without weights and tables; the opposite of `load_capture`.
 
     Raises:
         Exception: as `pickle` does, where the graph holds something that it cannot write.
@@ -30,6 +30,7 @@ def dump_capture(capture: Capture) -> bytes:
         "inputs": [(None, own.value) if own.node is None else (own.node.name, None) for own in capture.inputs],
         "specs": (capture.in_spec, capture.out_spec),
         "autocast": capture.autocast,
+        "branches": capture.branches,
     }
     return GraphPickler.dumps((capture.graph_module, names), PLAIN_GRAPH)
 
@@ -52,4 +53,5 @@ def load_capture(data: bytes) -> Capture:
         in_spec,
         out_spec,
         names["autocast"],
+        branches=names["branches"],
     )

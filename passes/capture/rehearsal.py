@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import ctypes
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ...errors import CaptureError, MarcheError
+from .alone import tracing_alone
+from .arguments import opened
 from .copies import copy_modules
 from .step import Step, failing_line, plain_mode
 from .structure import Attributes, Place, attributes, changed_attributes
 from .surroundings import Surroundings, noted
-from .tables import state_at
+from .tables import Tables, state_at
 from .undone import WritesUndone
 
 
@@ -32,6 +36,16 @@ class Rehearsal:
     step: Step
     surroundings: Surroundings
     assigned: frozenset[Place]
+
+    def tables(self, model: nn.Module, written: Set[Place]) -> Tables:
+        """What the call set for itself.
+
+        Args:
+            model: the original. written: what the step sets in every call and never reads.
+        """
+        kept = self.assigned - written
+        before, after = state_at(model, kept, self.surroundings), self.state_at(kept)
+        return Tables(kept, self.surroundings, before, after, frozenset(written))
 
     def state_at(self, places: Iterable[Place]) -> Attributes:
         """What the call left at some places."""
@@ -72,6 +86,20 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
     after = {**attributes(own.model), **surroundings.attributes()}
     assigned = frozenset(changed_attributes({**before, **surroundings.first}, after))
     return Rehearsal(own, surroundings, assigned)
+
+
+def rehearse_call(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rehearsal:
+    """Call ``model.step(*args, **kwargs)`` on copies, and trace nothing."""
+    leaves, spec = pytree.tree_flatten(opened((args, kwargs)))
+    with tracing_alone():
+        return rehearse(Step(model, step, leaves, spec), [own for own in leaves if isinstance(own, Tensor)])
+
+
+def state_after(
+    model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any], tables: Tables
+) -> Attributes:
+    """What a call of ``model.step(*args, **kwargs)`` on copies leaves in its tables."""
+    return rehearse_call(model, step, args, kwargs).state_at(tables.places)
 
 
 @contextmanager
