@@ -1,7 +1,8 @@
-"""The line of the model at which something happened."""
+"""The line of the model at which something happened, or stands."""
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,12 @@ from types import FrameType
 from typing import Any
 
 from ..graph.source import is_library_frame
+
+
+def first_line_of(method: Callable[..., Any]) -> str:
+    """`` (model.py:41)``: where a method is written; empty where that is not known."""
+    code = getattr(inspect.unwrap(method), "__code__", None)
+    return f" ({Path(code.co_filename).name}:{code.co_firstlineno})" if code else ""
 
 
 def first_line(run: Callable[[], Any], has_happened: Callable[[], bool]) -> str:

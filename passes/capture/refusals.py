@@ -26,6 +26,12 @@ def refuse_weights(model: nn.Module) -> None:
                 "the first call, as in model.to_empty(device=...) and model.load_state_dict(...)"
             )
 
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UnsupportedModelError(
+                f"{path!r} of {type(model).__name__} is a torch.jit.ScriptModule, which torch.export cannot trace. Put "
+                "the Python module that torch.jit compiled in its place; functions under torch.jit.script are traced."
+            )
     for (path, name), values in attributes(model).items():
         if any(isinstance(value, torch.ScriptObject) for value in values):
             raise UnsupportedModelError(

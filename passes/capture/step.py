@@ -21,7 +21,7 @@ from ...errors import CaptureError, MarcheError, UnsupportedModelError
 from ..graph.source import CAPTURED, is_library_frame
 from .arguments import check_results, closed, opened
 from .branches import Branches, FromArguments
-from .lines import first_line
+from .lines import first_line, first_line_of
 from .refusals import refuse_assignments
 from .structure import Place, attributes, changed_attributes
 from .surroundings import Surroundings
@@ -113,7 +113,7 @@ class Step(nn.Module):
         self.written |= set(changed_attributes(around, self.surroundings.attributes()))
         self.written |= {place for place in changed if self.is_unread(place)}
         refuse_assignments(self.name, self.model, [place for place in changed if place not in self.written])
-        check_results(self.name, results)
+        check_results(f"{self.name}{first_line_of(getattr(self.model, self.step))}", results)
         return results
 
     def traced(self, leaves: list[Tensor]) -> Any:
