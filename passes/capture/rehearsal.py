@@ -16,7 +16,9 @@ from torch.utils import _pytree as pytree
 from ...errors import CaptureError, MarcheError
 from .alone import tracing_alone
 from .arguments import opened
+from .constants import Asks, constants
 from .copies import copy_modules
+from .leftovers import classes_and_modules
 from .step import Step, failing_line, plain_mode
 from .structure import Attributes, Place, attributes, changed_attributes
 from .surroundings import Surroundings, noted
@@ -31,11 +33,13 @@ class Rehearsal:
     Attributes:
         step: on copies of the model's modules, as the call left them. surroundings: what it read beside them.
         assigned: what it changed there; as a rule tables that the model makes at its first call and keeps.
+        asked: whether it asked for the values of tensors.
     """
 
     step: Step
     surroundings: Surroundings
     assigned: frozenset[Place]
+    asked: bool
 
     def tables(self, model: nn.Module, written: Set[Place]) -> Tables:
         """What the call set for itself.
@@ -45,7 +49,8 @@ class Rehearsal:
         """
         kept = self.assigned - written
         before, after = state_at(model, kept, self.surroundings), self.state_at(kept)
-        return Tables(kept, self.surroundings, before, after, frozenset(written))
+        values = constants(model, self.surroundings) if self.asked else []
+        return Tables(kept, self.surroundings, before, after, frozenset(written), values)
 
     def state_at(self, places: Iterable[Place]) -> Attributes:
         """What the call left at some places."""
@@ -70,10 +75,10 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
         CaptureError: the model fails for these arguments.
     """
     own = step.on(copy_modules(step.model))
-    surroundings = Surroundings()
-    before = attributes(own.model)
+    surroundings = Surroundings(classes_and_modules(own.model))
+    before, asks = attributes(own.model), Asks()
     try:
-        with plain_mode(), draws_undone(tensors), noted(surroundings), WritesUndone(own.model):
+        with plain_mode(), draws_undone(tensors), noted(surroundings), WritesUndone(own.model), asks:
             own.call([tensor.clone() for tensor in tensors])
     except MarcheError:
         raise
@@ -85,7 +90,7 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
         ) from error
     after = {**attributes(own.model), **surroundings.attributes()}
     assigned = frozenset(changed_attributes({**before, **surroundings.first}, after))
-    return Rehearsal(own, surroundings, assigned)
+    return Rehearsal(own, surroundings, assigned, asks.asked)
 
 
 def rehearse_call(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rehearsal:
