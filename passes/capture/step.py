@@ -18,10 +18,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from ...errors import CaptureError, MarcheError, UnsupportedModelError
-from ..graph.source import CAPTURED, is_library_frame
+from ..graph.source import CAPTURED
 from .arguments import check_results, closed, opened
 from .branches import Branches, FromArguments
-from .lines import first_line, first_line_of
+from .lines import first_line, first_line_of, model_frames
 from .refusals import refuse_assignments
 from .structure import Place, attributes, changed_attributes
 from .surroundings import Surroundings
@@ -95,7 +95,9 @@ class Step(nn.Module):
         call = self.arguments(leaves)
         args, kwargs = call
         line = first_line(
-            lambda: getattr(self.model, self.step)(*args, **kwargs), lambda: bool(self.written_argument(call, leaves))
+            lambda: getattr(self.model, self.step)(*args, **kwargs),
+            lambda: bool(self.written_argument(call, leaves)),
+            model_frames(self.model),
         )
         return f" in {line}" if line else ""
 
@@ -194,12 +196,13 @@ def attributes_restored(model: nn.Module) -> Iterator[None]:
 def failing_line(step: Step, error: Exception) -> str:
     """`` at blocks.0 (model.py:41, `if x.sum() > 0:`)``: the last frame of ``error`` in the model's own code."""
     paths = {id(module): path for path, module in step.model.named_modules()}
+    is_of_model = model_frames(step.model)
     inside, found = False, ""
     for frame, number in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
         if frame.f_code is Step.call.__code__:
             inside = True
-        elif inside and not is_library_frame(file):
+        elif inside and is_of_model(file):
             path = paths.get(id(frame.f_locals.get("self")))
             summary = traceback.FrameSummary(file, number, frame.f_code.co_name)
             source = f", `{summary.line}`" if summary.line else ""
