@@ -16,7 +16,9 @@ from .arguments import PLAIN
 
 
 def kind_of(weight: Tensor | None) -> Any:
-    return None if weight is None else (tuple(weight.shape), weight.dtype, weight.device, weight.requires_grad)
+    if weight is None:
+        return None
+    return (type(weight).__qualname__, tuple(weight.shape), weight.dtype, weight.device, weight.requires_grad)
 
 
 def described(value: Any) -> str:

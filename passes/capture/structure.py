@@ -48,7 +48,8 @@ def structure(model: nn.Module) -> Attributes:
     numbers: dict[int, int] = {}
     # Tied weights have one number.
     return attributes(
-        model, lambda tensor: f"{numbers.setdefault(id(tensor), len(numbers))} {getattr(tensor, 'shape', 0)}"
+        model,
+        lambda own: f"{numbers.setdefault(id(own), len(numbers))} {getattr(own, 'shape', 0)} {type(own).__qualname__}",
     )
 
 
