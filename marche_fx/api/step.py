@@ -96,7 +96,7 @@ class OptimizedStep:
                 return self.run(args, kwargs)
             except (UnsupportedModelError, CaptureError, ArgumentError) as error:
                 self.owner.give_up(error)
-        return self.original(args, kwargs)
+        return self.original(None, args, kwargs)
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.refuse_gradients(args, kwargs)
@@ -118,6 +118,18 @@ class OptimizedStep:
         if not any(state.program in self.programs for state in session.states):
             self.drop_outdated()
         program = self.program(args, kwargs)
+        writes = program.plan.original.writes
+        if writes is None:
+            return self.compute(session, program, given_args, given_kwargs)
+        writes.check(self.name, (args, kwargs))
+        results = self.compute(session, program, *writes.beside((given_args, given_kwargs)))
+        writes.make((args, kwargs))
+        return results
+
+    def compute(
+        self, session: Session, program: Program, given_args: tuple[Any, ...], given_kwargs: dict[str, Any]
+    ) -> Any:
+        args, kwargs = self.as_first_passed(given_args, given_kwargs)
         self.warn_of_new_length(session, program)
         given = program.given(args, kwargs)
         stream = session.stream_of(self.method.order, program, CallInputs.of(program, list(given.values())))
@@ -127,12 +139,12 @@ class OptimizedStep:
         expected = None
         if verify:
             with as_traced(self.model):
-                expected = self.original(given_args, given_kwargs)
+                expected = self.original(program, given_args, given_kwargs)
         stream.read_pending(program)
         history = stream.history(self.policy, program, program.device(values))
         pending = PendingStep(self.method, history, state, values, session.log, stream.number, expected)
         if pending.is_checked:
-            pending.exact = self.original(given_args, given_kwargs)
+            pending.exact = self.original(program, given_args, given_kwargs)
         stream.pending[program] = weakref.ref(pending)
         queried = self.queried(program, given_args, given_kwargs)
         if queried is None and program.is_late:
@@ -141,8 +153,10 @@ class OptimizedStep:
         pending.note_read(queried)
         return pending.tree()
 
-    def original(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        args, kwargs = closed((args, kwargs))
+    def original(self, beside: Program | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the original returns; what it writes into arguments is lost where it runs beside a program."""
+        writes = None if beside is None else beside.plan.original.writes
+        args, kwargs = closed((args, kwargs) if writes is None else writes.beside((args, kwargs)))
         return getattr(self.model, self.name)(*args, **kwargs)
 
     def as_first_passed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
