@@ -140,7 +140,8 @@ class Program:
 
     def device(self, values: Values) -> torch.device:
         """Where the step computes."""
-        return values[self.split.incremental.inputs[0]].device
+        read = [values[node] for node in self.split.incremental.inputs]
+        return next(own.device for own in read if isinstance(own, Tensor))
 
     def allocate(self, device: torch.device) -> list[Tensor]:
         """The caches of one session, in the order of `Split.caches`."""
