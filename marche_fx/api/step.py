@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ from ..lazy.tensor import resolved, values_of
 from ..passes.analysis.plan import Plan
 from ..passes.capture.alone import LOCK
 from ..passes.capture.arguments import closed, opened
-from ..passes.capture.capture import state_after
-from ..passes.capture.captured import Capture
+from ..passes.capture.rehearsal import state_after
+from ..passes.capture.stored import Premises, Stored
 from ..passes.capture.structure import Place, changed_attributes, structure
 from ..passes.capture.surroundings import Surroundings
 from ..passes.graph.source import describe
@@ -55,7 +56,7 @@ class OptimizedStep:
         self.method = method
         self.owner: Any = None
         self.programs: list[Program] = []
-        self.stored: list[Capture] = []
+        self.stored: list[Stored] = []
         """Captures of another process, see `save`."""
         self.structure = structure(model)
         self.surroundings = Surroundings()
@@ -95,7 +96,7 @@ class OptimizedStep:
                 return self.run(args, kwargs)
             except (UnsupportedModelError, CaptureError, ArgumentError) as error:
                 self.owner.give_up(error)
-        return self.original(args, kwargs)
+        return self.original(None, args, kwargs)
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.refuse_gradients(args, kwargs)
@@ -117,6 +118,18 @@ class OptimizedStep:
         if not any(state.program in self.programs for state in session.states):
             self.drop_outdated()
         program = self.program(args, kwargs)
+        writes = program.plan.original.writes
+        if writes is None:
+            return self.compute(session, program, given_args, given_kwargs)
+        writes.check(self.name, (args, kwargs))
+        results = self.compute(session, program, *writes.beside((given_args, given_kwargs)))
+        writes.make((args, kwargs))
+        return results
+
+    def compute(
+        self, session: Session, program: Program, given_args: tuple[Any, ...], given_kwargs: dict[str, Any]
+    ) -> Any:
+        args, kwargs = self.as_first_passed(given_args, given_kwargs)
         self.warn_of_new_length(session, program)
         given = program.given(args, kwargs)
         stream = session.stream_of(self.method.order, program, CallInputs.of(program, list(given.values())))
@@ -128,11 +141,11 @@ class OptimizedStep:
         expected = None
         if verify:
             with as_traced(self.model):
-                expected = self.original(given_args, given_kwargs)
+                expected = self.original(program, given_args, given_kwargs)
         history = stream.history(self.policy, program, program.device(values))
         pending = PendingStep(self.method, history, state, values, session.log, stream.number, expected)
         if pending.is_checked:
-            pending.exact = self.original(given_args, given_kwargs)
+            pending.exact = self.original(program, given_args, given_kwargs)
         stream.pending[program] = weakref.ref(pending)
         queried = self.queried(program, given_args, given_kwargs)
         if queried is None and program.is_late:
@@ -142,8 +155,10 @@ class OptimizedStep:
         pending.keep()
         return pending.tree()
 
-    def original(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        args, kwargs = closed((args, kwargs))
+    def original(self, beside: Program | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the original returns; what it writes into arguments is lost where it runs beside a program."""
+        writes = None if beside is None else beside.plan.original.writes
+        args, kwargs = closed((args, kwargs) if writes is None else writes.beside((args, kwargs)))
         return getattr(self.model, self.name)(*args, **kwargs)
 
     def as_first_passed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -246,9 +261,20 @@ class OptimizedStep:
     def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         """What to do with a step for arguments of this kind; captured unless another process did that."""
         exact_sites = self.policy.exact_sites
-        for stored in self.stored:
-            if stored.accepts(args, kwargs) and fits_weights(stored, self.model):
-                return plan_of(stored, exact_sites=exact_sites)
+        for stored in list(self.stored):
+            if stored.capture.accepts(args, kwargs) and fits_weights(stored.capture, self.model):
+                # Used now or never: what changes later is a change of this process.
+                self.stored.remove(stored)
+                tables = stored.rehearsed(self.model, args, kwargs)
+                changed = stored.premises.differences(Premises.of(tables, tables.surroundings.attributes()))
+                if not changed:
+                    return plan_of(replace(stored.capture, tables=tables), exact_sites=exact_sites)
+                where, name = changed[0]
+                self.method.warn_once(
+                    f"a saved capture of {self.name} is not used: {name!r} of {where or 'the model'} is another than "
+                    "where it was made; the step is captured anew",
+                    topic="other premises",
+                )
         return make_plan(self.model, self.name, args, kwargs, exact_sites=exact_sites)
 
     def tell_of_unmeasured(self, program: Program) -> None:

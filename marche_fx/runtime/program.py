@@ -18,7 +18,7 @@ from ..passes.pipeline import rewrite
 from ..refresh import AttentionReceived, InputDrift, Signal
 from .measure import inserter, reads_results
 from .prologue import Values
-from .weights import owner, weight_kind
+from .weights import find_weight, weight_kind
 
 
 class Program:
@@ -60,7 +60,7 @@ class Program:
         self.input_names = input_names(model, plan)
         self.allowed = [allowed(self, own.node, tolerance or {}) for own in self.watched]
         """For each watched value how far it may move, where somebody said so."""
-        self.weights = {node: owner(model, path) for node, path in plan.dense.weights.items()}
+        self.weights = {node: find_weight(model, path) for node, path in plan.dense.weights.items()}
         self.weight_kinds = self.current_weight_kinds()
         self.verified = False
 
@@ -121,7 +121,7 @@ class Program:
         return [weight_kind(weight) for weight in self.current_weights().values()]
 
     def current_weights(self) -> Values:
-        return {node: table[name] for node, (table, name) in self.weights.items()}
+        return {node: weight.now() for node, weight in self.weights.items()}
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Values:
         """The tensors among the step's arguments."""
@@ -140,7 +140,8 @@ class Program:
 
     def device(self, values: Values) -> torch.device:
         """Where the step computes."""
-        return values[self.split.incremental.inputs[0]].device
+        read = [values[node] for node in self.split.incremental.inputs]
+        return next(own.device for own in read if isinstance(own, Tensor))
 
     def allocate(self, device: torch.device) -> list[Tensor]:
         """The caches of one session, in the order of `Split.caches`."""

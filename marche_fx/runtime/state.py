@@ -60,12 +60,16 @@ class StepState:
 
     def changed(self, values: Values, tolerance: float) -> Tensor:
         """Tokens whose inputs moved since they were last computed: bool ``[B, N]``."""
-        now = [values[watched.node] for watched in self.program.watched]
-        return self.inputs.changed(now, tolerance, self.program.allowed)
+        return self.inputs.changed(self.watched(values), tolerance, self.program.allowed)
 
     def input_drift(self, values: Values) -> Tensor:
         """How far each token's inputs moved since it was last computed, over their norm: ``[B, N]`` float32."""
-        return self.inputs.drift([values[watched.node] for watched in self.program.watched])
+        return self.inputs.drift(self.watched(values))
+
+    def watched(self, values: Values) -> list[Tensor]:
+        """What is compared between steps; of an argument that the step reads as a number, that number."""
+        device, found = self.program.device(values), [values[own.node] for own in self.program.watched]
+        return [own if isinstance(own, Tensor) else torch.tensor(own, device=device) for own in found]
 
     def begin_writing(self, call: Call) -> None:
         """A call is about to write the caches: an earlier one whose results somebody still holds keeps them."""
@@ -83,7 +87,7 @@ class StepState:
         inputs = [values[node] for node in program.split.incremental.inputs]
         first = self.is_new
         if first:
-            self.caches = program.allocate(inputs[0].device)
+            self.caches = program.allocate(program.device(values))
         samples = torch.arange(program.samples, device=positions.device)[:, None]
         ragged = [own.positions for own in active.streams]
         among_active = queried.gather(1, positions).split(active.counts, 1)
@@ -97,8 +101,7 @@ class StepState:
             # Some caches may hold rows of this step and others not.
             self.release()
             raise
-        now = [values[watched.node] for watched in program.watched]
-        self.inputs.remember(now, samples, positions, complete=active.complete)
+        self.inputs.remember(self.watched(values), samples, positions, complete=active.complete)
         # What compares rows with cached ones means nothing where there were none.
         return {own: value for own, value in zip(program.signals, signals) if not (first and compares_rows(own))}
 

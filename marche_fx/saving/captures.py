@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from torch import nn
 
 from ..api.optimization import Optimization, optimization_of
 from ..errors import ArgumentError
+from ..passes.capture.stored import Premises, Stored
+from ..passes.capture.structure import Place
 from .files import DamagedError, read_sealed, write_sealed
 from .fingerprint import Fingerprint, differences, fingerprint, machine, software
 from .kernels import compiled_kernels, restore_kernels
 
-HEADING = b"marche_fx captured steps 2\n"
+HEADING = b"marche_fx captured steps 3\n"
 """With which a file begins."""
 
 NAMED = 3
@@ -37,19 +40,24 @@ def save(optimized: nn.Module, path: str | Path) -> None:
     optimization, target = optimization_of(optimized), Path(path)
     if not target.parent.is_dir():
         raise ArgumentError(f"there is no folder {target.parent} to save to")
-    # What a step asked of its arguments is kept by functions of Python, and so captured again by the next process.
-    captures = {
-        name: [own.plan.original for own in step.programs if own.plan.original.branches is None]
-        for name, step in optimization.steps.items()
+    steps: dict[str, list[tuple[bytes, Premises]]] = {}
+    for name, step in optimization.steps.items():
+        step.drop_outdated()
+        try:
+            captures = [own.plan.original for own in step.programs]
+            steps[name] = [(dump_capture(own), Premises.of(own.tables, step.structure)) for own in captures]
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ArgumentError(f"{type(optimized).__name__}.{name} as captured cannot be written: {error}") from error
+    if not any(steps.values()):
+        raise ArgumentError("nothing has been captured yet, or the model was changed since; decode once, then save")
+    assigned = frozenset().union(*(step.assigned for step in optimization.steps.values()))
+    content = {
+        "made for": made_for(optimization, assigned),
+        "assigned": assigned,
+        "steps": steps,
+        "compiled": compiled_kernels(),
     }
-    if not any(captures.values()):
-        raise ArgumentError("nothing has been captured yet; decode once, then save")
-    try:
-        steps = {name: [dump_capture(own) for own in found] for name, found in captures.items()}
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ArgumentError(f"a captured step of {type(optimized).__name__} cannot be written: {error}") from error
-    content = pickle.dumps({"made for": made_for(optimization), "steps": steps, "compiled": compiled_kernels()})
-    write_sealed(target, HEADING + content)
+    write_sealed(target, HEADING + pickle.dumps(content))
 
 
 def load(optimized: nn.Module, path: str | Path) -> bool:
@@ -74,8 +82,11 @@ def load(optimized: nn.Module, path: str | Path) -> bool:
     optimization = optimization_of(optimized)
     try:
         content = read(Path(path))
-        refuse_others(content["made for"], made_for(optimization))
-        steps = {name: [load_capture(data) for data in found] for name, found in content["steps"].items()}
+        refuse_others(content["made for"], made_for(optimization, content["assigned"]))
+        steps = {
+            name: [Stored(load_capture(data), premises) for data, premises in found]
+            for name, found in content["steps"].items()
+        }
     except UnusableError as error:
         warnings.warn(f"{path} is not used: {error}", stacklevel=2)
         return False
@@ -114,6 +125,11 @@ def refuse_others(before: dict[str, Fingerprint], now: dict[str, Fingerprint]) -
             raise UnusableError(f"it was made for {what}: {', '.join(changed[:NAMED])}{more} differ")
 
 
-def made_for(optimization: Optimization) -> dict[str, Fingerprint]:
+def made_for(optimization: Optimization, assigned: Set[Place]) -> dict[str, Fingerprint]:
+    """What captures hold for; attributes that the steps set for themselves are looked at when one is used."""
     model = optimization.current()
-    return {"other software": software(), "another machine": machine(model), "another model": fingerprint(model)}
+    return {
+        "other software": software(),
+        "another machine": machine(model),
+        "another model": fingerprint(model, without=assigned),
+    }

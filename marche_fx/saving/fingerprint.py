@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from types import CodeType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..passes.capture.arguments import PLAIN
-from ..passes.capture.structure import attributes
+from ..passes.capture.digests import described, digest, instructions, kind_of
+from ..passes.capture.structure import Place, attributes
 
 Fingerprint = dict[str, str]
 """What there is, by name, to a digest of it."""
@@ -60,16 +58,21 @@ def weights(model: nn.Module) -> Iterator[Tensor]:
     yield from model.buffers()
 
 
-def fingerprint(model: nn.Module) -> Fingerprint:
+def fingerprint(model: nn.Module, without: Collection[Place] = ()) -> Fingerprint:
     """Of a model: the source of its modules' classes, their attributes, and the kinds of its weights, not their values.
 
     Of an object that is no plain value, tensor, function, class or module, the type and, as far as `attributes` looks
     into it, what it holds.
+
+    Args:
+        without: attributes that do not count.
     """
     found = {}
     for path, module in model.named_modules():
         found[f"the class of {path or 'the model'}"] = source_of(type(module))
     for (path, name), values in attributes(model, kind_of).items():
+        if (path, name) in without:
+            continue
         if "_hook" in name:
             # Keys are numbers that this process gave them.
             values = [value for value in values if not isinstance(value, PLAIN)]
@@ -85,33 +88,6 @@ def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
 def digest_of(whole: Fingerprint) -> str:
     """One digest of all that there is."""
     return digest(*(part for item in sorted(whole.items()) for part in item))
-
-
-def kind_of(weight: Tensor | None) -> Any:
-    return None if weight is None else (tuple(weight.shape), weight.dtype, weight.device, weight.requires_grad)
-
-
-def described(value: Any) -> str:
-    """Equal for values that a capture takes for the same."""
-    if isinstance(value, tuple):
-        return " ".join(map(described, value))
-    if isinstance(value, PLAIN):
-        return f"{type(value).__name__} {value!r}"
-    if isinstance(value, Tensor):
-        data = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
-        return f"{described(kind_of(value))} {digest(data.numpy().tobytes())}"
-    if isinstance(value, nn.Module):
-        # Told under its own path.
-        return "a module"
-    if isinstance(value, functools.partial):
-        return " ".join(map(described, (value.func, *value.args, *value.keywords.items())))
-    if inspect.ismethod(value):
-        return described(value.__func__)
-    code = getattr(value, "__code__", None)
-    name = f"{type(value).__module__}.{type(value).__qualname__}"
-    if callable(value) and hasattr(value, "__qualname__"):
-        name = f"{value.__module__}.{value.__qualname__}"
-    return name if code is None else f"{name} {digest(*instructions(code))}"
 
 
 def source_of(kind: type) -> str:
@@ -138,22 +114,3 @@ def class_instructions(kind: type) -> Iterator[bytes]:
         code = getattr(value, "__code__", None)
         if code is not None:
             yield from instructions(code)
-
-
-def instructions(code: CodeType) -> Iterator[bytes]:
-    yield code.co_code
-    yield " ".join((*code.co_names, *code.co_varnames)).encode()
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from instructions(constant)
-        elif isinstance(constant, PLAIN):
-            yield repr(constant).encode()
-
-
-def digest(*parts: str | bytes) -> str:
-    found = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        # Lengths keep one part from running into the next.
-        found.update(len(data).to_bytes(8, "little") + data)
-    return found.hexdigest()[:32]

@@ -26,12 +26,12 @@ from ..lazy.expressions import Result
 from ..lazy.rows import RowNumbers
 from ..lazy.tensor import LateTensor
 from ..passes.capture.arguments import closed, named_leaves, opened
+from ..passes.capture.digests import described, digest
 from ..refresh import FullRefresh, RefreshPolicy
 from ..runtime.advice import TOPICS
 from ..runtime.method import Query
 from ..runtime.open_sessions import current_session
 from ..runtime.session import Session
-from ..saving.fingerprint import described, digest
 
 
 @dataclass(frozen=True)

@@ -10,5 +10,7 @@ alone      one trace at a time, in its thread alone    dropping   lengths that d
 arguments  trees of tensors and plain values           refusals   steps that no cached step could repeat
 tables     attributes that a step sets for itself      watched    those that it writes before it reads them
 structure  what a capture bakes in beside weights      normalise  fewer kinds of operators
-pickled    a capture as bytes
+pickled    a capture as bytes                            digests  what is baked in, comparable between processes
+constants  tensors that count by their values            writes  into arguments, of arguments alone
+stored     a capture of another process, and what must be here again for it to hold
 """

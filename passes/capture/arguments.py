@@ -117,7 +117,8 @@ def check_results(step: str, results: Any) -> None:
         if not isinstance(leaf, (Tensor, *RESULTS)):
             raise UnsupportedModelError(
                 f"result {number} of {step} is a {full_name(leaf)}, in which marche_fx does not look for tensors. "
-                "Return tensors and plain values, or tuples, lists, dicts and dataclasses of them."
+                "Return tensors and plain values, or tuples, lists, dicts and dataclasses of them; register another "
+                "class of them by torch.utils._pytree.register_pytree_node."
             )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
@@ -16,46 +17,58 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 
 @dataclass(frozen=True)
+class Value:
+    """A tensor among the arguments, or what a call returned, by its number; the arguments come first."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function that the step called itself, with a `Value` in place of each tensor."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Branches:
     """What a step asked of its arguments' values, and was told.
 
     Attributes:
-        graph: from the tensors among the arguments to the answers, by the functions that the step called itself.
+        calls: from the tensors among the arguments to the answers. asked: which values are the answers.
         answers: what it was told in the captured call.
     """
 
-    graph: fx.Graph
+    calls: tuple[Call, ...]
+    asked: tuple[Value, ...]
     answers: tuple[Any, ...]
 
     def hold_for(self, tensors: list[Tensor]) -> bool:
         """Whether the step would be told the same of these arguments. Reads values on the host."""
-        return Answers(self.graph, tensors).outputs() == self.answers
+        values = Values(self.calls, tensors)
+        return tuple(map(values.of, self.asked)) == self.answers
 
 
-class Answers:
-    """Computes nodes of a growing graph as they are asked for."""
+class Values:
+    """Makes calls, more of which may be recorded later, as their values are asked for."""
 
-    def __init__(self, graph: fx.Graph, tensors: list[Tensor]) -> None:
-        self.graph = graph
-        inputs = graph.find_nodes(op="placeholder")
+    def __init__(self, calls: Sequence[Call], tensors: list[Tensor]) -> None:
+        self.calls = calls
+        self.arguments = len(tensors)
         # What a step writes in place it does not write for the caller here.
         with untraced():
-            self.values: dict[fx.Node, Any] = {node: own.clone() for node, own in zip(inputs, tensors, strict=True)}
+            self.known: list[Any] = [own.clone() for own in tensors]
 
-    def of(self, node: fx.Node) -> Any:
+    def of(self, value: Value) -> Any:
         with untraced():
-            for own in self.graph.nodes:
-                # In order: a later one may write in place what an earlier one made.
-                if own.op == "call_function" and own not in self.values:
-                    args, kwargs = fx.map_arg((own.args, own.kwargs), self.values.__getitem__)
-                    self.values[own] = own.target(*args, **kwargs)
-                if own is node:
-                    break
-        return self.values[node]
-
-    def outputs(self) -> tuple[Any, ...]:
-        (output,) = self.graph.find_nodes(op="output")
-        return tuple(self.of(node) for node in output.args[0])
+            # In order: a later call may write in place what an earlier one made.
+            while len(self.known) <= value.number:
+                call = self.calls[len(self.known) - self.arguments]
+                args, kwargs = pytree.tree_map_only(Value, lambda own: self.known[own.number], (call.args, call.kwargs))
+                self.known.append(call.function(*args, **kwargs))
+        return self.known[value.number]
 
 
 @contextmanager
@@ -82,49 +95,46 @@ class FromArguments(TorchFunctionMode):
 
     def __init__(self, traced: list[Tensor], real: list[Tensor]) -> None:
         super().__init__()
-        self.graph = fx.Graph()
-        self.nodes: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self.calls: list[Call] = []
+        self.values = Values(self.calls, real)
+        self.known: WeakIdKeyDictionary = WeakIdKeyDictionary()
         for number, tensor in enumerate(traced):
-            self.nodes[tensor] = self.graph.placeholder(f"argument_{number}")
-        self.answers = Answers(self.graph, real)
-        self.asked: list[fx.Node] = []
+            self.known[tensor] = Value(number)
+        self.asked: list[Value] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if not all(tensor in self.nodes for tensor in tensors) or is_drawn(func) or holds_symbols((args, kwargs)):
+        if not all(tensor in self.known for tensor in tensors) or is_drawn(func) or holds_symbols((args, kwargs)):
             result = func(*args, **kwargs)
             if writes(func, kwargs):
                 # Values that the arguments do not decide may now be in any tensor that shares memory.
-                self.nodes.clear()
+                self.known.clear()
             return result
         if func in QUESTIONS and tensors:
-            node = self.record(func, args, kwargs)
-            self.asked.append(node)
-            return self.answers.of(node)
+            self.asked.append(self.record(func, args, kwargs))
+            return self.values.of(self.asked[-1])
         result = func(*args, **kwargs)
         found = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
         if found or writes(func, kwargs):
             self.follow(result, self.record(func, args, kwargs))
         return result
 
-    def record(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
-        own = [pytree.tree_map_only(Tensor, self.nodes.__getitem__, part) for part in (args, kwargs)]
-        return self.graph.call_function(func, *own)
+    def record(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
+        self.calls.append(Call(func, *pytree.tree_map_only(Tensor, self.known.__getitem__, (args, kwargs))))
+        return Value(self.values.arguments + len(self.calls) - 1)
 
-    def follow(self, result: Any, node: fx.Node) -> None:
+    def follow(self, result: Any, value: Value) -> None:
         if isinstance(result, Tensor):
-            self.nodes[result] = node
+            self.known[result] = value
         elif isinstance(result, (tuple, list)):
             for number, part in enumerate(result):
-                self.follow(part, self.graph.call_function(getitem, (node, number)))
+                self.follow(part, self.record(operator.getitem, (value, number), {}))
 
     def found(self) -> Branches:
-        answers = tuple(self.answers.of(node) for node in self.asked)
-        self.graph.output(tuple(self.asked))
-        return Branches(self.graph, answers)
+        return Branches(tuple(self.calls), tuple(self.asked), tuple(map(self.values.of, self.asked)))
 
 
 DRAWS = (
@@ -140,10 +150,6 @@ def is_drawn(func: Callable[..., Any]) -> bool:
 
 def holds_symbols(call: Any) -> bool:
     return any(isinstance(leaf, (torch.SymInt, torch.SymFloat, torch.SymBool)) for leaf in pytree.tree_leaves(call))
-
-
-def getitem(parts: Any, number: int) -> Any:
-    return parts[number]
 
 
 def writes(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:

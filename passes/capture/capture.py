@@ -22,8 +22,8 @@ from .normalise import decide_draws, remove_checks, remove_copies, remove_weight
 from .refusals import forget_writes, refuse_random, refuse_weights, refuse_writes
 from .rehearsal import Rehearsal, rehearse
 from .step import BranchError, Step, plain_mode
-from .structure import Attributes
-from .tables import Tables, state_at
+from .tables import Tables
+from .writes import Writes, writes_of
 
 aten = torch.ops.aten
 
@@ -40,28 +40,39 @@ def capture(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str
     Raises:
         ArgumentError: an argument is neither a tensor nor a plain value, nor made of them.
         CaptureError: `torch.export` cannot trace the step.
-        UnsupportedModelError: the step writes a buffer, an attribute or an argument, or draws random numbers, which no
-            cached step could repeat; or its weights have no values.
+        UnsupportedModelError: the step writes a buffer or an attribute, or into an argument what it computes of
+            weights, or draws random numbers, which no cached step could repeat; or its weights have no values.
     """
     call = opened((args, kwargs or {}))
     check_arguments(step, call)
     refuse_weights(model)
     leaves, spec = pytree.tree_flatten(call)
     # torch.export takes arguments that are one tensor, or a weight, for one; later calls may pass different ones.
-    tensors = [leaf.detach() for leaf in leaves if isinstance(leaf, Tensor)]
+    tensors = apart([leaf.detach() for leaf in leaves if isinstance(leaf, Tensor)])
     with tracing_alone():
         rehearsal = rehearse(Step(model, step, leaves, spec), tensors)
         with taken_out(rehearsal.step.model, rehearsal.surroundings):
             exported, traced = exported_step(rehearsal, tensors)
-            kept = rehearsal.assigned - traced.written
-            before, after = state_at(model, kept, rehearsal.surroundings), rehearsal.state_at(kept)
-            tables = Tables(kept, rehearsal.surroundings, before, after, frozenset(traced.written))
+            tables = rehearsal.tables(model, traced.written)
     name = rehearsal.step.name
     refuse_writes(exported, name, call, [own.name for own in user_inputs(exported)])
+    writes = writes_of(exported)
     forget_writes(exported)
     decide_draws(exported.graph)
-    refuse_random(exported.graph, name)
-    return as_capture(exported, rehearsal, leaves, tables, traced.branches)
+    for graph in (exported.graph, *(() if writes is None else (writes.module.graph,))):
+        refuse_random(graph, name)
+    return as_capture(exported, rehearsal, leaves, tables, traced.branches, writes)
+
+
+def apart(tensors: list[Tensor]) -> list[Tensor]:
+    """The same values, none of them in the memory of another: `torch.export` fails where one of them is written."""
+    seen: set[int] = set()
+    found = []
+    for own in tensors:
+        address = own.untyped_storage().data_ptr()
+        found.append(own.clone() if address in seen else own)
+        seen.add(address)
+    return found
 
 
 def exported_step(rehearsal: Rehearsal, tensors: list[Tensor]) -> tuple[torch.export.ExportedProgram, Step]:
@@ -83,22 +94,13 @@ def traced_step(again: Callable[[], Step], tensors: list[Tensor]) -> tuple[torch
         return exported.run_decompositions(decompositions()), step
 
 
-def state_after(
-    model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any], tables: Tables
-) -> Attributes:
-    """What a call of ``model.step(*args, **kwargs)`` on copies leaves in its tables."""
-    leaves, spec = pytree.tree_flatten(opened((args, kwargs)))
-    with tracing_alone():
-        rehearsal = rehearse(Step(model, step, leaves, spec), [own for own in leaves if isinstance(own, Tensor)])
-    return rehearsal.state_at(tables.places)
-
-
 def as_capture(
     exported: torch.export.ExportedProgram,
     rehearsal: Rehearsal,
     leaves: list[Any],
     tables: Tables,
     branches: Branches | None,
+    writes: Writes | None,
 ) -> Capture:
     step, autocast = rehearsal.step, Autocast.current(leaves)
     buffers = dict(step.model.named_buffers())
@@ -141,6 +143,7 @@ def as_capture(
         autocast,
         tables,
         branches,
+        writes,
     )
 
 

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from .branches import Branches
 from .tables import Tables
+from .writes import Writes
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class Capture:
     """What the step itself makes of the model's attributes, and where else it reads."""
     branches: Branches | None = None
     """What it asked of its arguments' values."""
+    writes: Writes | None = None
+    """What it leaves in its arguments."""
 
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         leaves, spec = pytree.tree_flatten((args, kwargs))

@@ -6,6 +6,7 @@ import gc
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -55,6 +56,15 @@ def holders(roots: list[Any]) -> Iterator[Any]:
             seen.add(id(value))
             yield value
             waiting += parts(value)
+
+
+def classes_and_modules(model: nn.Module) -> set[Any]:
+    """Classes and modules of Python that a model holds, and the classes of all that it holds."""
+    found: set[Any] = set()
+    for holder in holders([model]):
+        found.add(type(holder))
+        found.update(part for part in parts(holder) if isinstance(part, (type, ModuleType)))
+    return found
 
 
 def contents(holder: Any) -> Any:

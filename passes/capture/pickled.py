@@ -10,6 +10,7 @@ from torch.fx._graph_pickler import GraphPickler, Options
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from .captured import Capture, Input
+from .writes import Writes
 
 KEPT = ("val", "nn_module_stack", "stack_trace")
 """What passes and reports read of a node."""
@@ -18,7 +19,7 @@ PLAIN_GRAPH = Options(ops_filter=None, node_metadata_key_filter=KEPT.__contains_
 
 
 def dump_capture(capture: Capture) -> bytes:
-    """The graph with its symbolic sizes, without weights; the opposite of `load_capture`.
+    """The graph with its symbolic sizes, without weights and tables; the opposite of `load_capture`.
 
     Raises:
         Exception: as `pickle` does, where the graph holds something that it cannot write.
@@ -30,8 +31,11 @@ def dump_capture(capture: Capture) -> bytes:
         "inputs": [(None, own.value) if own.node is None else (own.node.name, None) for own in capture.inputs],
         "specs": (capture.in_spec, capture.out_spec),
         "autocast": capture.autocast,
+        "branches": capture.branches,
+        "writes": None if capture.writes is None else (capture.writes.constants, capture.writes.numbers),
     }
-    return GraphPickler.dumps((capture.graph_module, names), PLAIN_GRAPH)
+    written = None if capture.writes is None else capture.writes.module
+    return GraphPickler.dumps((capture.graph_module, names, written), PLAIN_GRAPH)
 
 
 def load_capture(data: bytes) -> Capture:
@@ -40,7 +44,10 @@ def load_capture(data: bytes) -> Capture:
         # Tree specifications are rebuilt in a way that torch itself deprecates.
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         loaded: Any = GraphPickler.loads(data, FakeTensorMode(shape_env=ShapeEnv()))
-    graph_module, names = loaded
+    graph_module, names, written = loaded
+    if written is not None:
+        # It comes without code.
+        written.recompile()
     nodes = {node.name: node for node in graph_module.graph.nodes}
     in_spec, out_spec = names["specs"]
     return Capture(
@@ -52,4 +59,6 @@ def load_capture(data: bytes) -> Capture:
         in_spec,
         out_spec,
         names["autocast"],
+        branches=names["branches"],
+        writes=None if written is None else Writes(written, *names["writes"]),
     )

@@ -13,6 +13,7 @@ from ..graph.operands import argument
 from ..graph.source import describe, strip_wrapper
 from .arguments import named_leaves
 from .structure import assignment_line, attributes
+from .writes import argument_writes
 
 aten = torch.ops.aten
 
@@ -26,6 +27,12 @@ def refuse_weights(model: nn.Module) -> None:
                 "the first call, as in model.to_empty(device=...) and model.load_state_dict(...)"
             )
 
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UnsupportedModelError(
+                f"{path!r} of {type(model).__name__} is a torch.jit.ScriptModule, which torch.export cannot trace. Put "
+                "the Python module that torch.jit compiled in its place; functions under torch.jit.script are traced."
+            )
     for (path, name), values in attributes(model).items():
         if any(isinstance(value, torch.ScriptObject) for value in values):
             raise UnsupportedModelError(
@@ -48,11 +55,18 @@ def refuse_assignments(step: str, model: nn.Module, assigned: list[tuple[str, st
 
 
 def refuse_writes(exported: torch.export.ExportedProgram, step: str, call: Any, placeholders: list[str]) -> None:
-    """Raise if the step writes a weight or an argument of its ``call`` in place; these enter as ``placeholders``."""
+    """Raise if the step writes a weight in place, or into an argument of its ``call`` what it computes of weights.
+
+    Args:
+        placeholders: as which the arguments enter.
+    """
+    possible = argument_writes(exported)
     by_name = {node.name: node for node in exported.graph.nodes}
     names = [name for name, leaf in named_leaves(call) if isinstance(leaf, Tensor)]
     for spec in exported.graph_signature.output_specs:
         if spec.kind in (OutputKind.USER_OUTPUT, OutputKind.TOKEN) or is_never_read(exported, spec):
+            continue
+        if spec in possible:
             continue
         what = (
             names[placeholders.index(str(spec.target))]
@@ -62,7 +76,8 @@ def refuse_writes(exported: torch.export.ExportedProgram, step: str, call: Any, 
         )
         raise UnsupportedModelError(
             f"{step} writes {what} in {describe(by_name[spec.arg.name])}; a step that is only partly recomputed "
-            "cannot repeat that. Move the write out of the step, or write into a copy."
+            "cannot repeat that. Move the write out of the step, or write into a copy. Into an argument it may write "
+            "what it computes of arguments alone."
         )
 
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import ctypes
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ...errors import CaptureError, MarcheError
+from .alone import tracing_alone
+from .arguments import opened
+from .constants import Asks, constants
 from .copies import copy_modules
+from .leftovers import classes_and_modules
 from .step import Step, failing_line, plain_mode
 from .structure import Attributes, Place, attributes, changed_attributes
 from .surroundings import Surroundings, noted
-from .tables import state_at
+from .tables import Tables, state_at
 from .undone import WritesUndone
 
 
@@ -27,11 +33,24 @@ class Rehearsal:
     Attributes:
         step: on copies of the model's modules, as the call left them. surroundings: what it read beside them.
         assigned: what it changed there; as a rule tables that the model makes at its first call and keeps.
+        asked: whether it asked for the values of tensors.
     """
 
     step: Step
     surroundings: Surroundings
     assigned: frozenset[Place]
+    asked: bool
+
+    def tables(self, model: nn.Module, written: Set[Place]) -> Tables:
+        """What the call set for itself.
+
+        Args:
+            model: the original. written: what the step sets in every call and never reads.
+        """
+        kept = self.assigned - written
+        before, after = state_at(model, kept, self.surroundings), self.state_at(kept)
+        values = constants(model, self.surroundings) if self.asked else []
+        return Tables(kept, self.surroundings, before, after, frozenset(written), values)
 
     def state_at(self, places: Iterable[Place]) -> Attributes:
         """What the call left at some places."""
@@ -56,10 +75,10 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
         CaptureError: the model fails for these arguments.
     """
     own = step.on(copy_modules(step.model))
-    surroundings = Surroundings()
-    before = attributes(own.model)
+    surroundings = Surroundings(classes_and_modules(own.model))
+    before, asks = attributes(own.model), Asks()
     try:
-        with plain_mode(), draws_undone(tensors), noted(surroundings), WritesUndone(own.model):
+        with plain_mode(), draws_undone(tensors), noted(surroundings), WritesUndone(own.model), asks:
             own.call([tensor.clone() for tensor in tensors])
     except MarcheError:
         raise
@@ -71,7 +90,21 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
         ) from error
     after = {**attributes(own.model), **surroundings.attributes()}
     assigned = frozenset(changed_attributes({**before, **surroundings.first}, after))
-    return Rehearsal(own, surroundings, assigned)
+    return Rehearsal(own, surroundings, assigned, asks.asked)
+
+
+def rehearse_call(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rehearsal:
+    """Call ``model.step(*args, **kwargs)`` on copies, and trace nothing."""
+    leaves, spec = pytree.tree_flatten(opened((args, kwargs)))
+    with tracing_alone():
+        return rehearse(Step(model, step, leaves, spec), [own for own in leaves if isinstance(own, Tensor)])
+
+
+def state_after(
+    model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any], tables: Tables
+) -> Attributes:
+    """What a call of ``model.step(*args, **kwargs)`` on copies leaves in its tables."""
+    return rehearse_call(model, step, args, kwargs).state_at(tables.places)
 
 
 @contextmanager

@@ -18,10 +18,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from ...errors import CaptureError, MarcheError, UnsupportedModelError
-from ..graph.source import CAPTURED, is_library_frame
+from ..graph.source import CAPTURED
 from .arguments import check_results, closed, opened
 from .branches import Branches, FromArguments
-from .lines import first_line
+from .lines import first_line, first_line_of, model_frames
 from .refusals import refuse_assignments
 from .structure import Place, attributes, changed_attributes
 from .surroundings import Surroundings
@@ -95,7 +95,9 @@ class Step(nn.Module):
         call = self.arguments(leaves)
         args, kwargs = call
         line = first_line(
-            lambda: getattr(self.model, self.step)(*args, **kwargs), lambda: bool(self.written_argument(call, leaves))
+            lambda: getattr(self.model, self.step)(*args, **kwargs),
+            lambda: bool(self.written_argument(call, leaves)),
+            model_frames(self.model),
         )
         return f" in {line}" if line else ""
 
@@ -113,7 +115,7 @@ class Step(nn.Module):
         self.written |= set(changed_attributes(around, self.surroundings.attributes()))
         self.written |= {place for place in changed if self.is_unread(place)}
         refuse_assignments(self.name, self.model, [place for place in changed if place not in self.written])
-        check_results(self.name, results)
+        check_results(f"{self.name}{first_line_of(getattr(self.model, self.step))}", results)
         return results
 
     def traced(self, leaves: list[Tensor]) -> Any:
@@ -194,12 +196,13 @@ def attributes_restored(model: nn.Module) -> Iterator[None]:
 def failing_line(step: Step, error: Exception) -> str:
     """`` at blocks.0 (model.py:41, `if x.sum() > 0:`)``: the last frame of ``error`` in the model's own code."""
     paths = {id(module): path for path, module in step.model.named_modules()}
+    is_of_model = model_frames(step.model)
     inside, found = False, ""
     for frame, number in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
         if frame.f_code is Step.call.__code__:
             inside = True
-        elif inside and not is_library_frame(file):
+        elif inside and is_of_model(file):
             path = paths.get(id(frame.f_locals.get("self")))
             summary = traceback.FrameSummary(file, number, frame.f_code.co_name)
             source = f", `{summary.line}`" if summary.line else ""

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import re
 import types
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,7 +48,8 @@ def structure(model: nn.Module) -> Attributes:
     numbers: dict[int, int] = {}
     # Tied weights have one number.
     return attributes(
-        model, lambda tensor: f"{numbers.setdefault(id(tensor), len(numbers))} {getattr(tensor, 'shape', 0)}"
+        model,
+        lambda own: f"{numbers.setdefault(id(own), len(numbers))} {getattr(own, 'shape', 0)} {type(own).__qualname__}",
     )
 
 
@@ -95,7 +97,7 @@ def parts(value: Any) -> Iterator[Any]:
     elif isinstance(value, functools.partial):
         yield from (value.func, value.args, value.keywords)
     elif isinstance(value, types.FunctionType):
-        yield from (value.__defaults__, value.__kwdefaults__)
+        yield from (value.__code__, value.__defaults__, value.__kwdefaults__)
         yield from [cell.cell_contents for cell in value.__closure__ or () if cell_is_full(cell)]
     elif isinstance(value, CACHE):
         yield value.__wrapped__
@@ -107,13 +109,16 @@ def parts(value: Any) -> Iterator[Any]:
 
 
 def is_array(value: Any) -> bool:
-    return type(value).__module__ == "numpy" and hasattr(value, "tobytes")
+    return isinstance(value, (bytearray, memoryview, array)) or (
+        type(value).__module__ == "numpy" and hasattr(value, "tobytes")
+    )
 
 
-def digest_of_array(array: Any) -> str:
-    """Equal for numpy arrays, and numbers, of equal values."""
-    values = hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
-    return f"{type(array).__name__} {array.dtype} {array.shape} {values}"
+def digest_of_array(value: Any) -> str:
+    """Equal for arrays, and numbers of numpy, of equal values."""
+    content = bytes(value) if isinstance(value, bytearray) else value.tobytes()
+    kind = [getattr(value, name, None) for name in ("dtype", "typecode", "shape")]
+    return f"{type(value).__name__} {kind} {hashlib.blake2b(content, digest_size=16).hexdigest()}"
 
 
 def changed_attributes(before: Attributes, after: Attributes) -> list[Place]:

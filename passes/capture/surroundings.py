@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
 import types
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -19,9 +21,19 @@ OWN = __name__.rpartition(".capture.")[0]
 
 
 class Surroundings:
-    """Names that the functions of a step look up outside of it, and what stood there when they first ran."""
+    """Names that the functions of a step look up outside of it, and what stood there when they first ran.
 
-    def __init__(self) -> None:
+    Args:
+        held: classes and modules of Python that the model holds, or has an instance of.
+    """
+
+    def __init__(self, held: Iterable[Any] = ()) -> None:
+        self.held: dict[str, list[tuple[Any, str]]] = defaultdict(list)
+        """To a name the holders that it stands in, and what they are called."""
+        for own in held:
+            for holder, title in named_spaces(own):
+                for name in space(holder):
+                    self.held[name].append((holder, title))
         self.names: dict[Place, tuple[Any, str]] = {}
         """To globals as a dict, or a class, and the name in it."""
         self.enclosed: dict[int, tuple[Place, Any]] = {}
@@ -60,18 +72,12 @@ class Surroundings:
             return
         self.ran.add((code, kind))
         self.watch(frame.f_globals, code.co_names, module)
-        self.watch_class(kind, code.co_names)
+        for own in (kind, *map(frame.f_globals.get, code.co_names)):
+            for holder, title in named_spaces(own):
+                self.watch(holder, code.co_names, title)
         for name in code.co_names:
-            value = frame.f_globals.get(name)
-            if isinstance(value, types.ModuleType) and not is_library(value.__name__):
-                self.watch(vars(value), code.co_names, value.__name__)
-            elif isinstance(value, type):
-                self.watch_class(value, code.co_names)
-
-    def watch_class(self, kind: type, names: Iterable[str]) -> None:
-        for base in kind.__mro__:
-            if not is_library(base.__module__):
-                self.watch(base, names, f"class {base.__qualname__} of {base.__module__}")
+            for holder, title in self.held.get(name, ()):
+                self.watch(holder, (name,), title)
 
     def watch(self, holder: Any, names: Iterable[str], title: str) -> None:
         # Also names that do not stand there yet: the function may set them.
@@ -90,6 +96,16 @@ class Surroundings:
     def settle(self) -> None:
         """Forget the names that nothing stands under: those of methods and attributes."""
         self.names = {place: (holder, name) for place, (holder, name) in self.names.items() if name in space(holder)}
+
+
+def named_spaces(value: Any) -> Iterator[tuple[Any, str]]:
+    """A module of Python as a dict, or a class with its bases and metaclasses, each with its title; no library's."""
+    if isinstance(value, types.ModuleType) and not is_library(value.__name__):
+        yield vars(value), value.__name__
+    elif isinstance(value, type):
+        for base in [*value.__mro__, *inspect.getmro(type(value))]:
+            if not is_library(base.__module__):
+                yield base, f"class {base.__qualname__} of {base.__module__}"
 
 
 def space(holder: Any) -> Any:

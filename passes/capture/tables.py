@@ -26,6 +26,7 @@ class Tables:
         places: what the step sets. written: what it sets in every call and never reads.
         surroundings: where to look for what is not the model's.
         before, after: what was there when the captured call began, and what it left, which the graph holds.
+        constants: tensors whose values count, as a step made numbers of some.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class Tables:
         before: Attributes | None = None,
         after: Attributes | None = None,
         written: frozenset[Place] = frozenset(),
+        constants: Iterable[Tensor] = (),
     ) -> None:
+        self.constants = [(own, version_of(own)) for own in constants]
         self.written = written
         self.places = places
         self.surroundings = surroundings or Surroundings()
@@ -52,6 +55,8 @@ class Tables:
         Args:
             call: calls the step on copies and returns what it left at these places; only where it must be tried.
         """
+        if any(version_of(own) != version for own, version in self.constants):
+            return False
         if not self.places:
             return True
         now = state_at(model, self.places, self.surroundings)

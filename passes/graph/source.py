@@ -48,10 +48,19 @@ def is_library_frame(file: str) -> bool:
     path = Path(file)
     if path.is_relative_to(Path(torch.__file__).parent) or path.is_relative_to(CAPTURE_FOLDER):
         return True
-    for folder in ("site-packages", "dist-packages"):
-        if folder in path.parts:
-            return path.parts[path.parts.index(folder) + 1] in HELPERS
+    package = installed_package(file)
+    if package:
+        return package in HELPERS
     return path.is_relative_to(sysconfig.get_path("stdlib")) or file.startswith("<")
+
+
+def installed_package(file: str) -> str:
+    """The installed package that a file is in, ``x_transformers``; empty for one that is in none."""
+    parts = Path(file).parts
+    for folder in ("site-packages", "dist-packages"):
+        if folder in parts:
+            return parts[parts.index(folder) + 1].removesuffix(".py")
+    return ""
 
 
 def describe(node: fx.Node) -> str:

@@ -70,3 +70,16 @@ def test_hidden_tokens_that_are_put_back_can_be_read_alone() -> None:
         for _ in range(6):
             found, expected = optimized(x, hidden)[hidden > 0], model(x, hidden)[hidden > 0]
             torch.testing.assert_close(found + 0, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+@pytest.mark.parametrize("put_back", [0, 1, BLOCKS, BLOCKS + 1])
+@torch.no_grad()
+def test_a_capture_may_begin_with_one_sample_of_few_kept_tokens(put_back: int, kept: int) -> None:
+    torch.manual_seed(0)
+    model, generator = Drops(put_back, is_scaled=False).eval(), torch.Generator().manual_seed(0)
+    optimized = marche_fx.transform(model, refresh="exact", compile=False)
+    with marche_fx.decoding(optimized):
+        for count in (TOKENS - kept, 6, 3):
+            x, hidden = torch.randn(1, TOKENS, 8, generator=generator), hidden_tokens(1, count, generator)
+            torch.testing.assert_close(optimized(x, hidden) + 0, model(x, hidden), rtol=1e-4, atol=1e-5)

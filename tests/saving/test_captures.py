@@ -18,9 +18,10 @@ import marche_fx
 from marche_fx import ArgumentError
 from marche_fx.api import step
 from marche_fx.api.optimization import optimization_of
+from marche_fx.passes.capture.digests import described
 from marche_fx.saving import captures as saved
 from marche_fx.saving import fingerprint as printed
-from marche_fx.saving.fingerprint import described, differences, fingerprint
+from marche_fx.saving.fingerprint import differences, fingerprint
 from marche_fx.saving.kernels import restore_kernels
 from tests.around import EAGER, MOVED, X, captures, optimize, same, transformer
 from tests.flips import flipped

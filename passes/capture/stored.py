@@ -1,0 +1,62 @@
+"""A capture of another process, and what must be here again for it to hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from .captured import Capture
+from .digests import described, digest
+from .rehearsal import rehearse_call
+from .structure import Attributes, Place
+from .tables import Tables
+
+Digests = dict[Place, str]
+
+
+@dataclass(frozen=True)
+class Premises:
+    """What a capture was made under, beside the model, comparable between processes.
+
+    Attributes:
+        written: what the step sets in every call and never reads.
+        around: what it read beside the model. left: the tables that a call left, which the graph holds.
+    """
+
+    written: frozenset[Place]
+    around: Digests
+    left: Digests
+
+    @classmethod
+    def of(cls, tables: Tables, found: Attributes) -> Premises:
+        """Those of a capture with these tables.
+
+        Args:
+            found: what there was when it was made.
+        """
+        read = tables.surroundings.attributes().keys() - tables.places - tables.written
+        around = {place: values for place, values in found.items() if place in read}
+        return cls(tables.written, digests(around), digests(tables.after))
+
+    def differences(self, now: Premises) -> list[Place]:
+        """Where there is something else now. Further tables, as for other lengths, make no difference."""
+        around = [place for place in {**self.around, **now.around} if self.around.get(place) != now.around.get(place)]
+        return around + [place for place, own in self.left.items() if now.left.get(place) != own]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A capture as it was read from a file, without tables."""
+
+    capture: Capture
+    premises: Premises
+
+    def rehearsed(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tables:
+        """What a real call on copies makes in this process, and where it reads."""
+        return rehearse_call(model, self.capture.step, args, kwargs).tables(model, self.premises.written)
+
+
+def digests(values: Attributes) -> Digests:
+    return {place: digest(*map(described, own)) for place, own in values.items()}
