@@ -70,9 +70,12 @@ def joined_rows(parts: Sequence[Tensor | Looked], dim: int = 0) -> Expression | 
     dim %= like.ndim
     late = [part for part in parts if isinstance(part, Looked)]
     dims = {own for part in late for own in part.geometry.frame.dims}
+    if dims and dim < min(dims) and all(part.geometry.like.shape[dim] == 1 for part in late):
+        # Samples one by one.
+        dims.add(dim)
     if dim not in dims:
         return None
-    if any(part.geometry.channels.stride(own) for part in late for own in dims):
+    if any(part.geometry.like.shape[own] > 1 and part.geometry.channels.stride(own) for part in late for own in dims):
         return None
     device, frame = late[0].expression.device, Frame(like.shape, tuple(sorted(dims)))
     whole = Geometry.whole(like, frame)

@@ -65,7 +65,7 @@ class Result(Expression):
 
         def compute() -> Tensor:
             value: Tensor = demand.results[self.source][self.number]
-            return as_like(value, self.like) if rows is None else self.frame.cut(value)[rows.on(value.device)]
+            return as_like(value, self.like) if rows is None else self.frame.taken(value, rows.on(value.device))
 
         return compute
 
@@ -94,7 +94,7 @@ class Given(Expression):
     def prepare(self, rows: Rows | None, demand: Demand) -> Compute:
         if rows is None:
             return lambda: self.value
-        return lambda: self.frame.cut(self.value)[rows.on(self.device)]
+        return lambda: self.frame.taken(self.value, rows.on(self.device))
 
 
 class Blank(Expression):
@@ -403,7 +403,7 @@ class Repeated(Expression):
         def compute() -> Tensor:
             value = torch.empty_strided(self.like.shape, self.like.stride(), dtype=self.like.dtype, device=self.device)
             self.write(self.geometry.of(value.copy_(whole())))
-            return value if rows is None else self.frame.cut(value)[rows.on(value.device)]
+            return value if rows is None else self.frame.taken(value, rows.on(value.device))
 
         return compute
 

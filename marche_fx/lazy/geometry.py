@@ -40,9 +40,10 @@ class Frame:
         """Where rows ``[R]`` are along each of ``dims``: ``[R]`` each."""
         return [rows // stride % size for stride, size in zip(self.strides, self.sizes)]
 
-    def cut(self, value: Tensor) -> Tensor:
-        """All rows of a value: ``[R, C]``, in memory one behind the other."""
-        return value.movedim(self.dims, tuple(range(len(self.dims)))).reshape(self.count, self.channels)
+    def taken(self, value: Tensor, rows: Tensor) -> Tensor:
+        """These rows ``[R]`` of a value: ``[R, C]``, in memory one behind the other."""
+        cut = value.movedim(self.dims, tuple(range(len(self.dims)))).reshape(self.count, self.channels)
+        return cut[rows].contiguous()
 
     def cut_part(self, part: Tensor, count: int) -> Tensor:
         """``[R, C]`` of ``count`` rows that stand along the last of ``dims``, where the others have one position.
@@ -53,7 +54,7 @@ class Frame:
         if self.dims:
             sizes[self.dims[-1]] = count
             part = part.expand(sizes).movedim(self.dims[-1], 0)
-        return part.expand(part.shape if self.dims else sizes).reshape(count, self.channels)
+        return part.expand(part.shape if self.dims else sizes).reshape(count, self.channels).contiguous()
 
     def put(self, value: Tensor, rows: Tensor, part: Tensor) -> None:
         """Write ``part [R, C]`` over these rows ``[R]`` of a value."""
