@@ -168,6 +168,65 @@ def too_late(model: Any) -> Steps:
         ids = reveal(ids, step)
 
 
+def semi_autoregressive(model: Any) -> Steps:
+    """Block after block, by confidence, as LLaDA does: everything over all rows, and then the masks."""
+    ids = words()
+    for step in range(STEPS):
+        masked, end = ids == MASK, 8 + 16 * (EACH * step // 16 + 1)
+        logits = model(ids)
+        noisy = logits.double().exp() / -torch.rand_like(logits, dtype=torch.float64).log()
+        said = noisy.argmax(-1)
+        confidence = logits.double().softmax(-1).gather(-1, said[..., None]).squeeze(-1)
+        confidence[:, end:] = -torch.inf
+        said = torch.where(masked, said, ids)
+        confidence = torch.where(masked, confidence, -torch.inf)
+        chosen = torch.zeros_like(said, dtype=torch.bool)
+        for sample, own in enumerate(confidence):
+            chosen[sample, own.topk(EACH).indices] = True
+        yield torch.where(confidence > -torch.inf, confidence, 0)
+        assert bool((said[chosen] < WORDS).all())
+        ids = reveal(ids, step)
+
+
+def drawn_words(model: Any) -> Steps:
+    """Words drawn by `torch.multinomial` for all tokens, of which those in a block are kept."""
+    ids = words()
+    for step in range(STEPS):
+        start = 8 + EACH * step
+        shares = (model(ids) / 0.9).softmax(-1)
+        said = torch.multinomial(shares.view(-1, shares.shape[-1]), 1).view(ids.shape)
+        here = torch.zeros_like(ids, dtype=torch.bool)
+        here[:, start : start + EACH] = True
+        yield torch.where(here, shares.gather(-1, said[..., None])[..., 0], 0)
+        assert torch.where(here, said, ids).shape == ids.shape
+        ids = reveal(ids, step)
+
+
+def shifted(model: Any) -> Steps:
+    """A model of the next token: the logits of a token are those of the one before it."""
+    ids = words()
+    for step in range(STEPS):
+        logits = model(ids)
+        logits = torch.cat([logits[:, :1], logits[:, :-1]], dim=1)
+        rows = (ids == MASK) & (reveal(ids, step) != MASK)
+        yield logits[rows].softmax(-1)
+        ids = reveal(ids, step)
+
+
+def forbidden_behind(model: Any) -> Steps:
+    """Words and rows that are written over before anything is read."""
+    ids = words()
+    for step in range(STEPS):
+        end = 8 + EACH * (step + 1)
+        logits = model(ids).clone()
+        logits[..., 5] = -torch.inf
+        best = logits.amax(-1)
+        best[:, end:] = 0
+        best[ids != MASK] = 0
+        yield best
+        ids = reveal(ids, step)
+
+
 def by_child(model: Any) -> Steps:
     ids = words()
     for step in range(STEPS):
@@ -212,6 +271,10 @@ ENTRIES = (
     Entry("noise on all", models.Words, masked_rows(lambda z, rows: (z + 0.1).argmax(-1).where(rows, 0).float())),
     Entry("cast, then rows", models.Words, by_rows(lambda z, rows: z.double()[rows])),
     Entry("guidance by a doubled batch", models.Words, doubled),
+    Entry("blocks by confidence", models.Words, semi_autoregressive),
+    Entry("words drawn for all", models.Words, drawn_words),
+    Entry("shifted by one", models.Words, shifted),
+    Entry("written over", models.Words, forbidden_behind),
     Entry("guidance by rows of halves", models.Words, doubled_by_rows),
     Entry("guidance by two calls", models.Conditioned, two_calls),
     Entry("guidance inside", models.GuidedInside, next_rows),
