@@ -14,8 +14,7 @@ import marche_fx
 from marche_fx import SelectiveRefresh
 from marche_fx.lazy.tensor import resolved
 from tests.networks import Transformer
-
-N, D = 24, 16
+from tests.sessions import D, N, steps
 
 
 def network(depth: int) -> nn.Module:
@@ -75,17 +74,6 @@ class Nested(nn.Module):
 def made(kind: type[nn.Module] = Parent) -> Any:
     torch.manual_seed(0)
     return kind().eval().requires_grad_(False)
-
-
-def steps(count: int = 8) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    x = torch.randn(2, N, D, generator=generator)
-    found = []
-    for step in range(count):
-        x = x.clone()
-        x[:, 2 * step : 2 * step + 2] = torch.randn(2, 2, D, generator=generator)
-        found.append(x)
-    return found
 
 
 def decoded(model: nn.Module, loop: str, refresh: Any = None) -> tuple[Any, list[Tensor], list[str]]:
