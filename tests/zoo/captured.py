@@ -14,7 +14,8 @@ from torch.utils import _pytree as pytree
 
 import marche_fx
 from marche_fx.api.optimization import optimization_of
-from marche_fx.reporting.report import SiteReport, StepReport, step_report
+from marche_fx.reporting.site_report import SiteReport
+from marche_fx.reporting.step_report import StepReport, step_report
 from marche_fx.runtime import program as runtime
 from tests.oracle import Oracle
 from tests.program import Program
