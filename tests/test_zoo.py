@@ -94,6 +94,17 @@ def test_unchanged_arguments_need_no_refresh(entry: Entry, samples: int, tokens:
     assert relative_error(own.step(arguments, own.some(slice(2, 4))), own.exact(arguments)) <= entry.tolerance
 
 
+@pytest.mark.parametrize(("entry", "samples", "tokens"), BY_MODEL)
+@torch.no_grad()
+def test_the_original_is_left_as_it_was(entry: Entry, samples: int, tokens: int) -> None:
+    """By the capture, which is what `explain` does too, by `transform`, and by a session."""
+    own = captured(entry, samples, tokens)
+    error_at_full_refresh(own)
+    assert own.original.changes() == []
+    for found, expected in zip(own.exact(own.given), own.expected, strict=True):
+        assert torch.equal(found, expected) if isinstance(expected, torch.Tensor) else found == expected
+
+
 @pytest.mark.parametrize("refused", REFUSED, ids=lambda refused: refused.name)
 def test_a_model_without_attention_is_refused_by_name(refused: Refused) -> None:
     args, kwargs = refused.arguments(3, 16, torch.Generator().manual_seed(0))

@@ -19,6 +19,7 @@ from marche_fx.reporting.step_report import StepReport, step_report
 from marche_fx.runtime import program as runtime
 from tests.oracle import Oracle
 from tests.program import Program
+from tests.reachable import Snapshot
 
 from .entry import Arguments, Entry
 
@@ -42,7 +43,11 @@ class Captured:
         self.tokens = tokens
         torch.manual_seed(0)
         self.model = drawn_anew(entry.build())
-        args, kwargs = self.arguments(torch.Generator().manual_seed(0))
+        self.given = args, kwargs = self.arguments(torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            # What a model keeps from its first call on is there before anything of ours runs.
+            self.expected = self.exact(self.given)
+        self.original = Snapshot(self.model)
         start = time.perf_counter()
         self.program = Program(self.model, "forward", args, kwargs)
         self.seconds = time.perf_counter() - start
