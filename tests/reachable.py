@@ -83,7 +83,8 @@ def difference(before: list[Any], now: list[Any]) -> tuple[list[Any], list[Any]]
     """What only the one and only the other list has, place by place, or at all where they are not of one length."""
     if len(before) != len(now):
         own, other = {id(part) for part in before}, {id(part) for part in now}
-        return [part for part in before if id(part) not in other], [part for part in now if id(part) not in own]
+        gone, new = [part for part in before if id(part) not in other], [part for part in now if id(part) not in own]
+        return (gone, new) if gone or new else (before, now)
     pairs = [(a, b) for a, b in zip(before, now) if not is_same(a, b)]
     return [a for a, _ in pairs], [b for _, b in pairs]
 

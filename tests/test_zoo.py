@@ -13,6 +13,7 @@ from tests.zoo import ENTRIES, REFUSED
 from tests.zoo.captured import apart, captured, drawn_anew, full_operators, is_claimed
 from tests.zoo.entry import Entry, Refused
 from tests.zoo.errors import error_at_full_refresh, errors_against_oracle, relative_error
+from tests.zoo.loop import told
 
 
 def sizes(entry: Entry) -> list[tuple[int, int]]:
@@ -103,6 +104,14 @@ def test_the_original_is_left_as_it_was(entry: Entry, samples: int, tokens: int)
     assert own.original.changes() == []
     for found, expected in zip(own.exact(own.given), own.expected, strict=True):
         assert torch.equal(found, expected) if isinstance(expected, torch.Tensor) else found == expected
+
+
+@pytest.mark.parametrize(("entry", "samples", "tokens"), BY_MODEL)
+def test_a_loop_that_gains_is_told_nothing(entry: Entry, samples: int, tokens: int) -> None:
+    messages, rows = told(captured(entry, samples, tokens))
+    assert rows < 0.92
+    assert all(entry.told and entry.told in own for own in messages), messages
+    assert len(messages) == bool(entry.told)
 
 
 @pytest.mark.parametrize("refused", REFUSED, ids=lambda refused: refused.name)

@@ -88,6 +88,8 @@ class ChildCalls:
         if self.inside and self.inside[-1] == id(module):
             self.inside.pop()
 
+    # Code that `torch.compile` traces beside the session stops here: Dynamo knows of no frames.
+    @torch._disable_dynamo
     def note(self, path: str, module: nn.Module) -> None:
         child = self.children.setdefault(path, Child(module))
         child.calls += 1

@@ -175,3 +175,18 @@ def test_a_session_in_which_nothing_is_called_says_nothing() -> None:
             pass
         with marche_fx.decoding(optimized):
             optimized(steps()[0])
+
+
+@torch.no_grad()
+def test_children_called_by_compiled_code_are_counted_without_a_word_of_the_compiler() -> None:
+    model = made()
+    optimized = marche_fx.transform(model, compile=False)
+    compiled = torch.compile(model.predict, backend="eager")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with marche_fx.decoding(optimized):
+            for x in steps():
+                compiled(x)
+    told = [str(own.message) for own in caught if issubclass(own.category, UserWarning)]
+    assert all("never called forward of Parent" in own for own in told), told
+    assert len(told) == 1
