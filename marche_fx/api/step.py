@@ -138,6 +138,7 @@ class OptimizedStep:
             return pending.late_results()
         pending.run(queried)
         pending.note_read(queried)
+        pending.record.by_query = queried is not None
         return pending.tree()
 
     def original(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -188,12 +188,14 @@ class Entry:
 
     Attributes:
         told: a part of what the user must be told; empty where it gains what it can and nothing is to be said.
+        also: a part of what else may be said. Anything else is a false alarm.
     """
 
     name: str
     model: Callable[[], nn.Module]
     loop: Callable[[Any], Steps]
     told: str = ""
+    also: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -240,8 +242,8 @@ ENTRIES = (
     Entry("a time that moves far", models.Timed, far_timed, "'time'"),
     Entry("a time, allowed to move", models.Timed, timed, options={"tolerance": {"time": 1.0}}),
     Entry("told what it said before", models.SelfConditioned, told_before, WHOLE),
-    Entry("a growing sequence", models.Words, growing, "Pad to a fixed length"),
-    Entry("rows read too late", models.Words, too_late, "had been computed"),
+    Entry("a growing sequence", models.Words, growing, "Pad to a fixed length", also="8 kinds of arguments"),
+    Entry("rows read too late", models.Words, too_late, "had been computed", also=WHOLE),
     Entry("the loop calls a child", models.Parent, by_child, "model.net = marche_fx.transform(model.net)"),
     Entry("the loop calls a method", models.Parent, by_method, "step='predict'"),
     Entry("the same, named", models.Parent, by_method, options={"step": "predict"}),
