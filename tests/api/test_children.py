@@ -167,6 +167,25 @@ def test_sessions_of_ones_own_are_watched_too() -> None:
 
 
 @torch.no_grad()
+def test_a_child_called_by_a_helper_of_the_loop_is_transformed() -> None:
+    optimized = marche_fx.transform(made(), refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
+
+    def predict(x: Tensor) -> Tensor:
+        return optimized.net(x)
+
+    def loop() -> None:
+        with marche_fx.decoding(optimized):
+            for x in steps():
+                resolved(predict(x)[:, 8:12])
+
+    with pytest.warns(UserWarning, match=r"model\.net = marche_fx\.transform\(model\.net\)"):
+        loop()
+    report = marche_fx.report(optimized)
+    assert report.session is not None
+    assert report.session.rows_ratio < 0.9
+
+
+@torch.no_grad()
 def test_a_session_in_which_nothing_is_called_says_nothing() -> None:
     optimized = marche_fx.transform(made(), compile=False)
     with warnings.catch_warnings():
