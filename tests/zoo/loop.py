@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 import marche_fx
 from marche_fx.api.optimization import optimization_of
+from marche_fx.reporting.session_report import SessionReport
 from marche_fx.runtime import program as runtime
 
 from .captured import Captured, tensors
@@ -29,8 +30,8 @@ def token(tensor: Tensor, tokens: int, number: int, dim: int = 1) -> tuple[Any, 
 
 
 @torch.no_grad()
-def told(own: Captured) -> tuple[list[str], float]:
-    """What is warned of a loop that changes one token in each step, and reads one; and the share of rows computed."""
+def told(own: Captured) -> tuple[list[str], SessionReport]:
+    """What is warned of a loop that changes one token in each step, and reads one; and what its session computed."""
     optimized = marche_fx.transform(own.model, compile=False, verify=False)
     (step,) = optimization_of(optimized).steps.values()
     # Capturing takes most of the time, so all run on one plan.
@@ -57,4 +58,4 @@ def told(own: Captured) -> tuple[list[str], float]:
                 entering[place] = tensors(own.arguments(generator))[0][place]
     session = marche_fx.report(optimized).session
     assert session is not None
-    return [str(own.message) for own in caught if issubclass(own.category, UserWarning)], session.rows_ratio
+    return [str(own.message) for own in caught if issubclass(own.category, UserWarning)], session
