@@ -13,6 +13,8 @@ from marche_fx.runtime.records import StepRecord
 from tests.networks import Transformer, small_mar
 
 TOKENS, WIDTH = 40, 16
+N, D = 24, 16
+"""Tokens and channels of `steps`."""
 
 
 def records(optimized: nn.Module) -> list[StepRecord]:
@@ -41,6 +43,18 @@ def inputs(steps: int, dtype: torch.dtype = torch.float64, device: str = "cpu") 
         x[:, torch.randperm(TOKENS, generator=generator)[:3]] = torch.randn(2, 3, WIDTH, generator=generator).double()
         found.append(x)
     return [x.to(device, dtype) for x in found]
+
+
+def steps(count: int = 8, *, samples: int = 2, seed: int = 3) -> list[Tensor]:
+    """Inputs ``[B, N, D]`` of a decoding, of which two tokens are replaced in each step."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(samples, N, D, generator=generator)
+    found = []
+    for step in range(count):
+        x = x.clone()
+        x[:, 2 * step : 2 * step + 2] = torch.randn(samples, 2, D, generator=generator)
+        found.append(x)
+    return found
 
 
 @torch.no_grad()

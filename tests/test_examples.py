@@ -25,6 +25,9 @@ from marche_fx.evaluate import DriftSettings
 from .evaluate.tiny import tiny_garments
 from .models.tiny import tiny_images
 
+# They gain what they can, so that whoever copies one is warned of nothing.
+pytestmark = pytest.mark.filterwarnings("error::UserWarning")
+
 
 def test_mar_prints_images_and_a_report(capsys: pytest.CaptureFixture[str]) -> None:
     mar.main(steps=6, samples=1)

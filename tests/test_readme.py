@@ -1,4 +1,4 @@
-"""The blocks of the README run as they stand."""
+"""The blocks of the README, and of the page on sessions, run as they stand."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 
-TEXT = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+
+def blocks_of(page: str) -> list[str]:
+    text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+BLOCKS = blocks_of("README.md")
 OFFLINE = [own for own in BLOCKS if "from_pretrained(" not in own]
 """All but those that load weights from elsewhere."""
 
@@ -32,3 +37,21 @@ def test_a_block_runs_as_it_stands(number: int, tmp_path: Path, monkeypatch: pyt
 def test_every_block_is_a_whole_program(block: str) -> None:
     compile(block, "README.md", "exec")
     assert "import marche_fx" in block
+
+
+@pytest.mark.slow
+def test_the_blocks_on_sessions_run_one_after_another(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {"__name__": "__main__"}
+    printed = []
+    for number, block in enumerate(blocks_of("docs/sessions.md")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            exec(compile(block, f"docs/sessions.md, block {number}", "exec"), names)
+        printed.append(capsys.readouterr().out)
+    _, kinds, verdict, moving, streams, child, _ = printed
+    assert all(own in kinds for own in ("MAR", "LLaDA", "MaskGIT", "'time'"))
+    assert "% of the rows; read rows at most 0 steps old; 1 stream" in verdict
+    assert "100%" not in moving
+    assert streams == "2\n"
+    assert "model.net = marche_fx.transform(model.net)" in child
+    assert "100%" not in child

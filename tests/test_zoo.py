@@ -13,6 +13,7 @@ from tests.zoo import ENTRIES, REFUSED
 from tests.zoo.captured import apart, captured, drawn_anew, full_operators, is_claimed
 from tests.zoo.entry import Entry, Refused
 from tests.zoo.errors import error_at_full_refresh, errors_against_oracle, relative_error
+from tests.zoo.loop import told
 
 
 def sizes(entry: Entry) -> list[tuple[int, int]]:
@@ -92,6 +93,26 @@ def test_unchanged_arguments_need_no_refresh(entry: Entry, samples: int, tokens:
     arguments = own.arguments(torch.Generator().manual_seed(5))
     own.step(arguments, own.every())
     assert relative_error(own.step(arguments, own.some(slice(2, 4))), own.exact(arguments)) <= entry.tolerance
+
+
+@pytest.mark.parametrize(("entry", "samples", "tokens"), BY_MODEL)
+@torch.no_grad()
+def test_the_original_is_left_as_it_was(entry: Entry, samples: int, tokens: int) -> None:
+    """By the capture, which is what `explain` does too, by `transform`, and by a session."""
+    own = captured(entry, samples, tokens)
+    error_at_full_refresh(own)
+    assert own.original.changes() == []
+    for found, expected in zip(own.exact(own.given), own.expected, strict=True):
+        assert torch.equal(found, expected) if isinstance(expected, torch.Tensor) else found == expected
+
+
+@pytest.mark.parametrize(("entry", "samples", "tokens"), BY_MODEL)
+def test_a_loop_that_gains_is_told_nothing(entry: Entry, samples: int, tokens: int) -> None:
+    messages, session = told(captured(entry, samples, tokens))
+    assert session.rows_ratio < 0.85
+    assert session.streams == 1
+    assert all(entry.told and entry.told in own for own in messages), messages
+    assert len(messages) == bool(entry.told)
 
 
 @pytest.mark.parametrize("refused", REFUSED, ids=lambda refused: refused.name)

@@ -5,6 +5,7 @@ Many packages wrap the network: the object with the loop calls ``self.net(tokens
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class ChildCalls:
     """
 
     def __init__(self, model: nn.Module, is_here: Callable[[], bool], found: Callable[[str], None]) -> None:
+        self.model = model
         self.paths = {id(module): path for path, module in model.named_modules() if path}
         self.listed = {
             f"{path}.{name}".removeprefix(".")
@@ -88,16 +90,23 @@ class ChildCalls:
         if self.inside and self.inside[-1] == id(module):
             self.inside.pop()
 
+    # Code that `torch.compile` traces beside the session stops here: Dynamo knows of no frames.
+    @torch._disable_dynamo
     def note(self, path: str, module: nn.Module) -> None:
         child = self.children.setdefault(path, Child(module))
         child.calls += 1
         frame = calling_frame()
-        if child.frame is not None and frame is not child.frame:
+        if child.frame is not None and frame is not child.frame and self.is_method(frame):
             # The loop is further out.
             child.methods.add(frame.f_code.co_name)
         child.frame = frame
         if child.calls == ENOUGH and not child.methods and path not in self.listed:
             self.found(path)
+
+    def is_method(self, frame: FrameType) -> bool:
+        """Whether a frame is of a method of the model, which can be named as its step; helpers of a loop cannot."""
+        method = getattr(self.model, frame.f_code.co_name, None)
+        return getattr(inspect.unwrap(method), "__code__", None) is frame.f_code if callable(method) else False
 
 
 def calling_frame() -> FrameType:

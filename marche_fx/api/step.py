@@ -153,6 +153,7 @@ class OptimizedStep:
         pending.run(queried)
         pending.note_read(queried)
         pending.keep()
+        pending.record.by_query = queried is not None
         return pending.tree()
 
     def original(self, beside: Program | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -13,6 +13,9 @@ from torch import Tensor
 from ..runtime.advice import name_of_value, to_host
 from ..runtime.records import CallRecord, ReadRecord
 
+FEW = 8
+"""So many samples are told of one by one."""
+
 
 @dataclass(frozen=True)
 class CallCauses:
@@ -71,7 +74,8 @@ def causes_of(calls: Sequence[CallRecord]) -> tuple[CallCauses, ...]:
         reads = []
         for read in own.reads:
             counts_of_samples = tuple(int(next(host)) for _ in range(len(read_numbers(read)) - 1))
-            reads.append((read.line, counts_of_samples or None, int(next(host))))
+            line = f"{read.line}, by query" if own.by_query else read.line
+            reads.append((line, counts_of_samples or None, int(next(host))))
         found.append(CallCauses(counts[own.name], own.name, own.stream, changed, tuple(reads), own.seconds))
     return tuple(found)
 
@@ -98,9 +102,17 @@ def causes_table(causes: Sequence[CallCauses]) -> Table:
         table.add_row(f"changed by {name}", str(len(counts)), mean(counts), "")
     for (line, _), read in lines.items():
         by_sample = [sum(own) / len(own) for own in zip(*(rows for rows, _ in read))]
-        shown = "-".join(f"{own:.3g}" for own in sorted({min(by_sample), max(by_sample)})) if by_sample else "whole"
-        table.add_row(f"read at {line}", str(len(read)), shown, str(max(age for _, age in read)))
+        table.add_row(f"read at {line}", str(len(read)), shown(by_sample), str(max(age for _, age in read)))
     return table
+
+
+def shown(by_sample: Sequence[float]) -> str:
+    """``7`` rows of each sample, ``7 7 64 64`` where samples differ, ``7-64`` where they are many."""
+    if not by_sample:
+        return "whole"
+    differ = len(set(by_sample)) > 1
+    few = by_sample if differ and len(by_sample) <= FEW else sorted({min(by_sample), max(by_sample)})
+    return (" " if few is by_sample else "-").join(f"{own:.3g}" for own in few)
 
 
 def mean(counts: Sequence[int]) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .choose import BUCKET
 from .method import StepMethod
-from .program import Program, value_name
+from .program import Program, inputs_of, value_name
 from .records import CallRecord
 
 NEARLY_ALL = 0.9
@@ -37,17 +38,20 @@ class Findings:
     Attributes:
         share: of the rows that the original computes. calls: of which something was read.
         forced: calls in which all tokens ran although the policy had not asked for it.
-        values: for each watched value, by its name, in how many of the forced calls it changed nearly every token.
-        readers: the same by line of the loop that reads nearly all rows. lopsided: that reads those of some samples.
+        values: for each watched value, by its name and the argument to allow, in how many of the forced calls it
+            changed nearly every token.
+        readers: the same by line of the loop that reads nearly all rows. lopsided: that reads those of some samples,
+            by line and these samples. by_query: whether the user's query says which rows are read.
         oldest: steps since the oldest row was computed that was read by name.
     """
 
     share: float
     calls: int
     forced: int
-    values: Counter[str] = field(default_factory=Counter)
+    values: Counter[tuple[str, str]] = field(default_factory=Counter)
     readers: Counter[str] = field(default_factory=Counter)
-    lopsided: Counter[str] = field(default_factory=Counter)
+    lopsided: Counter[tuple[str, str]] = field(default_factory=Counter)
+    by_query: bool = False
     oldest: float = 0.0
     oldest_line: str = ""
 
@@ -66,29 +70,27 @@ def find(calls: Sequence[CallRecord]) -> Findings:
     forced = [own for own in done if own.is_forced]
     numbers = [moved.float().mean() for own in forced for moved in own.changed]
     numbers += [
-        number
-        for own in forced
-        for read in own.reads
-        if read.rows is not None
-        for number in (read.rows.amin(), read.rows.amax())
+        number for own in forced for read in own.reads if read.rows is not None for number in read.rows.unbind()
     ]
     reads = [read for own in done for read in own.reads]
     host = iter(to_host([*numbers, *(read.oldest for read in reads)]))
-    values: Counter[str] = Counter()
+    values: Counter[tuple[str, str]] = Counter()
     for own in forced:
         shares = [next(host) for _ in own.changed]
         if shares and max(shares) >= NEARLY_ALL:
-            values[name_of_value(own.program, shares.index(max(shares)))] += 1
+            number = shares.index(max(shares))
+            values[name_of_value(own.program, number), argument_to_allow(own.program, number)] += 1
     readers: Counter[str] = Counter()
-    lopsided: Counter[str] = Counter()
+    lopsided: Counter[tuple[str, str]] = Counter()
     for own in forced:
         for read in own.reads:
             if read.rows is not None:
-                least, most = next(host), next(host)
-                if least >= NEARLY_ALL * own.visible:
+                rows = [next(host) for _ in range(len(read.rows))]
+                whole = [number for number, count in enumerate(rows) if count >= NEARLY_ALL * own.visible]
+                if len(whole) == len(rows):
                     readers[read.line] += 1
-                elif most >= NEARLY_ALL * own.visible:
-                    lopsided[read.line] += 1
+                elif whole:
+                    lopsided[read.line, samples_in_words(whole, len(rows))] += 1
     ages = [next(host) for _ in reads]
     named = [(age, read.line) for age, read in zip(ages, reads) if read.rows is not None]
     oldest, line = max(named, default=(0.0, ""))
@@ -99,6 +101,7 @@ def find(calls: Sequence[CallRecord]) -> Findings:
         values=values,
         readers=readers,
         lopsided=lopsided,
+        by_query=any(own.by_query for own in done),
         oldest=oldest,
         oldest_line=line,
     )
@@ -107,6 +110,20 @@ def find(calls: Sequence[CallRecord]) -> Findings:
 def name_of_value(program: Program, number: int) -> str:
     """The name of a watched value."""
     return value_name(program.plan, program.watched[number].node, program.input_names)
+
+
+def argument_to_allow(program: Program, number: int) -> str:
+    """Of the arguments that a watched value is computed from the one that may be allowed to move: no tokens, if any."""
+    node, dims = program.watched[number].node, program.plan.axes.dims
+    others = {own: name for own, name in program.input_names.items() if not dims.get(own)}
+    return next(iter([*inputs_of(node, others), *inputs_of(node, program.input_names)]), node.name)
+
+
+def samples_in_words(numbers: Sequence[int], count: int) -> str:
+    """``samples 2, 3 of 4``, or how many they are."""
+    if len(numbers) > FEWEST:
+        return f"{len(numbers)} of {count} samples"
+    return f"sample{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))} of {count}"
 
 
 def tell_of_a_moving_value(method: StepMethod, calls: Sequence[CallRecord]) -> None:
@@ -127,12 +144,11 @@ def tell_of_a_moving_value(method: StepMethod, calls: Sequence[CallRecord]) -> N
 
 
 def moving_value(step: str, found: Findings) -> str:
-    name, times = found.values.most_common(1)[0]
-    first = name.split("'")[1]
+    (name, argument), times = found.values.most_common(1)[0]
     return (
         f"every token of {step} was recomputed in {times} of {found.calls} calls, because every token reads {name}, "
         "which moved. If rows may stay as they are while it moves a little, say how far: "
-        f"marche_fx.transform(model, tolerance={{{first!r}: 0.3}}); if not, the step cannot be cached here"
+        f"marche_fx.transform(model, tolerance={{{argument!r}: 0.3}}); if not, the step cannot be cached here"
     )
 
 
@@ -162,18 +178,24 @@ def nearly_all(step: str, found: Findings) -> str:
     )
     if found.readers:
         line, times = found.readers.most_common(1)[0]
+        if found.by_query:
+            return (
+                f"{start}query= asks for nearly every row in {times} of them, called at {line}. Let it ask for those "
+                "alone that the loop reads"
+            )
         return (
             f"{start}the loop reads nearly every row at {line}, in {times} of them. Where it needs fewer, let it read "
             "those, as in logits[mask], or pass query= to transform"
         )
     if found.lopsided:
-        line, times = found.lopsided.most_common(1)[0]
+        (line, samples), times = found.lopsided.most_common(1)[0]
+        reads = f"query= asks, called at {line}," if found.by_query else f"the loop asks, at {line},"
         return (
-            f"{start}nearly every row of some samples, and fewer of others, is read at {line}, in {times} of them, and "
+            f"{start}{reads} in {times} of them for nearly every row of {samples} and for fewer of the others, and "
             "equally many rows of every sample are computed. Under guidance by a doubled batch, ask for the same rows "
-            "of both halves: a masked prompt is not to be read"
+            "of both halves, as in mask.chunk(2)[0].repeat(2, 1): a masked prompt is not to be read"
         )
     return (
-        f"{start}in {found.forced} of them more than 80% of the tokens had changed or were read. Fewer tokens a step, "
-        "or more steps, leave more to reuse"
+        f"{start}in {found.forced} of them more than 80% of the tokens were to run, rounded up to a multiple of "
+        f"{BUCKET}: they had changed, were read or refreshed. Fewer tokens a step, or more steps, leave more to reuse"
     )

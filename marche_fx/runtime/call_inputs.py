@@ -22,7 +22,7 @@ class LeafInput:
         tensor: itself, while the loop holds it. version: how often it had been written; None where nobody counts.
         rows: a number for each of its rows ``[B, N]``, or its values where it has no more dimensions than that; in
             memory that the host reads without waiting, unless the tensor is on another device.
-        is_tokens: whether it carries the token axis, so that a decoding step is expected to change some of its rows.
+        is_tokens: whether it says what the tokens are, so that a decoding step is expected to change some of its rows.
     """
 
     tensor: weakref.ref[Tensor]
@@ -64,11 +64,10 @@ class CallInputs:
 
     @classmethod
     def of(cls, program: Program, tensors: Sequence[Tensor]) -> CallInputs:
-        dims = program.plan.axes.dims
         return cls(
             program,
             tuple(
-                LeafInput.of(tensor, is_tokens=bool(dims.get(node)))
+                LeafInput.of(tensor, is_tokens=node in program.token_inputs)
                 for node, tensor in zip(program.plan.inputs, tensors, strict=True)
             ),
         )

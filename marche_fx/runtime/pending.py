@@ -107,7 +107,7 @@ class PendingStep:
     def read_by_holders(self) -> None:
         """Compute the call before the next one, if somebody still holds late tensors of which nothing was read."""
         if not self.is_tried:
-            self.run(tokens_wanted(self))
+            self.run(tokens_wanted(self), is_read=False)
 
     def lacks(self, queried: Tensor | None) -> bool:
         """Whether some of the ``queried`` are without results of this call, or any without those of its last inputs."""
@@ -115,11 +115,14 @@ class PendingStep:
             return self.state.unread is not None and bool(self.state.unread.any())
         return bool((queried & ~self.computed).any())
 
-    def run(self, queried: Tensor | None, *, again: bool = False, only_queried: bool = False) -> None:
+    def run(
+        self, queried: Tensor | None, *, again: bool = False, only_queried: bool = False, is_read: bool = True
+    ) -> None:
         """Compute the changed tokens, the queried ones and, the first time, the refresh set.
 
         Args:
             again: after a first time. only_queried: whether results of other tokens than those may stay as they are.
+            is_read: by the loop; not where a later call is about to overwrite what it may still read.
         """
         self.is_tried = True
         policy, history, began = self.method.policy, self.history, time.perf_counter()
@@ -142,7 +145,7 @@ class PendingStep:
         self.record.wanted = max(self.record.wanted, active.visible if is_new else refresh.count)
         self.record.seconds += 0.0 if is_new else time.perf_counter() - began
         self.exact = None
-        if queried is None and self.method.is_last and not active.complete:
+        if is_read and queried is None and self.method.is_last and not active.complete:
             shape = (self.program.samples, self.program.tokens)
             rows = "Read the rows you need, as in logits[rows], or pass" if any(self.program.row_outputs) else "Pass"
             self.method.warn_once(

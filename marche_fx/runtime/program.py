@@ -15,6 +15,7 @@ from ..passes.capture.captured import argument_names
 from ..passes.graph.reach import ancestors
 from ..passes.graph.source import describe
 from ..passes.pipeline import rewrite
+from ..passes.rewrite.watch import Watched
 from ..refresh import AttentionReceived, InputDrift, Signal
 from .measure import inserter, reads_results
 from .prologue import Values
@@ -58,6 +59,8 @@ class Program:
         self.cost = rewritten.cost
         self.read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}
         self.input_names = input_names(model, plan)
+        self.token_inputs = token_inputs(plan, self.watched)
+        """Arguments that say what the tokens are, so that a decoding step is expected to change them."""
         self.allowed = [allowed(self, own.node, tolerance or {}) for own in self.watched]
         """For each watched value how far it may move, where somebody said so."""
         self.weights = {node: find_weight(model, path) for node, path in plan.dense.weights.items()}
@@ -170,6 +173,17 @@ def inputs_of(node: fx.Node, names: Mapping[fx.Node, str]) -> list[str]:
     """The step's arguments that a value is computed from."""
     above = ancestors([node])
     return list(dict.fromkeys(name for own, name in names.items() if own in above))
+
+
+def token_inputs(plan: Plan, watched: Sequence[Watched]) -> set[fx.Node]:
+    """Arguments with a token axis, and those that tokens are made of, as a picture of which a step makes patches."""
+    found = {node for node in plan.inputs if plan.axes.dims.get(node)}
+    for own in watched:
+        given = [node for node in plan.inputs if node in ancestors([own.node])]
+        # Of two dimensions it is a vector of each sample, which was only repeated for its tokens.
+        if own.token_dim is not None and len(given) == 1 and given[0].meta["val"].ndim > 2:
+            found.add(given[0])
+    return found
 
 
 def value_name(plan: Plan, node: fx.Node, names: Mapping[fx.Node, str]) -> str:

@@ -111,6 +111,7 @@ class CallRecord:
     visible: int = 0
     wanted: int = 0
     seconds: float = 0.0
+    by_query: bool = False
 
     @property
     def is_full(self) -> bool:

@@ -14,8 +14,7 @@ import marche_fx
 from marche_fx import SelectiveRefresh
 from marche_fx.lazy.tensor import resolved
 from tests.networks import Transformer
-
-N, D = 24, 16
+from tests.sessions import D, N, steps
 
 
 def network(depth: int) -> nn.Module:
@@ -75,17 +74,6 @@ class Nested(nn.Module):
 def made(kind: type[nn.Module] = Parent) -> Any:
     torch.manual_seed(0)
     return kind().eval().requires_grad_(False)
-
-
-def steps(count: int = 8) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    x = torch.randn(2, N, D, generator=generator)
-    found = []
-    for step in range(count):
-        x = x.clone()
-        x[:, 2 * step : 2 * step + 2] = torch.randn(2, 2, D, generator=generator)
-        found.append(x)
-    return found
 
 
 def decoded(model: nn.Module, loop: str, refresh: Any = None) -> tuple[Any, list[Tensor], list[str]]:
@@ -179,6 +167,25 @@ def test_sessions_of_ones_own_are_watched_too() -> None:
 
 
 @torch.no_grad()
+def test_a_child_called_by_a_helper_of_the_loop_is_transformed() -> None:
+    optimized = marche_fx.transform(made(), refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
+
+    def predict(x: Tensor) -> Tensor:
+        return optimized.net(x)
+
+    def loop() -> None:
+        with marche_fx.decoding(optimized):
+            for x in steps():
+                resolved(predict(x)[:, 8:12])
+
+    with pytest.warns(UserWarning, match=r"model\.net = marche_fx\.transform\(model\.net\)"):
+        loop()
+    report = marche_fx.report(optimized)
+    assert report.session is not None
+    assert report.session.rows_ratio < 0.9
+
+
+@torch.no_grad()
 def test_a_session_in_which_nothing_is_called_says_nothing() -> None:
     optimized = marche_fx.transform(made(), compile=False)
     with warnings.catch_warnings():
@@ -187,3 +194,18 @@ def test_a_session_in_which_nothing_is_called_says_nothing() -> None:
             pass
         with marche_fx.decoding(optimized):
             optimized(steps()[0])
+
+
+@torch.no_grad()
+def test_children_called_by_compiled_code_are_counted_without_a_word_of_the_compiler() -> None:
+    model = made()
+    optimized = marche_fx.transform(model, compile=False)
+    compiled = torch.compile(model.predict, backend="eager")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with marche_fx.decoding(optimized):
+            for x in steps():
+                compiled(x)
+    told = [str(own.message) for own in caught if issubclass(own.category, UserWarning)]
+    assert all("never called forward of Parent" in own for own in told), told
+    assert len(told) == 1

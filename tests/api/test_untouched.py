@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 from collections import OrderedDict, defaultdict, deque, namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 import marche_fx
 from marche_fx import CaptureError
 from marche_fx.api import step
-from marche_fx.passes.capture.leftovers import holders, is_traced
-from marche_fx.passes.capture.structure import parts
+from marche_fx.passes.capture.leftovers import is_traced
 from tests.around import EAGER, TOKENS, Around, X, captures, optimize, same, transformer
+from tests.reachable import Snapshot, stand_ins
 
 Pair = namedtuple("Pair", "left right")
 
@@ -185,14 +185,10 @@ def around(where: str) -> Around:
     return Around(forward, keeps=Keeps(where))
 
 
-def everything(model: nn.Module) -> Iterator[Any]:
+def left_in(model: nn.Module) -> list[Tensor]:
+    """Tensors of a trace, wherever a model of this file keeps its tables."""
     cells = [cell.cell_contents for cell in enclosed.__closure__ or ()]
-    for holder in holders([model, Keeps.of_class, GLOBAL, HELPER, [LAST, Keeps.last_of_class], *cells]):
-        yield from parts(holder)
-
-
-def identities(model: nn.Module) -> list[Any]:
-    return [part for holder in holders([model]) for part in (holder, *parts(holder))]
+    return stand_ins(model, GLOBAL, HELPER, [LAST], *cells)
 
 
 def explain(model: nn.Module) -> None:
@@ -222,7 +218,7 @@ def test_nothing_traced_is_left_where_a_model_keeps_its_tables(where: str, way: 
     expected = around(where)(X)
     forget()
     way(model)
-    assert not any(map(is_traced, everything(model)))
+    assert not left_in(model)
     found = model(X)
     assert type(found) is Tensor
     assert torch.equal(found, expected)
@@ -266,12 +262,9 @@ def test_every_object_reachable_from_the_model_stays_itself(way: Callable[[nn.Mo
     model: Any = Shares().eval()
     if way is fail:
         model.fails = True
-    before, known = model(X), identities(model)
+    before, original = model(X), Snapshot(model)
     way(model)
-    now = identities(model)
-    assert len(now) == len(known)
-    for a, b in zip(known, now):
-        assert a is b or (not isinstance(a, Tensor) and a == b)
+    assert original.changes() == []
     assert torch.equal(model(X), before)
     model.inner.settings["scale"] = 0.5
     assert torch.equal(model(X), before / 4)

@@ -227,6 +227,16 @@ def forbidden_behind(model: Any) -> Steps:
         ids = reveal(ids, step)
 
 
+def every_other(model: Any) -> Steps:
+    """Only every other result is read."""
+    ids = words()
+    for step in range(STEPS):
+        z = model(ids)
+        if step % 2:
+            yield z[:, 8 + EACH * step : 12 + EACH * step]
+        ids = reveal(ids, step)
+
+
 def by_child(model: Any) -> Steps:
     ids = words()
     for step in range(STEPS):
@@ -247,12 +257,14 @@ class Entry:
 
     Attributes:
         told: a part of what the user must be told; empty where it gains what it can and nothing is to be said.
+        also: a part of what else may be said. Anything else is a false alarm.
     """
 
     name: str
     model: Callable[[], nn.Module]
     loop: Callable[[Any], Steps]
     told: str = ""
+    also: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -300,8 +312,9 @@ ENTRIES = (
     Entry("a time that moves far", models.Timed, far_timed, "'time'"),
     Entry("a time, allowed to move", models.Timed, timed, options={"tolerance": {"time": 1.0}}),
     Entry("told what it said before", models.SelfConditioned, told_before, WHOLE),
-    Entry("a growing sequence", models.Words, growing, "Pad to a fixed length"),
+    Entry("a growing sequence", models.Words, growing, "Pad to a fixed length", also="8 kinds of arguments"),
     Entry("rows read too late", models.Words, too_late, "had been computed"),
+    Entry("every other result", models.Words, every_other),
     Entry("the loop calls a child", models.Parent, by_child, "model.net = marche_fx.transform(model.net)"),
     Entry("the loop calls a method", models.Parent, by_method, "step='predict'"),
     Entry("the same, named", models.Parent, by_method, options={"step": "predict"}),

@@ -26,9 +26,12 @@ def made(kind: Callable[[], nn.Module] = models.Words) -> nn.Module:
 
 
 @torch.no_grad()
-def told(model: nn.Module, step: Callable[[Any, Tensor, int], Any], steps: int = 12, **options: Any) -> list[str]:
-    """What is warned of a session, and a report of it."""
+def told(
+    model: nn.Module, step: Callable[[Any, Tensor, int], Any], steps: int = 12, *, prompt: int = 8, **options: Any
+) -> list[str]:
+    """What is warned of a session."""
     optimized, ids = marche_fx.transform(model, compile=False, **options), words()
+    ids[:, :prompt] = 3
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with marche_fx.decoding(optimized):
@@ -62,8 +65,67 @@ def test_rows_of_some_samples_alone_are_told_of() -> None:
         return model(ids)[rows]
 
     (message,) = told(made(), step)
-    assert "of some samples" in message
+    assert "the loop asks, at test_advice.py:" in message
+    assert "for nearly every row of sample 1 of 2 and for fewer of the others" in message
     assert "of both halves" in message
+
+
+class Convolved(models.Timed):
+    """Tokens and time meet before their neighbours do, which is before anything can be cached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv1d(models.D, models.D, 3, padding=1)
+
+    def forward(self, ids: Tensor, time: Tensor) -> Tensor:  # type: ignore[override]
+        x = self.embedded(ids) + self.time(time[:, None])[:, None]
+        return self.head(self.body(self.mix(x.transpose(1, 2)).transpose(1, 2)))
+
+
+def test_of_several_inputs_the_one_without_tokens_is_what_may_move() -> None:
+    (message,) = told(made(Convolved), far)
+    assert "every token reads 'ids' and 'time', " in message
+    assert "tolerance={'time': 0.3}" in message
+
+
+def halves(ids: Tensor) -> Tensor:
+    """Words, and behind them the unguided half, of which nothing is known."""
+    return torch.cat([ids, torch.full_like(ids, MASK)])
+
+
+def guided(model: Any, ids: Tensor, _: int) -> Tensor:
+    some, none = model(halves(ids)).chunk(2)
+    return (some + 2 * (some - none))[ids == MASK]
+
+
+def test_a_query_that_asks_for_a_whole_half_is_named_with_its_samples() -> None:
+    (message,) = told(made(), guided, prompt=32, query=lambda ids: ids == MASK)
+    assert message.startswith("100% of the rows of forward were computed in 12 calls")
+    assert "query= asks, called at test_advice.py:" in message
+    assert "for nearly every row of samples 2, 3 of 4 and for fewer of the others" in message
+    assert "as in mask.chunk(2)[0].repeat(2, 1)" in message
+
+
+def test_a_query_for_the_same_rows_of_both_halves_gains_without_a_word() -> None:
+    assert not told(made(), guided, prompt=32, query=lambda ids: (ids == MASK).chunk(2)[0].repeat(2, 1))
+
+
+def test_a_query_that_asks_for_every_row_is_named() -> None:
+    (message,) = told(made(), guided, query=lambda ids: ids >= 0)
+    assert "query= asks for nearly every row in 9 of them, called at test_advice.py:" in message
+
+
+@torch.no_grad()
+def test_the_report_tells_rows_by_sample_and_that_a_query_asked_for_them() -> None:
+    optimized, ids = marche_fx.transform(made(), query=lambda ids: ids == MASK, compile=False), words()
+    with marche_fx.decoding(optimized):
+        for number in range(3):
+            guided(optimized, ids, number)
+    session = marche_fx.report(optimized).session
+    assert session is not None
+    assert {rows for own in session.causes for _, rows, _ in own.reads} == {(56, 56, 64, 64)}
+    assert "by query" in str(session)
+    assert "56 56 64 64" in str(session)
 
 
 def test_a_policy_that_asks_for_most_tokens_is_named() -> None:

@@ -18,8 +18,7 @@ from marche_fx import SelectiveRefresh
 from marche_fx.api.optimization import optimization_of
 from marche_fx.runtime.open_sessions import IN_GENERATORS, OPEN, current_session
 from tests.networks import Transformer
-
-N, D = 24, 16
+from tests.sessions import D, N, steps
 
 
 class Looping(nn.Module):
@@ -57,27 +56,16 @@ def optimized() -> Looping:
     return marche_fx.transform(model, loop=loops, refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
 
 
-def steps(seed: int, count: int = 6) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(2, N, D, generator=generator)
-    found = []
-    for step in range(count):
-        x = x.clone()
-        x[:, 2 * step : 2 * step + 2] = torch.randn(2, 2, D, generator=generator)
-        found.append(x)
-    return found
-
-
 def loop(optimized: nn.Module, seed: int) -> Iterator[Tensor]:
     with marche_fx.decoding(optimized):
-        for x in steps(seed):
+        for x in steps(seed=seed):
             yield optimized(x)[:, 8:12].clone()
 
 
 def alone(optimized: nn.Module, seed: int) -> Tensor:
     """What a loop gives that nobody interrupts."""
     with marche_fx.decoding(optimized):
-        found = torch.stack([optimized(x)[:, 8:12].clone() for x in steps(seed)])
+        found = torch.stack([optimized(x)[:, 8:12].clone() for x in steps(seed=seed)])
     session = optimization_of(optimized).last_session
     assert session is not None
     assert any(own.active < N for own in session.records), "it must compute fewer rows to be of use here"
@@ -85,7 +73,7 @@ def alone(optimized: nn.Module, seed: int) -> Tensor:
 
 
 def is_exact(optimized: nn.Module) -> bool:
-    (x, *_) = steps(9)
+    (x, *_) = steps(seed=9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(optimization_of(optimized).steps["forward"], "calls_outside", 0)
         assert current_session(optimization_of(optimized)) is None
@@ -124,7 +112,7 @@ def test_a_generator_that_is_left_half_way_leaves_nothing(optimized: Looping) ->
 def test_a_generator_may_be_advanced_by_any_thread(optimized: Looping) -> None:
     expected, own = alone(optimized, 1), loop(optimized, 1)
     found = []
-    for _ in range(len(steps(1))):
+    for _ in range(len(steps(seed=1))):
         with ThreadPoolExecutor(1) as pool:
             found.append(pool.submit(next, own).result())
     assert next(own, None) is None
@@ -136,7 +124,7 @@ def test_a_session_opened_around_generators_stays_that_of_others(optimized: Loop
     own, found = loop(optimized, 1), []
     with marche_fx.decoding(optimized) as session:
         outer = []
-        for x in steps(2):
+        for x in steps(seed=2):
             found.append(next(own))
             outer.append(optimized(x)[:, 8:12].clone())
         assert len(session.records) == len(outer)
@@ -149,7 +137,7 @@ def test_a_session_inside_of_a_step_of_a_generator_is_the_innermost(optimized: L
 
     def nesting() -> Iterator[Tensor]:
         with marche_fx.decoding(optimized):
-            for x in steps(1):
+            for x in steps(seed=1):
                 assert torch.equal(alone(optimized, 2), expected[1])
                 yield optimized(x)[:, 8:12].clone()
 
@@ -165,12 +153,12 @@ def my_session(optimized: nn.Module) -> Iterator[None]:
 def test_a_context_manager_of_the_users_own_opens_a_session_for_its_block(optimized: Looping) -> None:
     expected = alone(optimized, 1)
     with my_session(optimized):
-        assert torch.equal(torch.stack([optimized(x)[:, 8:12].clone() for x in steps(1)]), expected)
+        assert torch.equal(torch.stack([optimized(x)[:, 8:12].clone() for x in steps(seed=1)]), expected)
 
     def inside() -> Iterator[Tensor]:
         with ExitStack() as stack:
             stack.enter_context(my_session(optimized))
-            for x in steps(1):
+            for x in steps(seed=1):
                 yield optimized(x)[:, 8:12].clone()
 
     for value, right in zip(inside(), expected, strict=True):
@@ -181,18 +169,18 @@ def test_a_context_manager_of_the_users_own_opens_a_session_for_its_block(optimi
 @torch.no_grad()
 def test_loops_that_yield_are_sessions(optimized: Looping) -> None:
     expected = [alone(optimized, seed) for seed in (1, 2)]
-    found = turns(optimized.generate(steps(1)), optimized.generate(steps(2)), lambda: is_exact(optimized))
+    found = turns(optimized.generate(steps(seed=1)), optimized.generate(steps(seed=2)), lambda: is_exact(optimized))
     assert all(map(torch.equal, found, expected))
 
     async def both() -> list[Tensor]:
-        first, second = optimized.stream(steps(1)), optimized.stream(steps(2))
-        pairs = [(await anext(first), await anext(second)) for _ in steps(1)]
+        first, second = optimized.stream(steps(seed=1)), optimized.stream(steps(seed=2))
+        pairs = [(await anext(first), await anext(second)) for _ in steps(seed=1)]
         return [torch.stack(own) for own in zip(*pairs)]
 
     assert all(map(torch.equal, asyncio.run(both()), expected))
 
     async def gathered() -> list[Tensor]:
-        return list(await asyncio.gather(optimized.decode(steps(1)), optimized.decode(steps(2))))
+        return list(await asyncio.gather(optimized.decode(steps(seed=1)), optimized.decode(steps(seed=2))))
 
     assert all(map(torch.equal, asyncio.run(gathered()), expected))
     assert not IN_GENERATORS
@@ -206,7 +194,7 @@ def test_a_session_may_be_entered_again_from_any_thread(optimized: Looping) -> N
         with generation:
             found.append(optimized(x)[:, 8:12].clone())
 
-    for number, x in enumerate(steps(1)):
+    for number, x in enumerate(steps(seed=1)):
         if number % 2:
             step(x)
         else:

@@ -14,9 +14,7 @@ from marche_fx import InterleavedRefresh, SelectiveRefresh
 from marche_fx.api.optimization import optimization_of
 from marche_fx.runtime.stream import MOST_STREAMS
 from tests.networks import Transformer
-from tests.sessions import records
-
-N, D = 24, 16
+from tests.sessions import D, N, records, steps
 
 
 class Conditioned(nn.Module):
@@ -38,17 +36,6 @@ class Conditioned(nn.Module):
 def made() -> Conditioned:
     torch.manual_seed(0)
     return Conditioned().eval().requires_grad_(False)
-
-
-def steps(count: int, samples: int = 2) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    x = torch.randn(samples, N, D, generator=generator)
-    found = []
-    for step in range(count):
-        x = x.clone()
-        x[:, 2 * step : 2 * step + 2] = torch.randn(samples, 2, D, generator=generator)
-        found.append(x)
-    return found
 
 
 def vectors(count: int) -> list[Tensor]:

@@ -14,10 +14,12 @@ from torch.utils import _pytree as pytree
 
 import marche_fx
 from marche_fx.api.optimization import optimization_of
-from marche_fx.reporting.report import SiteReport, StepReport, step_report
+from marche_fx.reporting.site_report import SiteReport
+from marche_fx.reporting.step_report import StepReport, step_report
 from marche_fx.runtime import program as runtime
 from tests.oracle import Oracle
 from tests.program import Program
+from tests.reachable import Snapshot
 
 from .entry import Arguments, Entry
 
@@ -41,7 +43,11 @@ class Captured:
         self.tokens = tokens
         torch.manual_seed(0)
         self.model = drawn_anew(entry.build())
-        args, kwargs = self.arguments(torch.Generator().manual_seed(0))
+        self.given = args, kwargs = self.arguments(torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            # What a model keeps from its first call on is there before anything of ours runs.
+            self.expected = self.exact(self.given)
+        self.original = Snapshot(self.model)
         start = time.perf_counter()
         self.program = Program(self.model, "forward", args, kwargs)
         self.seconds = time.perf_counter() - start

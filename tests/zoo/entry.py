@@ -26,6 +26,7 @@ class Entry:
         attention, mlps: sites on the token axis, all of which must be claimed.
         apart: module paths, with wildcards, of further sites, which are not on the token axis, and why not.
         full: operators that must run on all tokens. tokens: lengths of the arguments that the model takes.
+        told: a part of what is warned of a loop that reads rows; empty where nothing is.
         share: what a step with one active token may take of the FLOPs of one with all.
         tolerance: relative; float32 inside a model that was converted to float64 is the reason for a larger one.
     """
@@ -38,6 +39,7 @@ class Entry:
     apart: dict[str, str] = field(default_factory=dict, hash=False)
     full: tuple[str, ...] = ()
     tokens: tuple[int, ...] = TEXT
+    told: str = ""
     share: float = 0.2
     tolerance: float = 1e-10
 

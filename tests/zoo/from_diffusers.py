@@ -153,6 +153,8 @@ ENTRIES = (
         2,
         full=("aten.convolution", "aten.add"),
         tokens=(64,),
+        # Behind the last attention pixels are mixed, so that no row of the result is one token's.
+        told="read as a whole",
         share=0.85,
         tolerance=1e-6,
     ),

@@ -17,7 +17,7 @@ from marche_fx.passes.capture.pickled import dump_capture, load_capture
 from marche_fx.passes.graph.source import describe
 from marche_fx.passes.pipeline import plan_of
 from marche_fx.passes.rewrite.split import split
-from marche_fx.reporting.report import step_report
+from marche_fx.reporting.step_report import step_report
 from tests.generated.arguments import make_arguments
 from tests.generated.choose import recipes
 from tests.generated.model import build
