@@ -51,10 +51,11 @@ class Frame:
         Along other dimensions a part may be as narrow as broadcasting allows.
         """
         sizes = [1 if dim in self.dims else size for dim, size in enumerate(self.shape)]
-        if self.dims:
-            sizes[self.dims[-1]] = count
-            part = part.expand(sizes).movedim(self.dims[-1], 0)
-        return part.expand(part.shape if self.dims else sizes).reshape(count, self.channels).contiguous()
+        if not self.dims:
+            # The one row that there is, as often as it was asked for.
+            return part.expand(sizes).reshape(1, self.channels).expand(count, -1).contiguous()
+        sizes[self.dims[-1]] = count
+        return part.expand(sizes).movedim(self.dims[-1], 0).reshape(count, self.channels).contiguous()
 
     def put(self, value: Tensor, rows: Tensor, part: Tensor) -> None:
         """Write ``part [R, C]`` over these rows ``[R]`` of a value."""

@@ -20,6 +20,7 @@ from marche_fx import (
     report,
     transform,
 )
+from marche_fx.lazy.tensor import resolved
 from marche_fx.ops import join_positions
 from marche_fx.passes.capture.arguments import opened
 from marche_fx.passes.graph.reach import ancestors
@@ -179,7 +180,10 @@ def decode_by_policy(recipe: Recipe, model: nn.Module) -> None:
         warnings.simplefilter("ignore")
         for number in range(5):
             args, kwargs = arguments = make_arguments(recipe, generator) if number % 2 else arguments
-            results = [leaf + 0 if isinstance(leaf, Tensor) else leaf for leaf in leaves(optimized(*args, **kwargs))]
+            results = [
+                leaf.clone() if isinstance(leaf, Tensor) else leaf
+                for leaf in resolved(leaves(optimized(*args, **kwargs)))
+            ]
             found.append((results, leaves(model(*args, **kwargs))))
     session = report(optimized).session
     assert session is not None
