@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -70,7 +70,7 @@ def train(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema)
     )
     torch.manual_seed(recipe.seed)
-    step = resume(out, model, averaged, optimizer, recipe, may_change=("epochs",))
+    step = resume(out, model, averaged, optimizer, asdict(recipe), may_change=("epochs",))
     total = math.ceil(recipe.epochs * len(dataset) / recipe.batch)
     if compile:
         for block in repeated_blocks(model):
@@ -101,11 +101,11 @@ def train(
             rate = (step - first) * recipe.batch / (time.monotonic() - started)
             progress.update(task, completed=step * recipe.batch, loss=smooth_loss, rate=rate)
             if time.monotonic() - saved > checkpoint_seconds:
-                save(out, model, averaged, optimizer, recipe, step)
+                save(out, model, averaged, optimizer, asdict(recipe), step)
                 saved = time.monotonic()
                 if progress.disable:
                     print(f"step {step} of {total}: loss {smooth_loss:.4f}, {rate:.0f} images/s", flush=True)
-    save(out, model, averaged, optimizer, recipe, step)
+    save(out, model, averaged, optimizer, asdict(recipe), step)
     return cast(Model, averaged.module).eval()
 
 

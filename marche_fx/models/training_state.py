@@ -5,18 +5,14 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from ..errors import TrainingError
 from ..saving.files import DamagedError, read_sealed, replacing, seal
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 STATE_FILE = "training.pt"
 EARLIER_FILE = "training.earlier.pt"
@@ -49,7 +45,7 @@ def save(
     model: nn.Module,
     averaged: nn.Module,
     optimizer: Stateful,
-    recipe: DataclassInstance,
+    recipe: dict[str, Any],
     step: int,
 ) -> None:
     """Write the state so that a kill at any moment leaves either the last one or this one."""
@@ -57,7 +53,7 @@ def save(
         "model": model.state_dict(),
         "averaged": averaged.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "recipe": asdict(recipe),
+        "recipe": recipe,
         "step": step,
         "rng": torch.get_rng_state(),
     }
@@ -76,7 +72,7 @@ def resume(
     model: nn.Module,
     averaged: nn.Module,
     optimizer: Stateful,
-    recipe: DataclassInstance,
+    recipe: dict[str, Any],
     *,
     may_change: tuple[str, ...],
 ) -> int:
@@ -87,10 +83,10 @@ def resume(
     state = last_state(out)
     if state is None:
         return 0
-    then, now = state["recipe"], asdict(recipe)
-    changed = [name for name in now if name not in may_change and then.get(name) != now[name]]
+    then = state["recipe"]
+    changed = [name for name in recipe if name not in may_change and then.get(name) != recipe[name]]
     if changed:
-        differences = ", ".join(f"{name} was {then.get(name)} and is {now[name]}" for name in changed)
+        differences = ", ".join(f"{name} was {then.get(name)} and is {recipe[name]}" for name in changed)
         raise TrainingError(f"{out} holds a run with another recipe: {differences}. Choose another --out.")
     try:
         model.load_state_dict(state["model"])
