@@ -75,8 +75,8 @@ def train_text(
     """Minimise the masked-diffusion bound over ``corpus``; return the model with the averaged (EMA) weights.
 
     The state is written to ``out`` every ``checkpoint_seconds``, at the end and after ``minutes``; a run that finds one
-    there goes on from it, to the same weights, bit for bit, as if it had never stopped. Then ``watch`` is called with
-    the averaged model.
+    there goes on from it, to the same weights, bit for bit, as if it had never stopped. After each write ``watch`` is
+    called with the averaged model.
 
     Raises:
         TrainingError: ``out`` cannot be written, or holds a damaged state or that of another model or recipe; the text
