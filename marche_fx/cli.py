@@ -99,6 +99,24 @@ def train(
 
 
 @app.command()
+def train_text(
+    text: Annotated[Path, typer.Option("--text", help="plain text to learn, a sentence or verse a line")],
+    out: Annotated[Path, typer.Option("--out", help="folder of the run; a run found there goes on")],
+    steps: Annotated[int, typer.Option(help="steps in all; may change on resuming")] = 10_000,
+    decay: Annotated[
+        int, typer.Option(help="last steps in which the learning rate falls to nothing; may change on resuming")
+    ] = 2_000,
+    minutes: Annotated[float, typer.Option(help="stop after so many; resume later")] = float("inf"),
+    bf16: Bf16 = False,
+) -> None:
+    """Train the bundled text model, and its vocabulary; resumable after a kill at any moment."""
+    from .models.text.command import run_training
+    from .models.text.training import Recipe
+
+    run_training(text, out, Recipe(steps=steps, decay=decay), minutes=minutes, bf16=bf16)
+
+
+@app.command()
 def train_judge(
     out: Annotated[Path, typer.Option("--out", help="folder of the run; a run found there goes on")],
     data: Data = Path("/usr/share/datasets/fashion-mnist"),

@@ -1,12 +1,13 @@
-"""MAR, its trained weights for garments, and the judge of what it generates.
+"""MAR, its trained weights for garments, and the judge of what it generates; a masked-diffusion text model.
 
 mar, head, diffusion   the model, its diffusion head, the noise schedule      presets  its sizes
 checkpoint, bundled    weights from files, and those that come along          fashion  the data set
 train, judge           training; the classifier that judges garments
 generation, drift      its own loop on draws made beforehand; drift of it     demo     ``marche-fx demo``
+training_state         what a training that was stopped goes on from         text     the text model and all its own
 """
 
-from .bundled import load_fashion_mar, load_judge
+from .bundled import load_fashion_mar, load_judge, load_text_model, load_tokenizer
 from .checkpoint import load_checkpoint, read_checkpoint, save_weights
 from .fashion import CLASSES, Fashion, load_fashion
 from .judge import Judge, frechet_distance
@@ -23,6 +24,8 @@ __all__ = [
     "load_fashion",
     "load_fashion_mar",
     "load_judge",
+    "load_text_model",
+    "load_tokenizer",
     "mar_base",
     "mar_fashion",
     "mar_huge",

@@ -9,6 +9,8 @@ from .checkpoint import load_checkpoint
 from .judge import Judge
 from .mar import MAR
 from .presets import mar_fashion
+from .text.model import TextDiffusion
+from .text.vocabulary import Tokenizer, read_tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -29,3 +31,16 @@ def garment_model(weights: Path | None) -> MAR:
 def load_judge() -> Judge:
     """The trained `Judge` of garments, in eval mode; made by ``marche-fx train-judge``."""
     return load_checkpoint(Judge(), WEIGHTS / "judge.safetensors").eval()
+
+
+def load_text_model() -> TextDiffusion:
+    """The trained `TextDiffusion` of pieces of English, in eval mode; made by ``marche-fx train-text``.
+
+    It has read the King James Bible, and writes such verses.
+    """
+    return load_checkpoint(TextDiffusion(), WEIGHTS / "text.safetensors").eval()
+
+
+def load_tokenizer() -> Tokenizer:
+    """The vocabulary of `load_text_model`, a ``tokenizers.Tokenizer``; that package is needed for it."""
+    return read_tokenizer(WEIGHTS / "text_vocabulary.json")

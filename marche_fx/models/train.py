@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
-import os
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from rich.console import Console
@@ -18,14 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from ..saving.files import DamagedError, read_sealed, replacing, seal
 from .fashion import Fashion, to_pixels
+from .training_state import prepare_folder, resume, save
 
 Model = TypeVar("Model", bound=nn.Module)
-
-STATE_FILE = "training.pt"
-EARLIER_FILE = "training.earlier.pt"
-"""The state before the last one, which serves where that is damaged."""
 
 WEIGHTS_FILE = "model_ema.safetensors"
 
@@ -77,7 +70,7 @@ def train(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema)
     )
     torch.manual_seed(recipe.seed)
-    step = resume(out, model, averaged, optimizer, recipe)
+    step = resume(out, model, averaged, optimizer, asdict(recipe), may_change=("epochs",))
     total = math.ceil(recipe.epochs * len(dataset) / recipe.batch)
     if compile:
         for block in repeated_blocks(model):
@@ -108,25 +101,12 @@ def train(
             rate = (step - first) * recipe.batch / (time.monotonic() - started)
             progress.update(task, completed=step * recipe.batch, loss=smooth_loss, rate=rate)
             if time.monotonic() - saved > checkpoint_seconds:
-                save(out, model, averaged, optimizer, recipe, step)
+                save(out, model, averaged, optimizer, asdict(recipe), step)
                 saved = time.monotonic()
                 if progress.disable:
                     print(f"step {step} of {total}: loss {smooth_loss:.4f}, {rate:.0f} images/s", flush=True)
-    save(out, model, averaged, optimizer, recipe, step)
+    save(out, model, averaged, optimizer, asdict(recipe), step)
     return cast(Model, averaged.module).eval()
-
-
-def prepare_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for partial in out.glob(f"{STATE_FILE}.*.partial"):
-            # Of a run that was killed while it wrote its state.
-            partial.unlink()
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise TrainingError(f"the training folder {out} cannot be written: {error}") from error
 
 
 def repeated_blocks(model: nn.Module) -> Iterator[nn.Module]:
@@ -154,87 +134,6 @@ def learning_rate_factor(step: int, total: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-
-def save(
-    out: Path,
-    model: nn.Module,
-    averaged: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    step: int,
-) -> None:
-    """Write the state so that a kill at any moment leaves either the last one or this one."""
-    state = {
-        "model": model.state_dict(),
-        "averaged": averaged.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "recipe": asdict(recipe),
-        "step": step,
-        "rng": torch.get_rng_state(),
-    }
-    try:
-        with replacing(out / STATE_FILE) as partial:
-            torch.save(state, partial)
-            seal(partial)
-            if (out / STATE_FILE).exists():
-                os.replace(out / STATE_FILE, out / EARLIER_FILE)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError.
-        raise TrainingError(f"the training state cannot be written to {out}: {error}") from error
-
-
-def resume(
-    out: Path,
-    model: nn.Module,
-    averaged: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-) -> int:
-    """Load the state in ``out``, if there is one; return how many steps were done."""
-    state = last_state(out)
-    if state is None:
-        return 0
-    then, now = state["recipe"], asdict(recipe)
-    changed = [name for name in now if name != "epochs" and then.get(name) != now[name]]
-    if changed:
-        differences = ", ".join(f"{name} was {then.get(name)} and is {now[name]}" for name in changed)
-        raise TrainingError(f"{out} holds a run with another recipe: {differences}. Choose another --out.")
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise TrainingError(f"{out} holds a run of another model: {error}") from error
-    averaged.load_state_dict(state["averaged"])
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"])
-    return int(state["step"])
-
-
-def last_state(out: Path) -> dict[str, Any] | None:
-    """The newest state in ``out`` that is whole; None where there is none at all.
-
-    Raises:
-        TrainingError: all that there are are damaged.
-    """
-    damaged: list[Path] = []
-    for path in (out / STATE_FILE, out / EARLIER_FILE):
-        try:
-            state: dict[str, Any] = torch.load(io.BytesIO(read_sealed(path)), weights_only=True, map_location="cpu")
-        except FileNotFoundError:
-            continue
-        except (OSError, DamagedError):
-            damaged.append(path)
-            continue
-        if damaged:
-            warnings.warn(f"{damaged[0]} is damaged; going on from {path}, of step {state['step']}", stacklevel=4)
-            # The next state would otherwise take the place of this one, and leave the damaged one beside it.
-            os.replace(path, damaged[0])
-        return state
-    if damaged:
-        raise TrainingError(
-            f"{' and '.join(map(str, damaged))} {'is' if len(damaged) == 1 else 'are'} damaged or no training state. "
-            "Put a copy in its place, remove it to start anew, or choose another --out."
-        )
-    return None
 
 
 def progress_bar() -> Progress:

@@ -1,6 +1,7 @@
 import torch
 
-from marche_fx.models.bundled import WEIGHTS, load_fashion_mar, load_judge
+from marche_fx.models.bundled import WEIGHTS, load_fashion_mar, load_judge, load_text_model, load_tokenizer
+from marche_fx.models.text import encode, generate, pseudo_likelihood
 
 from .test_judge import IMAGES, LABELS
 
@@ -20,3 +21,21 @@ def test_garments_of_the_bundled_mar_are_recognised() -> None:
         model = load_fashion_mar(num_sampling_steps=25)
         images = model.sample_tokens(10, 12, 2.0, labels=labels, generator=torch.Generator().manual_seed(0))
     assert load_judge().accuracy(images, labels) >= 0.6
+
+
+def test_the_bundled_text_model_is_small_trained_and_in_eval_mode() -> None:
+    model, tokenizer = load_text_model(), load_tokenizer()
+    assert not model.training
+    assert (WEIGHTS / "text.safetensors").stat().st_size <= 16e6
+    assert tokenizer.get_vocab_size() == model.embed.num_embeddings
+    verse = encode(["And the LORD spake unto Moses, saying, Speak unto the children of Israel."], tokenizer)
+    assert pseudo_likelihood(model, verse.pieces[None], mask_id=model.mask_id).mean() < 1.5  # Untrained: 8.3.
+
+
+def test_the_bundled_text_model_writes_words_of_its_text() -> None:
+    model, tokenizer = load_text_model(), load_tokenizer()
+    prompt = encode(["And it came to pass in those days, that the king sent messengers."], tokenizer).pieces[None]
+    ids = generate(model, prompt, 32, mask_id=model.mask_id, steps_per_block=16)
+    assert (ids != model.mask_id).all()
+    assert pseudo_likelihood(model, ids, mask_id=model.mask_id)[:, prompt.shape[1] :].mean() < 2
+    assert {"the", "and"} & set(tokenizer.decode(ids[0, prompt.shape[1] :].tolist()).lower().split())

@@ -10,16 +10,8 @@ from torch import Tensor, nn
 from marche_fx.errors import TrainingError
 from marche_fx.models.fashion import Fashion, to_pixels
 from marche_fx.models.mar import MAR
-from marche_fx.models.train import (
-    EARLIER_FILE,
-    STATE_FILE,
-    Recipe,
-    batches,
-    last_state,
-    learning_rate_factor,
-    repeated_blocks,
-    train,
-)
+from marche_fx.models.train import Recipe, batches, learning_rate_factor, repeated_blocks, train
+from marche_fx.models.training_state import EARLIER_FILE, STATE_FILE, last_state
 from tests.flips import flipped
 
 from .tiny import tiny_images, tiny_mar

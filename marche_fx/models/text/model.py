@@ -1,0 +1,136 @@
+"""A masked-diffusion language model in the manner of LLaDA (Nie et al. 2025, arXiv 2502.09992), small.
+
+A transformer without a causal mask that predicts every masked piece of a text from the pieces around it. It knows
+nothing of marche_fx: it is written as its user would write it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over ``x [B, N, D]`` with rotary positions."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v)
+        return self.out(y.transpose(1, 2).reshape(batch, tokens, width))
+
+    def look_nearby(self, frequencies: Tensor, sharpness: float = 4.5, quick: int = 6) -> None:
+        """Let the first half of the heads begin by attending to the tokens 1, 2, .. before and after each one.
+
+        A masked model has no other way to its neighbours, and without this takes long to find one. The biases of q and
+        k are the same vector but for a turn, so rotary positions make q k largest where these undo the turn.
+        """
+        nn.init.zeros_(self.qkv.bias)
+        q, k, _ = self.qkv.bias.data.view(3, self.heads, 2, -1).unbind()
+        for head in range(self.heads // 2):
+            offset = (head // 2 + 1) * (-1) ** head
+            angles = offset * frequencies[:quick]
+            q[head, 0, :quick], q[head, 1, :quick] = sharpness * angles.cos(), sharpness * angles.sin()
+            k[head, 0, :quick] = sharpness
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the two halves of each head's channels ``[B, H, N, d]`` by the angles of the tokens' positions ``[N, d]``.
+
+    ``sin`` carries the sign: negative for the first half.
+    """
+    return x * cos + x.roll(x.shape[-1] // 2, -1) * sin
+
+
+class GatedMlp(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=False)
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1 = nn.RMSNorm(width, eps=1e-6)
+        self.attention = Attention(width, heads)
+        self.norm2 = nn.RMSNorm(width, eps=1e-6)
+        self.mlp = GatedMlp(width, hidden)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x), cos, sin)
+        return x + self.mlp(self.norm2(x))
+
+
+class TextDiffusion(nn.Module):
+    """Masked pieces ``[B, N]`` to logits ``[B, N, V]`` of what stands there, for any N.
+
+    One of the V pieces, ``mask_id``, stands for a piece that is not known yet; it is never an answer.
+    """
+
+    frequencies: Tensor
+
+    def __init__(
+        self,
+        vocabulary: int = 4096,
+        width: int = 256,
+        depth: int = 7,
+        heads: int = 8,
+        hidden: int = 704,
+        mask_id: int = 0,
+    ) -> None:
+        super().__init__()
+        self.mask_id = mask_id
+        self.embed = nn.Embedding(vocabulary, width)
+        self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(depth))
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        half = width // heads // 2
+        self.register_buffer("frequencies", 10000.0 ** -(torch.arange(half) / half), persistent=False)
+        self.initialize_weights()
+
+    def initialize_weights(self) -> None:
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1 and name != "embed.weight":
+                # Attention that is nearly even at first takes long to learn where to look.
+                nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+            if name.endswith(("out.weight", "down.weight")):
+                # What the blocks add to their inputs keeps its size whatever their number is.
+                parameter.data /= math.sqrt(2 * len(self.blocks))
+        nn.init.normal_(self.embed.weight, std=0.02)
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.look_nearby(self.frequencies)
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """``[B, N]`` int64 to ``[B, N, D]``, what the logits are made of."""
+        angles = torch.outer(torch.arange(ids.shape[1], device=ids.device), self.frequencies)
+        cos = torch.cat([angles.cos(), angles.cos()], -1)
+        sin = torch.cat([-angles.sin(), angles.sin()], -1)
+        x = self.embed(ids)
+        for block in self.blocks:
+            x = block(x, cos, sin)
+        return self.norm(x)
+
+    def head(self, x: Tensor) -> Tensor:
+        """``[..., D]`` to logits ``[..., V]``, with the weights of the embedding."""
+        return F.linear(x, self.embed.weight)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.hidden(ids))
