@@ -2,11 +2,12 @@
 
 tensor       `LateTensor`, which a transformed step returns; `resolved` gives the values
 memory       what views of a late tensor share: what it holds now, and reading it
-expressions  how a value is computed, of rows or as a whole      demand  which rows of a step that takes
-operators    operators that compute each row alone, recorded     choices ``where`` and ``cat``, which take whole rows
-draws        random numbers, drawn for all rows at once          writes  what a loop writes into a late tensor
-geometry     where a view's elements are, by row and channel     picks   what an index of tensors reads of a view
-rows         the tokens that a result's rows are computed of     modes   a step runs as if the loop called it there
+expressions  how a value is computed, of rows or as a whole     demand    which rows of a step that takes
+computed     expressions that are computed of others            operands  what operators read of expressions
+operators    operators that compute each row alone, recorded    choices   ``where`` and ``cat``, which take whole rows
+draws        random numbers, drawn for all rows at once         writes    what a loop writes into a late tensor
+geometry     where a view's elements are, by row and channel    picks     what an index of tensors reads of a view
+rows         the tokens that a result's rows are computed of    modes     a step runs as if the loop called it there
 """
 
 from .tensor import LateTensor, resolved

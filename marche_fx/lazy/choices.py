@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .expressions import Blank, Chosen, Expression, Looked, Operand, Place, Plain, Written, placed
+from .computed import Chosen, Written
+from .expressions import Blank, Expression
 from .geometry import Frame, Geometry
+from .operands import Looked, Operand, Place, Plain, placed
 
 aten = torch.ops.aten
 

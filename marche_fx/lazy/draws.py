@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .expressions import Expression, Given, Looked
+from .expressions import Expression, Given
+from .operands import Looked
 from .operators import recorded
 
 aten = torch.ops.aten

@@ -14,8 +14,10 @@ from ..passes.graph.operands import operands
 from ..passes.rules.dim_map import DimMap
 from ..passes.rules.table import RULES, dim_map, is_pointwise
 from .choices import chosen_rows, joined_rows
-from .expressions import Expression, Looked, Operated, Operation, Place, placed
+from .computed import Operated, Operation
+from .expressions import Expression
 from .geometry import Frame
+from .operands import Looked, Place, placed
 
 HELD = object()
 """Stands for a tensor among an operator's arguments."""

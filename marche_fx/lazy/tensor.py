@@ -11,9 +11,10 @@ from torch.utils import _pytree as pytree
 
 from .demand import Source
 from .draws import LIKE, made_like, multinomial
-from .expressions import Expression, Looked, Result
+from .expressions import Expression, Result
 from .memory import Memory, View
 from .modes import remembered
+from .operands import Looked
 from .operators import recorded
 from .picks import Pick
 from .rows import RowNumbers

@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..errors import ArgumentError
+from .computed import Repeated, Written
 from .draws import FILLS, empty
-from .expressions import Expression, Looked, Place, Plain, Repeated, Written, placed
+from .expressions import Expression
 from .geometry import Frame, stand_in
+from .operands import Looked, Place, Plain, placed
 from .operators import recorded
 from .picks import Pick, is_mask
 
