@@ -45,6 +45,9 @@ class Source(Protocol):
     def read(self, tokens: Tensor | None) -> Sequence[Any]:
         """The results, with the rows of ``tokens``, bool ``[B, N]``, computed; as a policy chooses where None."""
 
+    def has(self, tokens: Tensor | None) -> bool:
+        """Whether it has been computed, with the rows of ``tokens``."""
+
 
 class Prepared(Protocol):
     """What is asked for before it is computed."""

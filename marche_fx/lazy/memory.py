@@ -179,6 +179,17 @@ def tokens_wanted(source: Source) -> Tensor | None:
     return demand.union(source)
 
 
+def value_if_computed(expression: Expression) -> Tensor | None:
+    """The whole of an expression if no step need run for it."""
+    if not all(source.has(None) for source in expression.sources):
+        return None
+    demand = Demand()
+    demand.want(expression, None)
+    if demand.wholes or not all(source.has(demand.union(source)) for source in demand.tokens):
+        return None
+    return evaluated(expression, None)
+
+
 def is_still_wanted(source: Source, elements: int) -> bool:
     """Whether somebody holds late tensors of a call whose largest result has so many elements.
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .computed import Chosen
 from .demand import Source
 from .draws import LIKE, made_like, multinomial
 from .expressions import Expression, Result
-from .memory import Memory, View
+from .memory import Memory, View, value_if_computed
 from .modes import remembered
 from .operands import Looked
 from .operators import recorded
@@ -145,6 +146,11 @@ def by_operator(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         own.late.memory.records and own.late.memory.held is None for own in late
     ):
         found = late_value(function, *looks((args, kwargs)))
+        if isinstance(found, Chosen):
+            # Rows of an earlier read: what a loop decides from them it decides with values.
+            value = value_if_computed(found)
+            if value is not None:
+                return value
         if found is not None:
             return pytree.tree_map(
                 lambda own: LateTensor.holding(own, records=True) if isinstance(own, Expression) else own, found

@@ -275,6 +275,9 @@ class NotedReads:
     def views(self) -> list[ref[Any]]:
         return self.source.views
 
+    def has(self, tokens: Tensor | None) -> bool:
+        return self.source.has(tokens)
+
     def read(self, tokens: Tensor | None) -> Sequence[Any]:
         leaves = self.source.read(tokens)
         exact = read_of(leaves[self.number], tokens, self.numbers).clone()

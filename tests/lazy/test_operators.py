@@ -159,6 +159,18 @@ def test_a_step_runs_once_for_all_samples() -> None:
     assert torch.equal(step.done, MASK)
 
 
+def test_what_is_chosen_of_rows_that_are_computed_is_there() -> None:
+    """So that the next step's masks are known."""
+    step = PartialStep()
+    words = step.late().argmax(-1)
+    assert isinstance(torch.where(MASK, words, IDS), LateTensor)
+    words[MASK]
+    ids = torch.where(MASK, words, IDS)
+    assert not isinstance(ids, LateTensor)
+    assert torch.equal(ids, torch.where(MASK, step.exact().argmax(-1), IDS))
+    assert isinstance(torch.where(~MASK, words, IDS), LateTensor)
+
+
 def test_what_dies_unread_costs_nothing() -> None:
     step = PartialStep()
     z = step.late().softmax(-1)

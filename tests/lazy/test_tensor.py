@@ -35,6 +35,9 @@ class Reader:
         self.asked: list[Tensor | None] = []
         self.views: list[Any] = []
 
+    def has(self, tokens: Tensor | None) -> bool:
+        return False
+
     def read(self, tokens: Tensor | None) -> list[Tensor]:
         self.asked.append(tokens)
         return [self.value]

@@ -39,6 +39,9 @@ class PartialStep:
             self.last = torch.where(self.done[..., None], self.value, self.stale).permute(self.order)
         return [self.last]
 
+    def has(self, tokens: Tensor | None) -> bool:
+        return self.last is not None and (tokens is None or not bool((tokens & ~self.done).any()))
+
     @property
     def dims(self) -> tuple[int, int]:
         return self.order.index(0), self.order.index(1)
