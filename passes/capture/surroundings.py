@@ -20,6 +20,10 @@ OWN = __name__.rpartition(".capture.")[0]
 """The passes, which the functions of a step run between."""
 
 
+LIBRARIES = ("torch", "numpy", "sympy", "mpmath")
+"""Packages that give the same for the same arguments, whatever tables they keep; walking these takes minutes."""
+
+
 class Surroundings:
     """Names that the functions of a step look up outside of it, and what stood there when they first ran.
 
@@ -55,10 +59,9 @@ class Surroundings:
     def note(self, frame: FrameType, event: str, _: object) -> None:
         """Note what the function that begins to run can read; `sys.setprofile` takes this."""
         module = frame.f_globals.get("__name__", "")
-        if event != "call" or is_library(module):
-            return
         code = frame.f_code
-        if code in self.foreign:
+        # A module that is imported meanwhile makes its globals, and reads none that a step could have changed.
+        if event != "call" or is_library(module) or code in self.foreign or code.co_name == "<module>":
             return
         for name in code.co_freevars:
             value = frame.f_locals.get(name)
@@ -114,7 +117,7 @@ def space(holder: Any) -> Any:
 
 def is_library(module: str) -> bool:
     root = module.partition(".")[0]
-    return root in ("torch", "numpy") or root in sys.stdlib_module_names or module.startswith(OWN)
+    return root in LIBRARIES or root in sys.stdlib_module_names or module.startswith(OWN)
 
 
 @contextmanager
