@@ -171,6 +171,15 @@ def test_what_is_chosen_of_rows_that_are_computed_is_there() -> None:
     assert isinstance(torch.where(~MASK, words, IDS), LateTensor)
 
 
+def test_operands_are_as_they_were_then() -> None:
+    step, bias, mask = PartialStep(), torch.ones(V).double(), MASK.clone()
+    z = torch.where(mask[..., None], step.late() + bias, 0.0)
+    bias.zero_()
+    mask.fill_(True)
+    assert torch.equal(z[MASK], step.exact()[MASK] + 1)
+    assert not z[~MASK].any()
+
+
 def test_what_dies_unread_costs_nothing() -> None:
     step = PartialStep()
     z = step.late().softmax(-1)
