@@ -170,11 +170,11 @@ def found_plan(template: Template, shapes: Sequence[Shape]) -> Plan | None:
 
 
 def rows_of(rule: DimMap, late: Sequence[tuple[int, Shape]]) -> tuple[int, ...]:
-    """The dimensions of an operator's value that are rows of its late operands; none where it mixes some."""
+    """The dimensions of an operator's value that are rows of its late operands; none where some are gone."""
     found = set()
     for number, shape in late:
         for dim in shape.rows or ():
-            if not rule.is_token_wise(number, dim):
+            if (number, dim) not in rule.output:
                 return ()
             found.add(rule.output[number, dim])
     return tuple(sorted(found))

@@ -152,6 +152,12 @@ def test_masks_bound_what_is_computed() -> None:
     assert torch.equal(step.done, MASK & (torch.arange(N) < 6))
 
 
+def test_rows_that_a_mask_names_are_computed_however_many_they_are() -> None:
+    step, most = PartialStep(), torch.arange(N).expand(B, N) > 0
+    assert torch.equal(resolved(torch.where(most, step.late().amax(-1), 0.0)) != 0, most)
+    assert torch.equal(step.done, most)
+
+
 def test_a_step_runs_once_for_all_samples() -> None:
     step = PartialStep()
     z = torch.where(MASK, step.late().amax(-1), 0.0)
