@@ -126,7 +126,9 @@ class Geometry:
 
     def of(self, value: Tensor) -> Tensor:
         """The view of a value that stands in memory as it should."""
-        return value.as_strided(self.like.shape, self.like.stride(), self.like.storage_offset())
+        # Which may itself begin further on in its storage.
+        start = value.storage_offset() + self.like.storage_offset()
+        return value.as_strided(self.like.shape, self.like.stride(), start)
 
     def channels_of(self, rows: Tensor) -> Tensor:
         """The view's channels of rows ``[R, C]``: a view ``[R, ...]``."""

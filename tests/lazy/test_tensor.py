@@ -187,6 +187,13 @@ def test_a_mask_may_read_rows_that_come_last() -> None:
     assert asked.nonzero().tolist() == [[0, 2], [1, 5]]
 
 
+def test_a_result_may_stand_anywhere_in_its_memory() -> None:
+    value = torch.randn(3, 7, 4)[:, 1:]
+    assert torch.equal(late(Reader(value)) + 1, value + 1)
+    assert torch.equal(late(Reader(value))[:, 2:, 1].sum(), value[:, 2:, 1].sum())
+    assert torch.equal(late(Reader(value))[:, 4], value[:, 4])
+
+
 def test_shape_dtype_and_device_are_known_without_values() -> None:
     reader = Reader()
     z = late(reader)
