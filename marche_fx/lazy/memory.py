@@ -62,9 +62,16 @@ class Memory:
             if isinstance(self.expression, Result):
                 # Which may be a cache, written in the next step.
                 return geometry.of(evaluated(self.expression, None))
-            if self.last is None:
-                self.last = evaluated(self.expression, None)
-            return geometry.of(self.last)
+            if self.last is not None:
+                return geometry.of(self.last)
+            demand = Demand()
+            value = evaluated(self.expression, None, demand=demand)
+            if demand.wholes:
+                self.last = value
+            else:
+                # No row of it is older than what a later read would give.
+                self.hold(value)
+            return geometry.of(value)
         frame, channels = geometry.frame, geometry.channels_of(self.rows_in(geometry))
         found = torch.empty(geometry.like.shape, dtype=channels.dtype, device=channels.device)
         front = found.movedim(frame.dims, tuple(range(len(frame.dims))))
@@ -129,7 +136,12 @@ class Memory:
     def settle(self) -> None:
         """Compute it now, so that it holds nothing of a step any longer."""
         if self.held is None:
-            self.write(Given(evaluated(self.expression, None), self.frame))
+            self.hold(evaluated(self.expression, None))
+
+    def hold(self, value: Tensor) -> None:
+        """From now on it is this tensor."""
+        self.held, self.filled = value, torch.ones(self.frame.count, dtype=torch.bool, device=self.device)
+        self.write(Given(value, self.frame))
 
     def write(self, expression: Expression) -> None:
         """From now on it holds something else."""
@@ -193,24 +205,29 @@ def value_if_computed(expression: Expression) -> Tensor | None:
 def is_still_wanted(source: Source, elements: int) -> bool:
     """Whether somebody holds late tensors of a call whose largest result has so many elements.
 
-    Those that are much smaller are computed, so that they need not hold all of it.
+    Those that are much smaller are computed, so that they need not hold all of it, and those that are of other calls
+    too, so that what goes on from step to step, as an average, does not hold every step.
     """
     live = [view for own in source.views if (view := own()) is not None]
     for view in live:
         memory = view.memory
-        if not isinstance(memory.expression, Result) and memory.whole.like.numel() < SMALL * elements:
+        is_small = memory.whole.like.numel() < SMALL * elements
+        if not isinstance(memory.expression, Result) and (is_small or len(memory.expression.sources) > 1):
             memory.settle()
     return any(source in view.memory.expression.sources for view in live)
 
 
 @torch.no_grad()
-def evaluated(expression: Expression, rows: Rows | None, beside: Rows | None = None) -> Tensor:
+def evaluated(
+    expression: Expression, rows: Rows | None, beside: Rows | None = None, demand: Demand | None = None
+) -> Tensor:
     """Rows ``[R, C]`` of an expression, or its whole value.
 
     Args:
-        beside: rows that are computed with them if masks or slices say which these are.
+        beside: rows that are computed with them if masks or slices say which these are. demand: where it is written
+            down what is asked for.
     """
-    demand = Demand()
+    demand = Demand() if demand is None else demand
     compute = demand.want(expression, rows)
     if beside is not None:
         others = Demand()

@@ -141,10 +141,10 @@ class LateTensor(Tensor):
 
 def by_operator(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record an operator that computes rows alone; otherwise compute what it reads, and run it."""
+    # What the loop got hold of is a tensor as any other.
+    args, kwargs = pytree.tree_map(lambda leaf: leaf.late.value() if is_held(leaf) else leaf, (args, kwargs))
     late = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, LateTensor)]
-    if not function._schema.is_mutable and all(
-        own.late.memory.records and own.late.memory.held is None for own in late
-    ):
+    if late and not function._schema.is_mutable and all(own.late.memory.records for own in late):
         found = late_value(function, *looks((args, kwargs)))
         if isinstance(found, Chosen):
             # Rows of an earlier read: what a loop decides from them it decides with values.
@@ -157,6 +157,10 @@ def by_operator(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
             )
     args, kwargs = values_of((args, kwargs))
     return function(*args, **kwargs)
+
+
+def is_held(leaf: Any) -> bool:
+    return isinstance(leaf, LateTensor) and leaf.late.memory.held is not None
 
 
 def late_value(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from marche_fx.lazy.operators import is_known
-from marche_fx.lazy.tensor import LateTensor, resolved
+from marche_fx.lazy.tensor import LateTensor, resolved, values_of
 from tests.lazy.test_writes import MASK, B, N, PartialStep, V
 
 IDS = torch.arange(B * N).view(B, N) % V
@@ -184,6 +184,18 @@ def test_operands_are_as_they_were_then() -> None:
     mask.fill_(True)
     assert torch.equal(z[MASK], step.exact()[MASK] + 1)
     assert not z[~MASK].any()
+
+
+def test_what_goes_on_from_step_to_step_does_not_hold_the_steps() -> None:
+    """Ids that late words are put into are read by the next call."""
+    ids, steps = IDS.clone(), []
+    for number in range(40):
+        step = PartialStep(number)
+        ids = torch.where(MASK, step.late().argmax(-1), ids)
+        values_of(ids)
+        steps.append(step)
+    assert not any(view() is not None and view().memory.expression.sources for view in steps[0].views)
+    assert torch.equal(ids + 0, torch.where(MASK, steps[-1].exact().argmax(-1), IDS))
 
 
 def test_what_dies_unread_costs_nothing() -> None:
