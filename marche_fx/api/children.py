@@ -18,6 +18,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from ..lazy.modes import untraced
+
 ENOUGH = 2
 """So many calls of one child in a session in which no step ran, and it is what the loop decodes with."""
 
@@ -91,7 +93,7 @@ class ChildCalls:
             self.inside.pop()
 
     # Code that `torch.compile` traces beside the session stops here: Dynamo knows of no frames.
-    @torch._disable_dynamo
+    @untraced
     def note(self, path: str, module: nn.Module) -> None:
         child = self.children.setdefault(path, Child(module))
         child.calls += 1

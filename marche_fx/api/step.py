@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import ArgumentError, CaptureError, UnsupportedModelError
+from ..lazy.modes import untraced
 from ..lazy.tensor import resolved, values_of
 from ..passes.analysis.plan import Plan
 from ..passes.capture.alone import LOCK
@@ -81,7 +82,7 @@ class OptimizedStep:
         return self.method.policy
 
     # Its graphs are compiled one by one; a torch.compile around the model stops here.
-    @torch._disable_dynamo
+    @untraced
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = values_of(opened((args, kwargs)))
         self.owner.update(self.model)

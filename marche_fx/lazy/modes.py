@@ -6,13 +6,26 @@ PyTorch asks a late tensor last: autograd and autocast are behind it by then, mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack, _pop_mode, _push_mode
+
+Own = TypeVar("Own", bound=Callable[..., Any])
+
+
+def untraced(function: Own) -> Own:
+    """``function``, which Dynamo is to leave alone, also while another thread traces.
+
+    While any thread exports, a disabled function writes its name into a table of all threads, and fails where two do,
+    unless it has this one.
+    """
+    function.__name__ = "__torch_dispatch__"
+    return cast(Own, torch._disable_dynamo(function))
+
 
 OUTSIDE: ContextVar[tuple[Any, Any, tuple[Any, ...]] | None] = ContextVar("OUTSIDE", default=None)
 """What PyTorch does before an operator where the loop uses a late tensor: its keys that are on and off, and modes."""

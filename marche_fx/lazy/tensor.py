@@ -14,7 +14,7 @@ from .demand import Source
 from .draws import LIKE, made_like, multinomial
 from .expressions import Expression, Result
 from .memory import Memory, View, value_if_computed
-from .modes import remembered
+from .modes import remembered, untraced
 from .operands import Looked
 from .operators import recorded
 from .picks import Pick
@@ -81,7 +81,7 @@ class LateTensor(Tensor):
 
     # A compiled function calls its operators on late tensors one by one.
     @classmethod
-    @torch._disable_dynamo
+    @untraced
     def __torch_function__(
         cls, func: Callable, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -93,7 +93,7 @@ class LateTensor(Tensor):
             return func(*args, **kwargs)
 
     @classmethod
-    @torch._disable_dynamo
+    @untraced
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
