@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,13 +15,12 @@ from .operands import Looked, Operand, Place, Plain, placed
 
 aten = torch.ops.aten
 
-CHOICES = {
-    aten.where.self: lambda mask, one, other: (mask, one, other),
-    aten.where.ScalarOther: lambda mask, one, other: (mask, one, other),
-    aten.where.ScalarSelf: lambda mask, one, other: (mask, one, other),
-    aten.where.Scalar: lambda mask, one, other: (mask, one, other),
-    aten.masked_fill.Scalar: lambda other, mask, one: (mask, one, other),
-    aten.masked_fill.Tensor: lambda other, mask, one: (mask, one, other),
+CHOICES: dict[Any, Callable[[Any, Any, Any], tuple[Any, Any, Any]]] = {
+    **dict.fromkeys(
+        (aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar),
+        lambda mask, one, other: (mask, one, other),
+    ),
+    **dict.fromkeys((aten.masked_fill.Scalar, aten.masked_fill.Tensor), lambda other, mask, one: (mask, one, other)),
 }
 """By operator its mask, what it gives where that is true, and what elsewhere."""
 

@@ -55,7 +55,7 @@ class Operated(Expression):
 
     def prepare(self, rows: Rows | None, demand: Demand) -> Compute:
         # Of views of some rows these are asked for, and not the whole that they are views of.
-        asked = Rows(torch.arange(self.frame.count)) if rows is None and self.operation.reads_part else rows
+        asked = Rows.first(self.frame.count) if rows is None and self.operation.reads_part else rows
         found = demand.want(self.operation, asked)
 
         def compute() -> Tensor:
@@ -79,7 +79,7 @@ class Chosen(Expression):
         self.sides = (one, other)
 
     def prepare(self, rows: Rows | None, demand: Demand) -> Compute:
-        every = Rows(torch.arange(self.frame.count)) if rows is None else rows
+        every = Rows.first(self.frame.count) if rows is None else rows
         mask = self.frame.cut_part(self.mask.prepare(every, self.frame, demand)(), len(every))[:, 0]
         parts = []
         for side, taken in zip(self.sides, (mask, ~mask)):
@@ -130,7 +130,7 @@ class Written(Expression):
             self.place = rows.new_full((source.frame.count,), -1).scatter(0, rows, numbers)
 
     def prepare(self, rows: Rows | None, demand: Demand) -> Compute:
-        every = Rows(torch.arange(self.frame.count)) if rows is None else rows
+        every = Rows.first(self.frame.count) if rows is None else rows
         if self.place is None:
             inside, outside, own = None, None, every
         else:

@@ -25,6 +25,11 @@ class Rows:
     numbers: Tensor
     are_chosen: bool = False
 
+    @classmethod
+    def first(cls, count: int) -> Rows:
+        """So many rows in their order."""
+        return cls(torch.arange(count))
+
     def on(self, device: torch.device) -> Tensor:
         return self.numbers.to(device)
 

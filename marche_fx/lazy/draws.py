@@ -48,7 +48,7 @@ def multinomial(
     """
     if own.geometry.frame.dims != (0,) or own.geometry.like.ndim != 2 or (replacement and count > 1):
         return None
-    noise = torch.empty_like(empty(own)).exponential_(1, generator=generator)
+    noise = torch.empty_like(own.geometry.like, device=own.expression.device).exponential_(1, generator=generator)
     ratios = recorded(aten.div.Tensor, (own, noise), {})
     if not isinstance(ratios, Expression):
         return None

@@ -106,9 +106,9 @@ class Blank(Expression):
 
 def in_shape(rows: Tensor, expression: Expression) -> Tensor:
     """All rows ``[R, C]`` as the value that they are."""
-    like, frame = expression.like, expression.frame
+    like = expression.like
     value = torch.empty_strided(like.shape, like.stride(), dtype=rows.dtype, device=rows.device)
-    front = value.movedim(frame.dims, tuple(range(len(frame.dims))))
+    front = expression.frame.rows_first(value)
     front.copy_(rows.reshape(front.shape))
     return value
 

@@ -40,10 +40,13 @@ class Frame:
         """Where rows ``[R]`` are along each of ``dims``: ``[R]`` each."""
         return [rows // stride % size for stride, size in zip(self.strides, self.sizes)]
 
+    def rows_first(self, value: Tensor) -> Tensor:
+        """A value with the dimensions of its rows before the others: a view."""
+        return value.movedim(self.dims, tuple(range(len(self.dims))))
+
     def taken(self, value: Tensor, rows: Tensor) -> Tensor:
         """These rows ``[R]`` of a value: ``[R, C]``, in memory one behind the other."""
-        cut = value.movedim(self.dims, tuple(range(len(self.dims)))).reshape(self.count, self.channels)
-        return cut[rows].contiguous()
+        return self.rows_first(value).reshape(self.count, self.channels)[rows].contiguous()
 
     def cut_part(self, part: Tensor, count: int) -> Tensor:
         """``[R, C]`` of ``count`` rows that stand along the last of ``dims``, where the others have one position.
@@ -59,7 +62,7 @@ class Frame:
 
     def put(self, value: Tensor, rows: Tensor, part: Tensor) -> None:
         """Write ``part [R, C]`` over these rows ``[R]`` of a value."""
-        front = value.movedim(self.dims, tuple(range(len(self.dims))))
+        front = self.rows_first(value)
         front[tuple(self.positions(rows))] = part.reshape(len(rows), *front.shape[len(self.dims) :])
 
 
@@ -130,9 +133,9 @@ class Geometry:
         start = value.storage_offset() + self.like.storage_offset()
         return value.as_strided(self.like.shape, self.like.stride(), start)
 
-    def channels_of(self, rows: Tensor) -> Tensor:
-        """The view's channels of rows ``[R, C]``: a view ``[R, ...]``."""
-        kept = [dim for dim in range(self.like.ndim) if dim not in self.frame.dims]
+    def channels_of(self, rows: Tensor, dims: Sequence[int] | None = None) -> Tensor:
+        """The view's channels of rows ``[R, C]``: a view ``[R, ...]``, along ``dims``, or all that are not of rows."""
+        kept = [dim for dim in range(self.like.ndim) if dim not in self.frame.dims] if dims is None else dims
         sizes = (len(rows), *(self.like.shape[dim] for dim in kept))
         strides = (rows.stride(0), *(self.channels.stride(dim) for dim in kept))
         return rows.as_strided(sizes, strides, rows.storage_offset() + self.channels.storage_offset())

@@ -72,9 +72,9 @@ class Memory:
                 # No row of it is older than what a later read would give.
                 self.hold(value)
             return geometry.of(value)
-        frame, channels = geometry.frame, geometry.channels_of(self.rows_in(geometry))
+        channels = geometry.channels_of(self.rows_in(geometry))
         found = torch.empty(geometry.like.shape, dtype=channels.dtype, device=channels.device)
-        front = found.movedim(frame.dims, tuple(range(len(frame.dims))))
+        front = geometry.frame.rows_first(found)
         front.copy_(channels.reshape(front.shape))
         return found
 

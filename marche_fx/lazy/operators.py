@@ -43,7 +43,7 @@ class Shape:
         if isinstance(leaf, Tensor):
             return cls(tuple(leaf.shape), leaf.stride(), leaf.dtype)
         like, geometry = leaf.geometry.like, leaf.geometry
-        fixed = tuple(dim for dim, (size, own) in enumerate(zip(like.shape, geometry.channels.stride())) if own)
+        fixed = tuple(dim for dim, stride in enumerate(geometry.channels.stride()) if stride)
         return cls(tuple(like.shape), like.stride(), like.dtype, geometry.frame.dims, fixed)
 
     def stand_in(self) -> Tensor:
@@ -125,14 +125,15 @@ MOST_KNOWN = 4096
 def plan_of(template: Template, shapes: tuple[Shape, ...]) -> Plan | None:
     key = template.key, shapes
     try:
-        return KNOWN[key]
-    except KeyError:
-        if len(KNOWN) >= MOST_KNOWN:
-            KNOWN.clear()
-        return KNOWN.setdefault(key, found_plan(template, shapes))
+        is_new = key not in KNOWN
     except TypeError:
         # An argument without a hash.
         return found_plan(template, shapes)
+    if is_new:
+        if len(KNOWN) >= MOST_KNOWN:
+            KNOWN.clear()
+        return KNOWN.setdefault(key, found_plan(template, shapes))
+    return KNOWN[key]
 
 
 def is_known(function: Any) -> bool:

@@ -29,24 +29,25 @@ class Pick:
         found: Tensor = torch.ops.aten.index.Tensor(value, list(self.indices))
         return found
 
-    def addressed(self) -> list[bool]:
-        """For each leading dimension whether an index is of it."""
+    def addressed(self, rank: int) -> list[bool]:
+        """For each of ``rank`` dimensions whether an index is of it."""
         found: list[bool] = []
         for index in self.indices:
             found += [False] if index is None else [True] * (index.ndim if is_mask(index) else 1)
-        return found
+        return found + [False] * (rank - len(found))
 
     def is_of_rows(self, geometry: Geometry) -> bool:
         """Whether no index is of channels."""
         return not any(
             own and size > 1 and stride
-            for own, size, stride in zip(self.addressed(), geometry.like.shape, geometry.channels.stride())
+            for own, size, stride in zip(
+                self.addressed(geometry.like.ndim), geometry.like.shape, geometry.channels.stride()
+            )
         )
 
     def rest(self, geometry: Geometry) -> list[int]:
         """Dimensions of channels, which no index is of."""
-        addressed = self.addressed()
-        addressed += [False] * (geometry.like.ndim - len(addressed))
+        addressed = self.addressed(geometry.like.ndim)
         return [dim for dim, own in enumerate(addressed) if not own and dim not in geometry.frame.dims]
 
     def rows(self, geometry: Geometry, device: torch.device) -> Tensor:
@@ -62,14 +63,11 @@ class Pick:
     def put_together(self, geometry: Geometry, numbers: Tensor, rows: Tensor) -> Tensor:
         """The elements of rows ``[R, C]``, which are those of ``numbers`` in their order."""
         rest = self.rest(geometry)
-        sizes = [geometry.like.shape[dim] for dim in rest]
-        strides = (rows.stride(0), *(geometry.channels.stride(dim) for dim in rest))
-        offset = rows.storage_offset() + geometry.channels.storage_offset()
-        channels = rows.as_strided((len(rows), *sizes), strides, offset)
+        channels = geometry.channels_of(rows, rest)
         # Where the dimensions of channels, of one position each in `numbers`, came to stand.
         places = [self.place(dim, geometry.like.ndim, numbers.ndim) for dim in rest]
         kept = [size for place, size in enumerate(numbers.shape) if place not in places]
-        found = channels.reshape(*kept, *sizes)
+        found = channels.reshape(*kept, *channels.shape[1:])
         return found.movedim(tuple(range(len(kept), found.ndim)), tuple(places)).contiguous()
 
     def rows_first(self, geometry: Geometry, numbers: Tensor, value: Tensor) -> Tensor:
@@ -85,7 +83,7 @@ class Pick:
 
     def place(self, dim: int, rank: int, result_rank: int) -> int:
         """Where a dimension that no index is of stands in what is read."""
-        addressed = self.addressed() + [False] * (rank - len(self.addressed()))
+        addressed = self.addressed(rank)
         left = [own for own in range(rank) if not addressed[own]]
         width = result_rank - len(left)
         first = addressed.index(True)

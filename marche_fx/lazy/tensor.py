@@ -13,6 +13,7 @@ from .computed import Chosen
 from .demand import Source
 from .draws import LIKE, made_like, multinomial
 from .expressions import Expression, Result
+from .geometry import stand_in
 from .memory import Memory, View, value_if_computed
 from .modes import remembered, untraced
 from .operands import Looked
@@ -23,14 +24,14 @@ from .writes import refuse_reshaping, written
 
 aten = torch.ops.aten
 
-HANDED_OUT = {
+WITHOUT_OPERATORS = {
     getattr(Tensor, name)
-    for name in ("numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage", "share_memory_")
+    for name in (
+        *("numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage", "share_memory_"),
+        *("tolist", "__repr__", "__format__", "__deepcopy__", "__reduce_ex__"),
+    )
 }
-"""Ways to memory in which nobody sees what is written."""
-
-ON_THE_HOST = {getattr(Tensor, name) for name in ("tolist", "__repr__", "__format__", "__deepcopy__", "__reduce_ex__")}
-"""What reads a tensor without an operator."""
+"""Ways to a tensor's memory that call no operator, so that nobody sees what is written there."""
 
 NO_VIEWS = {aten.as_strided.default, aten.view.dtype, aten.view_as_real.default, aten.view_as_complex.default}
 """Views that show other elements than those of the viewed tensor, or where these stand in memory."""
@@ -71,7 +72,7 @@ class LateTensor(Tensor):
             numbers: of the tokens that its elements are computed of, None where these cannot be told.
             records: whether operators on it are late too.
         """
-        plain = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="meta")
+        plain = stand_in(like, like.stride())
         return cls.holding(Result(plain, like.device, source, number, numbers), records=records)
 
     @classmethod
@@ -86,7 +87,7 @@ class LateTensor(Tensor):
         cls, func: Callable, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in HANDED_OUT or func in ON_THE_HOST:
+        if func in WITHOUT_OPERATORS:
             return func(*resolved(args), **kwargs)
         refuse_reshaping(getattr(func, "__name__", ""))
         with remembered(), torch._C.DisableTorchFunctionSubclass():
@@ -141,9 +142,11 @@ class LateTensor(Tensor):
 
 def by_operator(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record an operator that computes rows alone; otherwise compute what it reads, and run it."""
-    # What the loop got hold of is a tensor as any other.
-    args, kwargs = pytree.tree_map(lambda leaf: leaf.late.value() if is_held(leaf) else leaf, (args, kwargs))
     late = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, LateTensor)]
+    if any(map(is_held, late)):
+        # What the loop got hold of is a tensor as any other.
+        args, kwargs = pytree.tree_map(lambda leaf: leaf.late.value() if is_held(leaf) else leaf, (args, kwargs))
+        late = [leaf for leaf in late if not is_held(leaf)]
     if late and not function._schema.is_mutable and all(own.late.memory.records for own in late):
         found = late_value(function, *looks((args, kwargs)))
         if isinstance(found, Chosen):

@@ -98,7 +98,7 @@ class PendingStep:
 
     def has(self, tokens: Tensor | None) -> bool:
         """Whether it has been computed, with the rows of ``tokens``, bool ``[B, N]``."""
-        return self.leaves is not None and (tokens is None or not bool((tokens & ~self.computed).any()))
+        return self.leaves is not None and (tokens is None or not self.lacks(tokens))
 
     def note_read(self, queried: Tensor | None) -> None:
         """Take down who read which rows, and how old they are."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .corpus import Corpus
+from .decoding import Denoiser
 from .masking import stratified_mask
-
-Denoiser = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()

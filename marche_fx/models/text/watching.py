@@ -24,7 +24,7 @@ def watch(
     def tell(averaged: TextDiffusion, progress: Progress) -> None:
         nonlocal calls
         averaged.eval()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(held_out.pieces.device.type, torch.bfloat16, enabled=bf16):
             bits = bits_per_byte(averaged, held_out, mask_id=averaged.mask_id)
         print(
             f"{time.strftime('%H:%M')} step {progress.step}: loss {progress.loss:.3f} nats per piece, "
