@@ -188,7 +188,8 @@ def test_a_mask_may_read_rows_that_come_last() -> None:
 
 
 def test_a_result_may_stand_anywhere_in_its_memory() -> None:
-    value = torch.randn(3, 7, 4)[:, 1:]
+    # Whole numbers, whose sum is the same in every order.
+    value = torch.arange(84.0).view(3, 7, 4)[:, 1:]
     assert torch.equal(late(Reader(value)) + 1, value + 1)
     assert torch.equal(late(Reader(value))[:, 2:, 1].sum(), value[:, 2:, 1].sum())
     assert torch.equal(late(Reader(value))[:, 4], value[:, 4])
