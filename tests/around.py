@@ -51,6 +51,15 @@ def captures(optimized: nn.Module) -> int:
     return len(optimization_of(optimized).steps["forward"].programs)
 
 
+def decodes_with_one_capture(optimized: nn.Module, model: nn.Module) -> None:
+    """Two sessions of two steps give what the original does, and only the first captures it."""
+    for _ in range(2):
+        with marche_fx.decoding(optimized):
+            assert same(optimized(X), model(X))
+            assert same(optimized(MOVED), model(MOVED))
+    assert captures(optimized) == 1
+
+
 def active(optimized: nn.Module) -> list[int]:
     session = optimization_of(optimized).last_session
     assert session is not None

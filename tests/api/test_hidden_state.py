@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import marche_fx
-from tests.around import MOVED, WIDTH, X, captures, optimize, same, transformer
+from tests.around import MOVED, WIDTH, X, captures, decodes_with_one_capture, optimize, same, transformer
 
 
 def times(x: Tensor, scale: float = 1.0) -> Tensor:
@@ -207,11 +207,7 @@ def test_the_next_session_sees_what_changed(name: str) -> None:
     torch.manual_seed(0)
     model = Hidden(read)
     optimized = optimize(model)
-    for _ in range(2):
-        with marche_fx.decoding(optimized):
-            assert same(optimized(X), model(X))
-            assert same(optimized(MOVED), model(MOVED))
-    assert captures(optimized) == 1
+    decodes_with_one_capture(optimized, model)
     before = model(X)
     change(model)
     assert not torch.equal(model(X), before)

@@ -17,7 +17,18 @@ from torch.nn import functional as F
 import marche_fx
 from marche_fx import CaptureError, EquivalenceError, UnsupportedModelError
 from marche_fx.api import step
-from tests.around import MOVED, WIDTH, Around, X, captures, optimize, refused, same, transformer
+from tests.around import (
+    MOVED,
+    WIDTH,
+    Around,
+    X,
+    captures,
+    decodes_with_one_capture,
+    optimize,
+    refused,
+    same,
+    transformer,
+)
 
 
 class KeepsLast(nn.Module):
@@ -68,11 +79,7 @@ def test_attributes_assigned_in_the_step_are_refused_by_name_and_line(how: str) 
 def test_attributes_and_buffers_that_a_step_writes_before_it_reads_them_are_no_state() -> None:
     model = Around(lambda model, x: model.inner(model.memory(x)), memory=KeepsLast("written"))
     optimized = optimize(model)
-    for _ in range(2):
-        with marche_fx.decoding(optimized):
-            assert same(optimized(X), model(X))
-            assert same(optimized(MOVED), model(MOVED))
-    assert captures(optimized) == 1
+    decodes_with_one_capture(optimized, model)
 
 
 class LastLength(nn.Module):

@@ -101,6 +101,16 @@ def other_scale(model: Any) -> None:
     SCALES["x"] = 3.0
 
 
+def loaded_in_another_process(forward: Callable[..., Tensor], path: Path) -> tuple[Around, Any]:
+    """A model of which a capture was saved, as a process begins with it, and the model that loaded this."""
+    saved(Around(forward), path, (X,))
+    TABLES.clear()
+    model = Around(forward)
+    optimized = marche_fx.transform(model, refresh="exact", compile=False, verify=False)
+    assert marche_fx.load(optimized, path)
+    return model, optimized
+
+
 CHANGES = list(zip(MAKES, [other_global, other_attribute, other_scale], strict=True))
 
 
@@ -109,11 +119,7 @@ CHANGES = list(zip(MAKES, [other_global, other_attribute, other_scale], strict=T
 def test_what_changed_between_processes_is_captured_anew(
     forward: Callable[..., Tensor], change: Callable[[Any], None], path: Path
 ) -> None:
-    saved(Around(forward), path, (X,))
-    TABLES.clear()
-    model = Around(forward)
-    optimized = marche_fx.transform(model, refresh="exact", compile=False, verify=False)
-    assert marche_fx.load(optimized, path)
+    model, optimized = loaded_in_another_process(forward, path)
     change(model)
     change(optimized)
     if change is other_attribute:
@@ -128,11 +134,7 @@ def test_what_changed_between_processes_is_captured_anew(
 def test_what_changed_after_a_loaded_capture_ran_is_seen_by_the_next_session(
     forward: Callable[..., Tensor], change: Callable[[Any], None], path: Path
 ) -> None:
-    saved(Around(forward), path, (X,))
-    TABLES.clear()
-    model = Around(forward)
-    optimized = marche_fx.transform(model, refresh="exact", compile=False, verify=False)
-    assert marche_fx.load(optimized, path)
+    model, optimized = loaded_in_another_process(forward, path)
     assert same(optimized(X), model(X))
     change(model)
     change(optimized)
