@@ -217,7 +217,7 @@ class PendingStep:
         """Have the results for oneself: the caches that they may be are about to be written."""
         if self.leaves is not None:
             # In place: a read that is under way holds them.
-            self.leaves[:] = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
+            self.leaves[:] = [leaf.clone() if self.state.is_cache(leaf) else leaf for leaf in self.leaves]
 
     def let_go(self) -> None:
         """Another call is about to write the caches: keep the results if somebody holds late tensors of them."""

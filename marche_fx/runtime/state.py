@@ -71,6 +71,11 @@ class StepState:
         device, found = self.program.device(values), [values[own.node] for own in self.program.watched]
         return [own if isinstance(own, Tensor) else torch.tensor(own, device=device) for own in found]
 
+    def is_cache(self, leaf: Any) -> bool:
+        """Whether a result stands in the memory of a cache."""
+        owned = {cache.untyped_storage().data_ptr() for cache in self.caches}
+        return isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in owned
+
     def begin_writing(self, call: Call) -> None:
         """A call is about to write the caches: an earlier one whose results somebody still holds keeps them."""
         before = None if self.writer is None else self.writer()
