@@ -138,6 +138,12 @@ class Memory:
         if self.held is None:
             self.hold(evaluated(self.expression, None))
 
+    def settle_if_computed(self) -> None:
+        """The same where no step need run for it."""
+        value = None if self.held is not None else value_if_computed(self.expression)
+        if value is not None:
+            self.hold(value)
+
     def hold(self, value: Tensor) -> None:
         """From now on it is this tensor."""
         self.held, self.filled = value, torch.ones(self.frame.count, dtype=torch.bool, device=self.device)
@@ -191,9 +197,14 @@ def tokens_wanted(source: Source) -> Tensor | None:
     return demand.union(source)
 
 
+def has_run(expression: Expression) -> bool:
+    """Whether all calls that it is computed of have been computed."""
+    return all(source.has(None) for source in expression.sources)
+
+
 def value_if_computed(expression: Expression) -> Tensor | None:
     """The whole of an expression if no step need run for it."""
-    if not all(source.has(None) for source in expression.sources):
+    if not has_run(expression):
         return None
     demand = Demand()
     demand.want(expression, None)
@@ -205,14 +216,13 @@ def value_if_computed(expression: Expression) -> Tensor | None:
 def is_still_wanted(source: Source, elements: int) -> bool:
     """Whether somebody holds late tensors of a call whose largest result has so many elements.
 
-    Those that are much smaller are computed, so that they need not hold all of it, and those that are of other calls
-    too, so that what goes on from step to step, as an average, does not hold every step.
+    Those that are much smaller are computed if no step need run for it, so that they need not hold all of it.
     """
     live = [view for own in source.views if (view := own()) is not None]
     for view in live:
         memory = view.memory
         is_small = memory.whole.like.numel() < SMALL * elements
-        if not isinstance(memory.expression, Result) and (is_small or len(memory.expression.sources) > 1):
+        if is_small and not isinstance(memory.expression, Result) and has_run(memory.expression):
             memory.settle()
     return any(source in view.memory.expression.sources for view in live)
 

@@ -37,6 +37,10 @@ NO_VIEWS = {aten.as_strided.default, aten.view.dtype, aten.view_as_real.default,
 """Views that show other elements than those of the viewed tensor, or where these stand in memory."""
 
 
+MOST_CALLS = 8
+"""What is of more calls is computed at once: an average that goes on from step to step must not hold every step."""
+
+
 class LateTensor(Tensor):
     """A tensor whose values are computed when they are first read.
 
@@ -143,11 +147,16 @@ class LateTensor(Tensor):
 def by_operator(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record an operator that computes rows alone; otherwise compute what it reads, and run it."""
     late = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, LateTensor)]
+    for own in late:
+        if own.dtype == torch.bool:
+            # A mask says what to compute of other values.
+            own.late.memory.settle_if_computed()
     if any(map(is_held, late)):
-        # What the loop got hold of is a tensor as any other.
         args, kwargs = pytree.tree_map(lambda leaf: leaf.late.value() if is_held(leaf) else leaf, (args, kwargs))
         late = [leaf for leaf in late if not is_held(leaf)]
-    if late and not function._schema.is_mutable and all(own.late.memory.records for own in late):
+    calls = frozenset[Source]().union(*(own.looked.expression.sources for own in late))
+    records = late and len(calls) <= MOST_CALLS and all(own.late.memory.records for own in late)
+    if records and not function._schema.is_mutable:
         found = late_value(function, *looks((args, kwargs)))
         if isinstance(found, Chosen):
             # Rows of an earlier read: what a loop decides from them it decides with values.
@@ -163,6 +172,7 @@ def by_operator(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def is_held(leaf: Any) -> bool:
+    """Whether a leaf is a late tensor that is a tensor as any other by now."""
     return isinstance(leaf, LateTensor) and leaf.late.memory.held is not None
 
 

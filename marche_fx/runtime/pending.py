@@ -55,6 +55,8 @@ class PendingStep:
         log.calls.append(self.record)
         self.exact: Any = None
         """What the original returns, where the session is monitored in this step."""
+        self.age: Tensor | None = None
+        """``[B, N]``, how many calls before this one each row was computed, once another call writes the caches."""
         self.leaves: list[Any] | None = None
         """The results; they may be the caches until another call writes these."""
         self.is_tried = False
@@ -102,7 +104,7 @@ class PendingStep:
 
     def note_read(self, queried: Tensor | None) -> None:
         """Take down who read which rows, and how old they are."""
-        age = self.state.age()
+        age = self.state.age(self.call) if self.age is None else self.age
         asked = self.state.visible(self.values) if queried is None else queried
         oldest = (age if asked is None or not age.ndim else age.masked_fill(~asked, 0.0)).amax()
         rows = None if queried is None else queried.sum(1)
@@ -221,6 +223,7 @@ class PendingStep:
 
     def let_go(self) -> None:
         """Another call is about to write the caches: keep the results if somebody holds late tensors of them."""
+        self.age = self.state.age(self.call)
         if self.leaves is None:
             return
         largest = max((leaf.numel() for leaf in self.leaves if isinstance(leaf, Tensor)), default=0)

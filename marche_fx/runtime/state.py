@@ -136,11 +136,11 @@ class StepState:
         lengths = program.plan.axes.lengths
         return choose_streams(must, self.visible(values), chosen, lengths, measured, told, only_queried=skips)
 
-    def age(self) -> Tensor:
-        """Calls since the results of each token were computed: ``[B, N]``; all before the first."""
+    def age(self, call: int) -> Tensor:
+        """How many calls before this one the results of each token were computed: ``[B, N]``; all before the first."""
         if self.computed_at is None:
             return torch.zeros((), dtype=torch.float32)
-        return self.calls - self.computed_at
+        return call - self.computed_at
 
     def note_read(self, active: ActiveStreams, queried: Tensor) -> Tensor:
         """Of a step's active tokens those whose results were computed, bool ``[B, N]``; the others are unread now."""

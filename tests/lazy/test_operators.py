@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from marche_fx.lazy.operators import is_known
-from marche_fx.lazy.tensor import LateTensor, resolved, values_of
+from marche_fx.lazy.tensor import MOST_CALLS, LateTensor, resolved, values_of
 from tests.lazy.test_writes import MASK, B, N, PartialStep, V
 
 IDS = torch.arange(B * N).view(B, N) % V
@@ -196,6 +196,29 @@ def test_what_goes_on_from_step_to_step_does_not_hold_the_steps() -> None:
         steps.append(step)
     assert not any(view() is not None and view().memory.expression.sources for view in steps[0].views)
     assert torch.equal(ids + 0, torch.where(MASK, steps[-1].exact().argmax(-1), IDS))
+
+
+def test_an_average_over_steps_holds_few_of_them() -> None:
+    average, steps = torch.zeros(B, N, V).double(), []
+    for number in range(20):
+        step = PartialStep(number)
+        average = 0.5 * average + step.late()
+        steps.append(step)
+    held = [step for step in steps if any(view() is not None for view in step.views)]
+    assert len(held) <= MOST_CALLS
+
+
+def test_a_mask_of_what_is_computed_bounds_the_next_step() -> None:
+    """As where a loop asks which ids are masked before it calls the model."""
+    first, second = PartialStep(0), PartialStep(1)
+    words = torch.where(MASK, first.late().argmax(-1), IDS)
+    is_one = words == 1
+    resolved(words)
+    found = torch.where(is_one, second.late().argmax(-1), words)
+    assert torch.equal(
+        resolved(found) + 0, torch.where(resolved(words) == 1, second.exact().argmax(-1), resolved(words))
+    )
+    assert torch.equal(second.done, resolved(words) == 1)
 
 
 def test_what_dies_unread_costs_nothing() -> None:

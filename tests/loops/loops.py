@@ -188,6 +188,17 @@ def semi_autoregressive(model: Any) -> Steps:
         ids = reveal(ids, step)
 
 
+def masks_before_calls(model: Any) -> Steps:
+    """Ids that late words are put into, and of which the next step first asks which are masked."""
+    ids, place = words(), torch.arange(N)
+    for step in range(STEPS):
+        masked = ids == MASK
+        said = torch.where(masked, model(ids).argmax(-1), ids)
+        here = (place >= 8 + EACH * step) & (place < 12 + EACH * step)
+        ids = torch.where(here, said, ids)
+        yield ids.double()
+
+
 def drawn_words(model: Any) -> Steps:
     """Words drawn by `torch.multinomial` for all tokens, of which those in a block are kept."""
     ids = words()
@@ -284,6 +295,7 @@ ENTRIES = (
     Entry("cast, then rows", models.Words, by_rows(lambda z, rows: z.double()[rows])),
     Entry("guidance by a doubled batch", models.Words, doubled),
     Entry("blocks by confidence", models.Words, semi_autoregressive),
+    Entry("masks before calls", models.Words, masks_before_calls),
     Entry("words drawn for all", models.Words, drawn_words),
     Entry("shifted by one", models.Words, shifted),
     Entry("written over", models.Words, forbidden_behind),
