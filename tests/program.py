@@ -17,7 +17,11 @@ from tests.oracle import Oracle
 
 
 class Program:
-    """A step of ``model`` rewritten for active tokens, with the caches of one session."""
+    """A step of ``model`` rewritten for active tokens, with the caches of one session.
+
+    Args:
+        plan: of the step, where it was captured already.
+    """
 
     def __init__(
         self,
@@ -27,10 +31,10 @@ class Program:
         kwargs: dict[str, Any] | None = None,
         *,
         skip_unread: bool = False,
+        plan: Plan | None = None,
     ) -> None:
         self.model = model
-        self.plan = make_plan(model, step, tuple(args), kwargs)
-        plan = self.plan
+        self.plan = plan = make_plan(model, step, tuple(args), kwargs) if plan is None else plan
         self.split = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites, skip_unread=skip_unread)
         self.reset()
 

@@ -14,7 +14,6 @@ from ...errors import ArgumentError, PolicyError
 from ..analysis.attention import AttentionSite
 from ..analysis.layout import Layout
 from ..analysis.plan import Plan
-from ..analysis.rows import streams_of
 from ..graph.operands import operands, shape_of
 from .cut import Part
 from .parts import CacheSpec, Split
@@ -139,13 +138,35 @@ class Hooks:
                 return self.padded(self.call(ops.weights_received, weights, *asked, *dims), site)
             # Those of the copy: where only some results are read, its queries are fewer than those of ``site.q``.
             q, k, _, *given = operands(attention)
-            beside = [k, given[0] if given else None]
+            key, mask, groups = k, given[0] if given else None, scores.groups
             if any(count > 1 for count in layout.joined):
-                beside = [own if own is None else self.call(ops.cut_dims, own, layout.factors) for own in beside]
-            key, mask = beside
-            options = (site.scale, mask, layout.batch_dim, scores.groups)
-            received = self.call(ops.attention_received, self.cut(q, layout), key, *asked, *options)
+                if groups != 1:
+                    key, groups = self.call(torch.repeat_interleave, key, groups, -3), 1
+                key, mask = self.beside(key, mask, layout, int(shape_of(site.k)[-2]))
+            asked_of = (self.tokens_last(self.cut(q, layout), layout), key, *asked)
+            received = self.call(ops.attention_received, *asked_of, site.scale, mask, layout.batch_dim, groups)
             return self.padded(received, site)
+
+    def beside(
+        self, key: fx.Node | None, mask: fx.Node | None, layout: Layout, keys: int
+    ) -> tuple[fx.Node, fx.Node | None]:
+        """The keys and the mask of queries whose dimensions are cut as in ``layout``, each query with all its keys.
+
+        What shares a dimension with the queries' tokens, as windows do where one attention has them all, is one of
+        those that queries have beside.
+        """
+        *outer, rows, channels = layout.factors
+        key = self.call(ops.cut_dims, key, (*outer, (*[1] * (len(rows) - 1), keys), channels))
+        if mask is None:
+            return key, None
+        token = layout.token_dim - len(layout.shape) + 1 + len(rows)
+        active = [-1 if number == token else size for number, size in enumerate(rows)]
+        return key, self.tokens_last(self.call(ops.cut_dims, mask, (*outer, active, (keys,))), layout)
+
+    def tokens_last(self, value: fx.Node, layout: Layout) -> fx.Node:
+        """Rows cut as in ``layout`` with their tokens next to what each row holds."""
+        dim = layout.token_dim - len(layout.shape)
+        return value if dim == -2 else self.call(torch.movedim, value, dim, -2)
 
     def cut(self, rows: fx.Node | None, layout: Layout) -> fx.Node:
         """Rows with samples in a dimension of their own."""
@@ -194,14 +215,22 @@ class Hooks:
     def padded(self, received: fx.Node, site: AttentionSite) -> fx.Node:
         """A signal of the keys of one stream as one of all tokens."""
         axes = self.plan.axes
-        parts = [own for own in axes.joined_parts(site.k, site.key_dim) if own[0] in axes.token_axes]
-        if parts:
+        joined = [own for own in axes.joined_parts(site.k, site.key_dim) if own[0] in axes.token_axes]
+        if joined:
             # Attention to what was joined to the tokens' keys is none to a token.
-            ((axis, first, length),) = parts
+            ((axis, first, length),) = joined
             received = self.call(aten.slice.Tensor, received, 1, first, first + length)
             start = axes.start_of(axis)
         else:
-            start, length = axes.start(streams_of(site.k, site.key_dim, axes)), int(shape_of(site.k)[site.key_dim])
+            parts = axes.axes.parts(site.k, site.key_dim, axes.token_axes)
+            ((number, axis),) = [(number, own) for number, (own, _) in enumerate(parts) if own in axes.token_axes]
+            sizes = [size for _, size in parts]
+            if len(sizes) > 1:
+                # A token stands at several keys, such as those of every window.
+                received = self.call(aten.reshape.default, received, [-1, *sizes])
+                beside = [own + 1 for own in range(len(sizes)) if own != number]
+                received = self.call(aten.sum.dim_IntList, received, beside)
+            start, length = axes.start_of(axis), sizes[number]
         end = axes.length - start - length
         return received if start == end == 0 else self.call(aten.constant_pad_nd.default, received, [start, end])
 

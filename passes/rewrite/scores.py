@@ -38,8 +38,6 @@ def find_scores(site: AttentionSite, plan: Plan, on_rows: Container[fx.Node]) ->
     node = site.weights or site.q
     if node not in plan.region.rows or node not in on_rows:
         return "its scores are computed of all tokens, not of active rows"
-    if len(plan.axes.axes.parts(site.k, site.key_dim, plan.axes.token_axes)) != 1:
-        return "its keys share a dimension with something else than tokens"
     return weights_of(site, site.weights, plan) if site.weights is not None else queries_of(site, plan)
 
 
@@ -58,8 +56,8 @@ def queries_of(site: AttentionSite, plan: Plan) -> Scores | str:
     rows, layout = plan.region.rows[site.q], plan.region.layouts[site.q]
     if rows != plan.region.rows.get(site.node) or shape_of(site.q)[:-1] != shape_of(site.node)[:-1]:
         return "its queries are not one for each row that it gives"
-    if layout.joined[-2:] != (1, 1):
-        return "its queries share a dimension with something else than tokens"
+    if rows.dim != len(shape_of(site.q)) - 2 or layout.joined[-1] != 1:
+        return "its queries share a dimension with its channels"
     if not argument(site.node, "enable_gqa"):
         return Scores(site.q, layout)
     if layout.joined[-3] != 1:

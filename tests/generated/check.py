@@ -20,6 +20,7 @@ from marche_fx import (
     report,
     transform,
 )
+from marche_fx.api.optimization import optimization_of
 from marche_fx.lazy.tensor import resolved
 from marche_fx.ops import join_positions
 from marche_fx.passes.capture.arguments import opened
@@ -109,10 +110,14 @@ def check(recipe: Recipe) -> None:
 def check_model(recipe: Recipe) -> None:
     model = build(recipe)
     args, kwargs = make_arguments(recipe, Generator().manual_seed(recipe.seed))
+    optimized = transform(model, refresh=POLICIES[recipe.policy], compile=False)
     try:
-        program = Program(model, "forward", args, kwargs, skip_unread=True)
+        decode_by_policy(recipe, model, optimized)
     except UnsupportedModelError as error:
         raise GeneratedModelError(f"refused: {error}", recipe) from error
+    # Its own capture, since that takes most of the time.
+    (planned,) = optimization_of(optimized).steps["forward"].programs
+    program = Program(model, "forward", args, kwargs, skip_unread=True, plan=planned.plan)
     found = len(program.plan.sites)
     if found != recipe.attention:
         raise GeneratedModelError(f"{found} attention sites of {recipe.attention}", recipe)
@@ -130,7 +135,6 @@ def check_model(recipe: Recipe) -> None:
         raise GeneratedModelError(f"streams of {program.plan.axes.lengths} tokens", recipe)
     program.split = insert_hooks(program.split, program.plan, SIGNALS)[0]
     decode(recipe, model, program)
-    decode_by_policy(recipe, model)
 
 
 def decode(recipe: Recipe, model: nn.Module, program: Program) -> None:
@@ -170,10 +174,9 @@ def check_signals(program: Program, step: str, recipe: Recipe) -> None:
         raise GeneratedModelError(f"not observed: {program.split.unobservable}", recipe)
 
 
-def decode_by_policy(recipe: Recipe, model: nn.Module) -> None:
+def decode_by_policy(recipe: Recipe, model: nn.Module, optimized: nn.Module) -> None:
     """Steps of a session; those in which everything is computed are the original's."""
     generator = Generator().manual_seed(recipe.seed + 2)
-    optimized = transform(model, refresh=POLICIES[recipe.policy], compile=False)
     arguments = make_arguments(recipe, generator)
     found = []
     with decoding(optimized), warnings.catch_warnings():

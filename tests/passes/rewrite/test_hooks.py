@@ -233,6 +233,54 @@ def test_copies_of_one_sample_are_observed_together() -> None:
     torch.testing.assert_close(signal, paid(model, torch.cat([x, 2 * x]), None).mean((0, 1))[None, [0, 5]].mean(1))
 
 
+class GlobalThenWindows(nn.Module):
+    """Attention among all of twelve tokens, then in windows of four: a token is a place that every window has."""
+
+    def __init__(self, columns: bool, masked: bool) -> None:
+        super().__init__()
+        self.columns, self.masked = columns, masked
+        self.everywhere, self.inside = Spelled(self.attend), Spelled(heads_second)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return heads_second(q, k, v, seen() if self.masked else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.everywhere(x)
+        if self.columns:
+            x = x.unflatten(1, (4, 3)).transpose(1, 2).flatten(0, 1)
+            return self.inside(x).unflatten(0, (-1, 3)).transpose(1, 2).flatten(1, 2)
+        return self.inside(x.unflatten(1, (3, 4)).flatten(0, 1)).unflatten(0, (-1, 3)).flatten(1, 2)
+
+
+def seen() -> Tensor:
+    """Which of twelve keys each of twelve queries sees."""
+    return torch.arange(144).view(12, 12) % 5 != 1
+
+
+def by_place(x: Tensor, dim: int, columns: bool) -> Tensor:
+    """A dimension of twelve tokens as one of places in a window and one of windows."""
+    return x.unflatten(dim, (4, 3)) if columns else x.unflatten(dim, (3, 4)).transpose(dim, dim + 1)
+
+
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@torch.no_grad()
+def test_attention_to_a_token_that_stands_in_every_window_is_summed(columns: bool, masked: bool) -> None:
+    torch.manual_seed(0)
+    model, x = GlobalThenWindows(columns, masked).eval(), torch.randn(2, 12, 8)
+    program = Program(model, "forward", [x])
+    assert program.plan.axes.lengths == (4,)
+    program = Hooked(model, [x], lambda hooks: hooks.attention(("everywhere",)))
+    active, queried = torch.tensor([[0, 2, 3], [1, 2, 3]]), torch.tensor([[True, False, True], [False, True, True]])
+    program.measure([x], [everything(4)])
+    (signal,) = program.measure([x], [active], [queried])
+    weights = paid(model.everywhere, x, seen() if masked else None)
+    received = by_place(by_place(weights, 3, columns).sum(-1), 2, columns)
+    for sample in range(2):
+        asked = active[sample][queried[sample]]
+        torch.testing.assert_close(signal[sample], received[sample][:, asked].mean((0, 1, 2)))
+
+
 def summed_scores(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scores that are summed over queries, which no row has alone."""
     weights = torch.einsum("bihd,bjhd->bhij", q / 2, k).cumsum(2).softmax(-1)
