@@ -142,6 +142,18 @@ def row_drift(now: Tensor, before: Tensor) -> Tensor:
     return moved / torch.linalg.vector_norm(now.float(), dim=-1).clamp(min=1e-12)
 
 
+def confidence(now: Tensor, before: None = None, *, of: str) -> Tensor:
+    """How sure logits ``[B, A, V]`` are, ``[B, A]`` float32; see `ResultConfidence` for ``of``."""
+    logits = now.float()
+    if of == "entropy":
+        found = logits.log_softmax(-1)
+        return -(found.exp() * found).nan_to_num().sum(-1)
+    if of == "probability":
+        return (logits.amax(-1) - logits.logsumexp(-1)).exp()
+    first, second = (logits.topk(2, -1).values - logits.logsumexp(-1, keepdim=True)).exp().unbind(-1)
+    return first - second
+
+
 def spread_rows(values: Tensor, active: Tensor, start: int, tokens: int) -> Tensor:
     """``values [B, A]`` of the active tokens among all: ``[B, N]`` float32, NaN where there is none.
 

@@ -68,7 +68,7 @@ class Oracle:
         """The step's results when the tokens ``active [B, A]`` are recomputed; in the first step all must be.
 
         Args:
-            read: ``[B, R]``, those of them whose results are read; all when omitted.
+            read: ``[B, R]``, those of them whose results are read, or bool ``[B, N]``; all when omitted.
         """
         live = self.live()
         self.kept = {True: self.mask(active), False: self.mask(active if read is None else read)}
@@ -84,6 +84,8 @@ class Oracle:
         return [self.merge(leaf, values[leaf]) if leaf in self.rows else values.get(leaf) for leaf in output.args[0]]
 
     def mask(self, positions: Tensor) -> Tensor:
+        if positions.dtype is torch.bool:
+            return positions
         return torch.zeros(len(positions), self.length, dtype=torch.bool).scatter(1, positions, True)
 
     def live(self) -> set[fx.Node]:

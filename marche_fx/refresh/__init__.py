@@ -21,7 +21,7 @@ from .history import History, Refresh
 from .policy import Both, RefreshPolicy
 from .presets import PRESETS, preset
 from .saving import load_policy, policy_from_dict, policy_to_dict, save_policy
-from .signals import AttentionReceived, InputDrift, RowSignal, Signal, ValueDrift
+from .signals import AttentionReceived, InputDrift, ResultConfidence, RowSignal, Signal, ValueDrift
 
 __all__ = [
     "PRESETS",
@@ -39,6 +39,7 @@ __all__ = [
     "RandomRefresh",
     "Refresh",
     "RefreshPolicy",
+    "ResultConfidence",
     "RowSignal",
     "SelectiveRefresh",
     "Signal",

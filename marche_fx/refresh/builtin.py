@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from .budget import AdaptiveBudget, Budget, check_budget, share_of
+from .budget import AdaptiveBudget, Budget, check_budget, check_share, share_of
 from .history import History, Refresh, everything
 from .policy import RefreshPolicy
 from .signals import AttentionReceived, InputDrift, Signal, Sites, ValueDrift, check_sites
@@ -34,6 +34,9 @@ class BudgetedRefresh(RefreshPolicy):
         warmup: first steps to compute in full.
         every: compute every so many steps in full; never when None.
         tolerance: relative movement of a token's input that counts as drift, not as change.
+        queried: of the tokens whose results the loop reads, compute at most this share of the token axis, 0..1, by
+            the same priority; what is read of the others is as old as it is, and reports count it. None for all of
+            them. Loops that look at every masked token in every step gain little without it.
 
     Raises:
         ArgumentError: an argument is out of its range.
@@ -43,6 +46,7 @@ class BudgetedRefresh(RefreshPolicy):
     warmup: int = 3
     every: int | None = None
     tolerance: float = 0.1
+    queried: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_budget(self.fraction)
@@ -51,6 +55,8 @@ class BudgetedRefresh(RefreshPolicy):
             raise ArgumentError(f"every must be at least 1 or None, got {self.every}")
         if not self.tolerance >= 0:
             raise ArgumentError(f"tolerance must not be negative, got {self.tolerance}")
+        if self.queried is not None:
+            check_share("queried", self.queried)
 
     @property
     def signals(self) -> tuple[Signal, ...]:  # type: ignore[override]
@@ -67,8 +73,11 @@ class BudgetedRefresh(RefreshPolicy):
         if history.step < self.warmup or due:
             return everything(history)
         count = round(share_of(self.fraction, history) * history.tokens)
+        if count >= history.tokens:
+            return everything(history)
+        room = None if self.queried is None else max(round(self.queried * history.tokens), 1)
         # Where none is asked for, shapes may still leave room for some.
-        return everything(history) if count >= history.tokens else Refresh(count, self.priority(history))
+        return Refresh(count, self.priority(history), queried=room)
 
     def priority(self, history: History) -> Tensor:
         """``[B, N]``, higher is recomputed first."""
@@ -202,27 +211,28 @@ class RandomRefresh(BudgetedRefresh):
 
 @dataclass(frozen=True, repr=False)
 class NeighbourRefresh(BudgetedRefresh):
-    """Recompute the tokens nearest to the newly generated ones on the image grid. Others as in `BudgetedRefresh`.
+    """Recompute the tokens nearest to the newly generated ones, in an image or a text. Others as in `BudgetedRefresh`.
 
     Tokens in front of the grid, such as MAR's class tokens, count as ``radius`` away from everything.
 
     Args:
-        grid: height and width in tokens; the largest square when omitted.
+        grid: height and width in tokens; the largest square when omitted; ``"line"`` for a text.
         radius: distance in tokens at which a token of age 1 is as urgent as a neighbour of age ``e^-0.5``.
     """
 
-    grid: tuple[int, int] | None = None
+    grid: tuple[int, int] | str | None = None
     radius: float = 2.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.grid is not None and min(self.grid) < 1:
-            raise ArgumentError(f"grid must be a height and a width of at least 1, got {self.grid}")
+        is_grid = isinstance(self.grid, (tuple, list)) and len(self.grid) == 2 and min(self.grid) >= 1
+        if self.grid not in (None, "line") and not is_grid:
+            raise ArgumentError(f"grid must be 'line' or a height and a width of at least 1, got {self.grid!r}")
         if not self.radius > 0:
             raise ArgumentError(f"radius must be positive, got {self.radius}")
 
     def priority(self, history: History) -> Tensor:
-        height, width = self.grid or (math.isqrt(history.tokens),) * 2
+        height, width = self.shape(history.tokens)
         front = history.tokens - height * width
         if front < 0:
             raise ArgumentError(f"grid {height} x {width} has more than the {history.tokens} tokens of the step")
@@ -234,6 +244,14 @@ class NeighbourRefresh(BudgetedRefresh):
         distance = torch.cdist(spot, spot).masked_fill(~new[:, None], math.inf).amin(-1)
         near = torch.nn.functional.pad(distance, (front, 0), value=self.radius)
         return torch.exp(-((near / self.radius) ** 2) / 2) * history.age
+
+    def shape(self, tokens: int) -> tuple[int, int]:
+        """Height and width of the grid."""
+        if self.grid is None:
+            return (math.isqrt(tokens),) * 2
+        if isinstance(self.grid, str):
+            return 1, tokens
+        return self.grid
 
 
 def check_count(name: str, count: int) -> None:

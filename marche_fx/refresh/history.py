@@ -71,12 +71,17 @@ class Refresh:
     Attributes:
         count: tokens of each sample to recompute beside the changed and queried ones; N or more for all.
         priority: ``[B, N]``, higher is recomputed first; None where ``count`` decides alone (none or all).
+        queried: so many of each sample's queried tokens are computed, those of the highest ``urgency [B, N]``, or of
+            the highest priority where that is None; all of them where this is None. Results of the others stay as they
+            are, however old.
         by_policy: priorities as policies gave them, each behind its policy's name, so that NaN can be told of one; not
             for a policy to give.
     """
 
     count: int
     priority: Tensor | None = None
+    queried: int | None = None
+    urgency: Tensor | None = None
     by_policy: tuple[tuple[str, Tensor], ...] = field(default=(), repr=False)
 
 

@@ -74,13 +74,16 @@ class Both(RefreshPolicy):
             for policy, own in zip((self.first, self.second), spent)
         )
         by_policy = first.by_policy + second.by_policy
+        # What one of them says of the queried tokens holds for the sum.
+        bound = first if first.queried is not None else second
+        about = (bound.queried, bound.priority if bound.urgency is None else bound.urgency)
         count = first.count + second.count
         if count < history.tokens:
             spent[:] = [own + part.count / history.tokens for own, part in zip(spent, (first, second))]
         if count >= history.tokens or first.priority is None or second.priority is None:
             # A choice without a priority is of none or of all.
             priority = second.priority if first.priority is None else first.priority
-            return Refresh(min(count, history.tokens), priority, by_policy)
+            return Refresh(min(count, history.tokens), priority, *about, by_policy)
         taken = [own for own in (history.changed, history.queried) if own is not None]
         score = first.priority.float()
         for must in taken:
@@ -88,7 +91,7 @@ class Both(RefreshPolicy):
         chosen = score.topk(first.count, 1).indices
         # Above every number that the second gives.
         rest = second.priority.float().clamp(max=torch.finfo(torch.float32).max / 2)
-        return Refresh(count, rest.scatter(1, chosen, math.inf), by_policy)
+        return Refresh(count, rest.scatter(1, chosen, math.inf), *about, by_policy)
 
     def __repr__(self) -> str:
         return f"{self.first!r} + {self.second!r}"

@@ -78,6 +78,27 @@ class RowSignal(Signal):
             raise ArgumentError(f"tensor must be 'q', 'k', 'v' or 'output', got {self.tensor!r}")
 
 
+@dataclass(frozen=True)
+class ResultConfidence(Signal):
+    """How sure a result is of each token, by the probabilities that a softmax over its channels gives.
+
+    Measured of tokens whose results were computed; of others it is what was last measured.
+
+    Args:
+        of: ``"probability"``, the largest one; ``"margin"``, how much larger it is than the second; ``"entropy"``, in
+            nats, the less the surer.
+    """
+
+    of: str = "probability"
+
+    def __post_init__(self) -> None:
+        if self.of not in CONFIDENCES:
+            raise ArgumentError(f"of must be one of {', '.join(map(repr, CONFIDENCES))}, got {self.of!r}")
+
+
+CONFIDENCES = ("probability", "margin", "entropy")
+
+
 def check_sites(sites: Sites) -> None:
     counted = isinstance(sites, int) and not isinstance(sites, bool) and sites >= 1
     listed = isinstance(sites, tuple) and bool(sites) and all(isinstance(path, str) for path in sites)

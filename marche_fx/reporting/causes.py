@@ -26,6 +26,7 @@ class CallCauses:
         changed: by watched value how many tokens it changed, of all samples. reads: by line of the loop how many rows
             of each sample it read, None for a whole result, and the age of the oldest in steps.
         seconds: it took, where it was not the first of its kind.
+        spared: rows read, of all samples, that the policy had no room to compute, and the age of the oldest in steps.
     """
 
     step: int
@@ -34,6 +35,7 @@ class CallCauses:
     changed: dict[str, int]
     reads: tuple[tuple[str, tuple[int, ...] | None, int], ...]
     seconds: float
+    spared: tuple[int, int] = (0, 0)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values."""
@@ -42,12 +44,12 @@ class CallCauses:
             for line, rows, oldest in self.reads
         ]
         found = {"changed": self.changed, "method": self.method, "reads": reads}
-        return {**found, "seconds": self.seconds, "step": self.step, "stream": self.stream}
+        return {**found, "seconds": self.seconds, "spared": list(self.spared), "step": self.step, "stream": self.stream}
 
 
 def read_numbers(read: ReadRecord) -> list[Tensor]:
-    """Rows of each sample, none for a whole result, and the age of the oldest."""
-    return [*(() if read.rows is None else read.rows.unbind()), read.oldest]
+    """Rows of each sample, none for a whole result, the age of the oldest, and what the policy had no room for."""
+    return [*(() if read.rows is None else read.rows.unbind()), read.oldest, *(read.spared or ())]
 
 
 def causes_of(calls: Sequence[CallRecord]) -> tuple[CallCauses, ...]:
@@ -71,12 +73,14 @@ def causes_of(calls: Sequence[CallRecord]) -> tuple[CallCauses, ...]:
             tokens = int(next(host)) * (own.program.tokens if moved.ndim == 1 else 1)
             if tokens:
                 changed[name_of_value(own.program, number)] = tokens
-        reads = []
+        reads, spared = [], (0, 0)
         for read in own.reads:
-            counts_of_samples = tuple(int(next(host)) for _ in range(len(read_numbers(read)) - 1))
+            counts_of_samples = tuple(int(next(host)) for _ in range(0 if read.rows is None else len(read.rows)))
             line = f"{read.line}, by query" if own.by_query else read.line
             reads.append((line, counts_of_samples or None, int(next(host))))
-        found.append(CallCauses(counts[own.name], own.name, own.stream, changed, tuple(reads), own.seconds))
+            if read.spared is not None:
+                spared = max(spared, (int(next(host)), int(next(host))))
+        found.append(CallCauses(counts[own.name], own.name, own.stream, changed, tuple(reads), own.seconds, spared))
     return tuple(found)
 
 

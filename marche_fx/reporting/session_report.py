@@ -69,6 +69,10 @@ class SessionReport:
             parts.append(f"read rows at most {oldest(self.causes, whole=False)} steps old")
         if any(rows is None for own in self.causes for _, rows, _ in own.reads):
             parts.append(f"whole results with rows up to {oldest(self.causes, whole=True)} steps old")
+        spared = [own.spared for own in self.causes if own.spared[0]]
+        if spared:
+            rows, age = sum(rows for rows, _ in spared), max(age for _, age in spared)
+            parts.append(f"{rows} rows read as they were, up to {age} steps old, since the policy bounds the queried")
         parts.append("1 stream" if self.streams == 1 else f"{self.streams} streams")
         fewer = f"{1 / self.flops_ratio:.1f}x fewer FLOPs" if self.flops_ratio else "no FLOPs"
         measured = self.measured

@@ -185,7 +185,8 @@ def nearly_all(step: str, found: Findings) -> str:
             )
         return (
             f"{start}the loop reads nearly every row at {line}, in {times} of them. Where it needs fewer, let it read "
-            "those, as in logits[mask], or pass query= to transform"
+            "those, as in logits[mask], or pass query= to transform; where the others may be a few steps old, bound "
+            "them: refresh=SelectiveRefresh(0.05, queried=0.1)"
         )
     if found.lopsided:
         (line, samples), times = found.lopsided.most_common(1)[0]

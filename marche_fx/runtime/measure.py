@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import fx
 
+from .. import ops
 from ..errors import ArgumentError
 from ..passes.rewrite.hooks import Hooks
-from ..refresh import AttentionReceived, RowSignal, Signal, ValueDrift
+from ..refresh import AttentionReceived, ResultConfidence, RowSignal, Signal, ValueDrift
 
 
 def inserter(signal: Signal) -> Callable[[Hooks], fx.Node | None]:
@@ -23,7 +25,11 @@ def inserter(signal: Signal) -> Callable[[Hooks], fx.Node | None]:
         return lambda hooks: hooks.value_drift(signal.sites)
     if isinstance(signal, RowSignal):
         return lambda hooks: hooks.rows(signal.site, signal.tensor, signal.function)
-    raise ArgumentError(f"nobody measures {signal!r}; use AttentionReceived, ValueDrift, InputDrift or RowSignal")
+    if isinstance(signal, ResultConfidence):
+        return lambda hooks: hooks.result(partial(ops.confidence, of=signal.of))
+    raise ArgumentError(
+        f"nobody measures {signal!r}; use AttentionReceived, ValueDrift, InputDrift, ResultConfidence or RowSignal"
+    )
 
 
 def reads_results(signal: Signal) -> bool:

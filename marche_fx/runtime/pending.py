@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from functools import cache
@@ -19,7 +20,7 @@ from ..passes.analysis.row_outputs import numbers_with
 from ..passes.capture.arguments import closed, opened
 from ..refresh import FullRefresh, InputDrift, Refresh
 from .advice import tell_of_a_moving_value
-from .choose import ActiveStreams
+from .choose import LARGEST, ActiveStreams
 from .method import StepMethod, users_line
 from .monitor import drift_of_cached
 from .program import Program, Values
@@ -63,6 +64,10 @@ class PendingStep:
         """Whether it was computed, or could not be."""
         self.views: list[ref[Any]] = []
         """Late tensors of the results, or of what was computed of these."""
+        self.spared: Tensor | None = None
+        """bool ``[B, N]``, tokens that were read and not computed, where the policy has no room for all that are."""
+        self.room = 0
+        """For how many of a sample's tokens it has."""
         self.computed = torch.zeros(state.program.shape, dtype=torch.bool, device=history.device)
         """``[B, N]``, the tokens whose results this call computed."""
 
@@ -93,7 +98,8 @@ class PendingStep:
             if self.leaves is None:
                 self.run(queried, only_queried=only_queried)
             elif self.is_current and self.lacks(queried):
-                self.run(queried, again=True, only_queried=only_queried)
+                due = None if queried is None else self.due(queried)
+                self.run(due, again=True, only_queried=only_queried)
             self.note_read(queried)
         assert self.leaves is not None
         return self.leaves
@@ -106,9 +112,13 @@ class PendingStep:
         """Take down who read which rows, and how old they are."""
         age = self.state.age(self.call) if self.age is None else self.age
         asked = self.state.visible(self.values) if queried is None else queried
-        oldest = (age if asked is None or not age.ndim else age.masked_fill(~asked, 0.0)).amax()
         rows = None if queried is None else queried.sum(1)
-        self.record.reads.append(ReadRecord(users_line(), rows, oldest))
+        spared = None
+        if asked is not None and self.spared is not None and age.ndim:
+            left = asked & self.spared & ~self.computed
+            asked, spared = asked & ~left, (left.sum(), age.masked_fill(~left, 0.0).amax())
+        oldest = (age if asked is None or not age.ndim else age.masked_fill(~asked, 0.0)).amax()
+        self.record.reads.append(ReadRecord(users_line(), rows, oldest, spared))
 
     def read_by_holders(self) -> None:
         """Compute the call before the next one, if somebody still holds late tensors of which nothing was read."""
@@ -119,7 +129,29 @@ class PendingStep:
         """Whether some of the ``queried`` are without results of this call, or any without those of its last inputs."""
         if queried is None:
             return self.state.unread is not None and bool(self.state.unread.any())
-        return bool((queried & ~self.computed).any())
+        return bool((self.due(queried) & ~self.computed).any())
+
+    def due(self, queried: Tensor) -> Tensor:
+        """Of ``queried`` tokens those that are computed if they are read again.
+
+        Of tokens that the policy had no room for, a later read of this call gets what it reads of each sample computed
+        where there is room for it: those few that a loop is about to keep.
+        """
+        if self.spared is None:
+            return queried
+        spared = queried & self.spared & ~self.computed
+        return queried & (~spared | (spared.sum(1, keepdim=True) <= self.room))
+
+    def afforded(self, queried: Tensor, changed: Tensor, refresh: Refresh) -> Tensor:
+        """Of ``queried`` tokens those that changed, and those that the policy has room for."""
+        if refresh.queried is None or refresh.count >= self.program.tokens or self.state.is_new:
+            return queried
+        others, urgency = queried & ~changed, refresh.priority if refresh.urgency is None else refresh.urgency
+        assert urgency is not None
+        self.room = min(refresh.queried, self.program.tokens)
+        first = urgency.float().clamp(-LARGEST, LARGEST).masked_fill(~others, -math.inf).topk(self.room, 1).indices
+        self.spared = others & ~torch.zeros_like(others).scatter(1, first, True)
+        return queried & ~self.spared
 
     def run(
         self, queried: Tensor | None, *, again: bool = False, only_queried: bool = False, is_read: bool = True
@@ -142,6 +174,8 @@ class PendingStep:
             asked = changed if queried is None else queried
             moved = self.state.input_drift(self.values) if InputDrift() in policy.signals else None
             refresh = Refresh(0) if again else history.choose(self.visible(changed), self.visible(asked), moved)
+            if queried is not None and not again:
+                asked = self.afforded(asked, changed, refresh)
             active = self.compute(changed, asked, refresh, only_queried=only_queried)
             drift = None if self.exact is None or active.complete else self.drift()
             if drift is not None and self.is_off(drift):
@@ -179,7 +213,8 @@ class PendingStep:
         signals = self.state.compute(self.values, active, asked)
         self.leaves = self.state.results(self.values)
         history.leave(self.method.order, active, signals)
-        self.computed = self.computed | self.state.note_read(active, asked)
+        computed = self.state.note_read(active, asked)
+        self.computed = self.computed | computed
         reasons = reasons_of(active, changed, asked)
         record = StepRecord(
             self.method.name,
@@ -190,6 +225,7 @@ class PendingStep:
             reasons,
             again=again,
             stream=self.stream,
+            computed=computed,
         )
         self.log.records.append(record)
         return active

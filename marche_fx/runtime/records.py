@@ -35,6 +35,7 @@ class StepRecord:
         again: whether the call had computed some tokens before: more of its rows were read, or a `Monitor` found cached
             ones off. The original computes a call once, so that only the first record of one has what it computes.
         stream: number of the condition that it was called under, among those of its session.
+        computed: bool ``[B, N]``, tokens whose results were computed.
     """
 
     name: str
@@ -46,6 +47,7 @@ class StepRecord:
     drift: float | None = None
     again: bool = False
     stream: int = 0
+    computed: Tensor | None = field(default=None, repr=False)
 
     @property
     def active(self) -> int:
@@ -81,12 +83,14 @@ class ReadRecord:
     Attributes:
         line: of the loop that reads, as ``decode.py:41``.
         rows: how many rows of each sample it names, ``[B]``, not yet on the host; None where it reads the whole.
-        oldest: steps since the oldest of the rows that it gets was computed, likewise.
+        oldest: steps since the oldest of the rows that it gets was computed, likewise; without those of ``spared``.
+        spared: how many rows of all samples it gets that the policy had no room for, and the same of these.
     """
 
     line: str
     rows: Tensor | None
     oldest: Tensor
+    spared: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass

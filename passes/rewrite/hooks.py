@@ -81,6 +81,21 @@ class Hooks:
         now = self.call(ops.as_rows, self.split.copies[node], layout.batch_dim, layout.token_dim)
         return self.on_tokens(self.call(function, now, None), update)
 
+    def result(self, function: RowFunction) -> fx.Node | None:
+        """``function(now, before)`` of the rows of the first result of numbers that are computed; NaN for others.
+
+        Before:  logits = update_cache(logits_cache, rows, ...)
+        After:   confidence = function(rows, None);  logits = update_cache(logits_cache, rows, ...)
+        """
+        for spec in self.split.caches:
+            if spec.role == "result" and spec.dtype.is_floating_point:
+                update = next(node for node in self.graph.nodes if writes(node, spec))
+                _, rows, _, _, batch_dim, token_dim = update.args
+                with self.graph.inserting_before(update):
+                    now = self.call(ops.as_rows, rows, batch_dim, token_dim)
+                    return self.on_tokens(self.call(one_number_a_row(function), now, None), update)
+        return None
+
     # ---------------------------------------------------------------------------------------------------- sites
 
     @property

@@ -272,9 +272,9 @@ made: Any = Refresh
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda h: Refresh(4, h.age[:1]), r"Bad must give a priority of shape \(2, 40\).* got \(1, 40\)"),
-        (lambda h: Refresh(4, h.age[..., None]), r"shape \(2, 40\).* got \(2, 40, 1\)"),
-        (lambda h: Refresh(4, h.age.tolist()), r"shape \(2, 40\).* got list"),
+        (lambda h: Refresh(4, h.age[:1]), r"Bad must give its priority as \(2, 40\).* got \(1, 40\)"),
+        (lambda h: Refresh(4, h.age[..., None]), r"priority as \(2, 40\).* got \(2, 40, 1\)"),
+        (lambda h: Refresh(4, h.age.tolist()), r"priority as \(2, 40\).* got list"),
         (lambda h: Refresh(4, h.age * 1j), r"one number for each token"),
         (lambda h: Refresh(4, torch.full_like(h.age, float("nan"))), "Bad gave a priority that holds NaN"),
         (lambda h: Refresh(4, h.age.masked_fill(h.age == 1, float("nan"))), "Bad gave a priority that holds NaN"),

@@ -129,6 +129,16 @@ def test_neighbours_of_new_tokens_come_first() -> None:
     assert found == pytest.approx([front, front, *grid])
 
 
+def test_a_text_has_neighbours_on_a_line() -> None:
+    state = History(age=torch.tensor([[1.0, 1.0, 1.0, 2.0, 1.0]]), step=9, changed=torch.zeros(1, 5, dtype=torch.bool))
+    assert state.changed is not None
+    state.changed[0, 1] = True
+    far = [math.exp(-((distance / 3) ** 2) / 2) for distance in range(4)]
+    assert priority(NeighbourRefresh(0.5, grid="line", radius=3.0), state) == pytest.approx(
+        [far[1], far[0], far[1], 2 * far[2], far[3]]
+    )
+
+
 def test_where_nothing_is_new_no_neighbour_is_near() -> None:
     state = History(age=torch.ones(1, 9), step=9, changed=torch.zeros(1, 9, dtype=torch.bool))
     assert priority(NeighbourRefresh(0.5, grid=(3, 3)), state) == [0.0] * 9
@@ -263,6 +273,9 @@ def test_an_argument_out_of_range_is_refused_by_name(options: dict[str, Any]) ->
         (InterleavedRefresh, {"warmup": -1}),
         (DriftRefresh, {"exact_sites": -1}),
         (NeighbourRefresh, {"grid": (0, 3)}),
+        (NeighbourRefresh, {"grid": "square"}),
+        (NeighbourRefresh, {"queried": 1.5}),
+        (SelectiveRefresh, {"queried": "all"}),
         (NeighbourRefresh, {"radius": 0.0}),
         (CosineBudget, {"start": 2.0, "end": 0.1, "steps": 3}),
         (CosineBudget, {"steps": 0, "start": 0.2, "end": 0.1}),
@@ -299,6 +312,7 @@ def test_a_grid_larger_than_the_tokens_is_refused() -> None:
         DriftRefresh(AdaptiveBudget(0.1), exact_sites=3),
         InterleavedRefresh(3, 4),
         NeighbourRefresh(0.1, grid=(4, 8)),
+        NeighbourRefresh(0.1, grid="line", queried=0.2),
         RandomRefresh(0.1, seed=4),
     ],
 )
