@@ -76,8 +76,12 @@ class BudgetedRefresh(RefreshPolicy):
         if count >= history.tokens:
             return everything(history)
         room = None if self.queried is None else max(round(self.queried * history.tokens), 1)
+        priority, exact = self.priority(history), history.exact
+        if exact is not None:
+            # Computed again they would be what they are.
+            priority = priority.masked_fill(exact, -math.inf)
         # Where none is asked for, shapes may still leave room for some.
-        return Refresh(count, self.priority(history), queried=room)
+        return Refresh(count, priority, queried=room)
 
     def priority(self, history: History) -> Tensor:
         """``[B, N]``, higher is recomputed first."""

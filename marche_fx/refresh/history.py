@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -38,6 +39,16 @@ class History:
     usual_drift: float | None = None
     spent_by_parts: dict[int, list[float]] = field(default_factory=dict, repr=False)
     signals: dict[Signal, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    look: Callable[[], Tensor | None] | None = field(default=None, repr=False)
+
+    @property
+    def exact(self) -> Tensor | None:
+        """bool ``[B, N]``, tokens whose cached rows are what computing everything in this step would give.
+
+        Nothing that they see has moved, as in a finished block under a mask that is causal from block to block. None
+        where every token sees every other, or nobody knows.
+        """
+        return None if self.look is None else self.look()
 
     @property
     def samples(self) -> int:

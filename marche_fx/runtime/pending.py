@@ -173,7 +173,9 @@ class PendingStep:
             # Where nobody says which tokens are read, the changed ones speak for them.
             asked = changed if queried is None else queried
             moved = self.state.input_drift(self.values) if InputDrift() in policy.signals else None
-            refresh = Refresh(0) if again else history.choose(self.visible(changed), self.visible(asked), moved)
+            refresh = (
+                Refresh(0) if again else history.choose(self.visible(changed), self.visible(asked), moved, self.look)
+            )
             if queried is not None and not again:
                 asked = self.afforded(asked, changed, refresh)
             active = self.compute(changed, asked, refresh, only_queried=only_queried)
@@ -234,6 +236,10 @@ class PendingStep:
         """Those of ``tokens``, bool ``[B, N]``, that the step does not drop."""
         visible = self.state.visible(self.values)
         return tokens if visible is None else tokens & visible
+
+    def look(self) -> Tensor | None:
+        """The tokens whose cached rows are exact, bool ``[B, N]``."""
+        return self.state.look(self.values)
 
     def drift(self) -> float:
         """How far cached rows of the results are from exact ones."""

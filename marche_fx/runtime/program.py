@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from ..passes.analysis.plan import Plan
 from ..passes.analysis.row_outputs import RowOutput, can_wait, find_row_outputs
+from ..passes.analysis.sight import find_sight
 from ..passes.capture.captured import argument_names
 from ..passes.graph.reach import ancestors
 from ..passes.graph.source import describe
@@ -58,6 +59,9 @@ class Program:
         self.incremental = rewritten.incremental
         self.cost = rewritten.cost
         self.read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}
+        sight = find_sight(plan)
+        self.sight = sight if sight and all(node in self.read_later for node, _ in sight.masks) else None
+        """Whom each token attends to, where the step's values tell."""
         self.input_names = input_names(model, plan)
         self.token_inputs = token_inputs(plan, self.watched)
         """Arguments that say what the tokens are, so that a decoding step is expected to change them."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..refresh.history import Refresh
 from ..refresh.signals import Signal
 from .choose import ActiveStreams, choose_streams
+from .exactness import Exactness
 from .last_inputs import LastInputs
 from .measure import compares_rows
 from .program import Program
@@ -31,6 +32,8 @@ class StepState:
     caches: list[Tensor]
     computed_at: Tensor | None
     """``[B, N]``, number of the call in which each token's results were computed; None before any was."""
+    exactness: Exactness | None
+    """Which cached rows nothing that moved can reach; None where that is not known of any."""
     unread: Tensor | None
     """bool ``[B, N]``, tokens whose results were left out when they were last active; None before any was."""
 
@@ -50,6 +53,8 @@ class StepState:
     def next_call(self) -> int:
         """The number of a call of the step; from now on the caches are no longer those of an earlier one."""
         self.calls += 1
+        if self.exactness is not None:
+            self.exactness.is_known = False
         return self.calls
 
     def begin(self, given: Values) -> Values:
@@ -107,8 +112,18 @@ class StepState:
             self.release()
             raise
         self.inputs.remember(self.watched(values), samples, positions, complete=active.complete)
+        if program.sight is not None:
+            if self.exactness is None:
+                self.exactness = Exactness(program.sight, *program.shape, positions.device)
+            self.exactness.leave(values, positions, complete=active.complete)
         # What compares rows with cached ones means nothing where there were none.
         return {own: value for own, value in zip(program.signals, signals) if not (first and compares_rows(own))}
+
+    def look(self, values: Values) -> Tensor | None:
+        """The tokens whose cached rows are exact, bool ``[B, N]``; None where that is not known of any."""
+        if self.exactness is None:
+            return None
+        return self.exactness.look(values, self.inputs.changed(self.watched(values), 0.0))
 
     def visible(self, values: Values) -> Tensor | None:
         """Tokens that the step does not drop, bool ``[B, N]``; None where it drops none."""
@@ -171,6 +186,7 @@ class StepState:
         self.computed_at = None
         self.prologue = Prologue(self.program.stages, self.program.plan.inputs)
         self.inputs = LastInputs(self.program.watched, *self.program.shape)
+        self.exactness = None
 
 
 def all_numbers(positions: Tensor) -> Tensor:

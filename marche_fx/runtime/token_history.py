@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -45,17 +45,25 @@ class TokenHistory:
         self.called.add(method)
         self.last_method = max(self.last_method, method)
 
-    def choose(self, changed: Tensor, queried: Tensor, input_drift: Tensor | None) -> Refresh:
-        """The policy's choice, made by the first step method of a round."""
+    def choose(
+        self, changed: Tensor, queried: Tensor, input_drift: Tensor | None, look: Callable[[], Tensor | None] | None
+    ) -> Refresh:
+        """The policy's choice, made by the first step method of a round.
+
+        Args:
+            look: finds the rows that are exact.
+        """
         if self.choice is None:
             history = self.history
-            history.changed, history.queried = changed, queried
+            history.changed, history.queried, history.look = changed, queried, look
             if input_drift is not None:
                 history.observe(InputDrift(), input_drift)
             self.choice = checked(self.policy, self.policy.choose(history), history)
             if self.choice.count < history.tokens:
                 history.partial_steps += 1
                 history.spent += self.choice.count / history.tokens
+            # What it reads is of this step.
+            history.look = None
         return self.choice
 
     @property
