@@ -28,7 +28,8 @@ class StepChoices:
     Attributes:
         step: number of the call among those of its method, 0 for the first; a call of which more was computed later,
             as more of its rows were read or a `Monitor` found it off, is there again. method: its name.
-        active: tokens computed in each sample. visible: those that the original computes.
+        active: tokens computed in each sample. visible: those that the original computes. read: those of the active
+            ones whose results were computed; what follows the last attention runs for no others.
         reasons: uint8 ``[B, N]`` on the host, an index into `REASONS`: why each token was computed, or that it was not.
         flops_ratio: FLOPs computed over those of the original in a call.
         drift: how far cached rows were from exact ones, where a `Monitor` checked.
@@ -39,6 +40,7 @@ class StepChoices:
     method: str
     active: int
     visible: int
+    read: int
     reasons: Tensor = field(repr=False)
     flops_ratio: float
     drift: float | None = None
@@ -55,7 +57,7 @@ class StepChoices:
     def to_dict(self, *, tokens: bool = False) -> dict[str, Any]:
         """The same as plain values, token by token if asked for."""
         found: dict[str, Any] = {reason: self.count(reason) for reason in REASONS[1:]}
-        for name in ("step", "method", "active", "visible", "flops_ratio", "drift"):
+        for name in ("step", "method", "active", "visible", "read", "flops_ratio", "drift"):
             found[name] = getattr(self, name)
         if tokens:
             found["tokens"] = self.tokens_text()
@@ -88,6 +90,7 @@ def choices_of(session: Session) -> tuple[StepChoices, ...]:
                 record.name,
                 record.active,
                 record.visible,
+                sum(record.read),
                 own,
                 ratio,
                 record.drift,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -112,4 +113,6 @@ def has_moved(before: Tensor, after: Tensor, tolerance: float) -> Tensor:
 def is_beyond(before: Tensor, after: Tensor, tolerance: float) -> Tensor:
     """Whether each row along the last dimension moved by more than ``tolerance`` times its norm."""
     distance = torch.linalg.vector_norm(after.float() - before.float(), dim=-1)
-    return ~(distance <= tolerance * torch.linalg.vector_norm(before.float(), dim=-1))
+    norm = torch.linalg.vector_norm(before.float(), dim=-1)
+    # Any distance is allowed, from a row of zeros too: of infinity times nothing there is no product.
+    return ~(distance <= (norm.new_full((), math.inf) if tolerance == math.inf else tolerance * norm))

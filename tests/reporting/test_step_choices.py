@@ -78,6 +78,7 @@ def test_a_session_is_plain_values_token_by_token_if_asked_for() -> None:
         "flops_ratio": pytest.approx(8 / 25),
         "method": "forward",
         "queried": [1, 1],
+        "read": 8,
         "refreshed": [6, 7],
         "step": 5,
         "visible": 25,

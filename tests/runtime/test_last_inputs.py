@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, fx
 
 from marche_fx.passes.rewrite.watch import Watched
-from marche_fx.runtime.last_inputs import LastInputs, has_moved
+from marche_fx.runtime.last_inputs import LastInputs, has_moved, is_beyond
 
 NODE = fx.Graph().placeholder("x")
 SAMPLES = torch.arange(2)[:, None]
@@ -101,3 +103,10 @@ def test_a_nan_counts_as_a_change() -> None:
     x = torch.ones(2, 3)
     assert has_moved(x, x * torch.tensor([[1.0], [float("nan")]]), 0.5).tolist() == [False, True]
     assert has_moved(torch.zeros(1, 3), torch.zeros(1, 3), 0.5).tolist() == [False]
+
+
+def test_an_infinite_tolerance_lets_rows_of_zeros_move_too() -> None:
+    before, after = torch.tensor([[0], [0], [3]]), torch.tensor([[0], [5], [4]])
+    assert not is_beyond(before, after, math.inf).any()
+    assert is_beyond(before, after, 10.0).tolist() == [False, True, False]
+    assert is_beyond(torch.zeros(1, 2), torch.tensor([[math.nan, 0]]), math.inf).all()
