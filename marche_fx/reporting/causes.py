@@ -74,7 +74,7 @@ def causes_of(calls: Sequence[CallRecord]) -> tuple[CallCauses, ...]:
         reads = []
         for read in own.reads:
             counts_of_samples = tuple(int(next(host)) for _ in range(len(read_numbers(read)) - 1))
-            line = f"{read.line}, by query" if own.by_query else read.line
+            line = f"{read.line}, by query" if read.by_query else read.line
             reads.append((line, counts_of_samples or None, int(next(host))))
         found.append(CallCauses(counts[own.name], own.name, own.stream, changed, tuple(reads), own.seconds))
     return tuple(found)

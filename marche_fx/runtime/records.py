@@ -82,11 +82,13 @@ class ReadRecord:
         line: of the loop that reads, as ``decode.py:41``.
         rows: how many rows of each sample it names, ``[B]``, not yet on the host; None where it reads the whole.
         oldest: steps since the oldest of the rows that it gets was computed, likewise.
+        by_query: whether the user's query names the rows; the line is that of the call then.
     """
 
     line: str
     rows: Tensor | None
     oldest: Tensor
+    by_query: bool = False
 
 
 @dataclass
@@ -111,7 +113,6 @@ class CallRecord:
     visible: int = 0
     wanted: int = 0
     seconds: float = 0.0
-    by_query: bool = False
 
     @property
     def is_full(self) -> bool:
