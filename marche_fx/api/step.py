@@ -143,18 +143,17 @@ class OptimizedStep:
         if verify:
             with as_traced(self.model):
                 expected = self.original(program, given_args, given_kwargs)
+        query = self.queried(program, given_args, given_kwargs)
         history = stream.history(self.policy, program, program.device(values))
-        pending = PendingStep(self.method, history, state, values, session.log, stream.number, expected)
+        pending = PendingStep(self.method, history, state, values, session.log, stream.number, expected, query)
         if pending.is_checked:
             pending.exact = self.original(program, given_args, given_kwargs)
         stream.pending[program] = weakref.ref(pending)
-        queried = self.queried(program, given_args, given_kwargs)
-        if queried is None and program.is_late:
+        if program.is_late:
             return pending.late_results()
-        pending.run(queried)
-        pending.note_read(queried)
+        pending.run(None)
+        pending.note_read(None)
         pending.keep()
-        pending.record.by_query = queried is not None
         return pending.tree()
 
     def original(self, beside: Program | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -316,7 +315,8 @@ class OptimizedStep:
             got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             expected = " or ".join(map(str, shapes))
             raise ArgumentError(f"query must return a bool tensor {expected} for {self.name}, got {got}")
-        return program.among_all_tokens(found)
+        # The loop may go on with its mask before anything is read.
+        return program.among_all_tokens(found).clone()
 
     def refuse_gradients(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         kind = type(self.model).__name__

@@ -81,8 +81,9 @@ def transform(
             did, for every row that they are given, with faster products where ``compile`` allows. ``diffloss`` where
             the model has it and the two methods above, otherwise none.
         query: called with the arguments of the last step method, returns the tokens whose outputs will be read, bool
-            ``[B, N]``. When omitted, a step waits until its result is read and computes the rows read. That saves more,
-            since no other row of the last layer is needed then.
+            ``[B, N]``. They are computed with what is read first, so they are needed where the loop reads a result as a
+            whole, or row after row. A step waits until its result is read, with a query and without, and computes the
+            rows read.
         compile: lower the rewritten step with `torch.compile`. On the CPU oneDNN then multiplies by float32 weights,
             in the head too.
         verify: at the first call of each kind run the original too, and raise where the two differ.

@@ -6,7 +6,8 @@ expressions  how a value is computed, of rows or as a whole     demand    which 
 computed     expressions that are computed of others            operands  what operators read of expressions
 operators    operators that compute each row alone, recorded    choices   ``where`` and ``cat``, which take whole rows
 draws        random numbers, drawn for all rows at once         writes    what a loop writes into a late tensor
-geometry     where a view's elements are, by row and channel    picks     what an index of tensors reads of a view
+moves        operators that put whole rows elsewhere            picks     what an index of tensors reads of a view
+geometry     where a view's elements are, by row and channel    gathers   what ``gather`` along rows reads of a view
 rows         the tokens that a result's rows are computed of    modes     a step runs as if the loop called it there
 """
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .expressions import Expression, Given
+from .geometry import Frame
 from .operands import Looked
 from .operators import recorded
 
@@ -30,7 +31,7 @@ def made_like(function: Any, own: Looked, args: tuple[Any, ...], kwargs: dict[st
     """
     value: Tensor = function(empty(own), *args, **kwargs)
     is_wide = value.is_floating_point() and own.geometry.like.is_floating_point()
-    return Given(value, own.geometry.frame) if is_wide else value
+    return Given(value, Frame(value.shape, own.geometry.row_dims)) if is_wide else value
 
 
 def empty(own: Looked) -> Tensor:

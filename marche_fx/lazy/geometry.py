@@ -116,6 +116,14 @@ class Geometry:
         return Frame(self.like.shape, tuple(dim for dim, (size, stride) in enumerate(strides) if size > 1 and stride))
 
     @property
+    def row_dims(self) -> tuple[int, ...]:
+        """Those of ``frame``, and before them the ones along which rows are repeated, as a sample expanded to many."""
+        own = self.frame.dims
+        strides = zip(self.like.shape, self.rows.stride(), self.channels.stride())
+        repeated = [dim for dim, (size, row, channel) in enumerate(strides) if size > 1 and not row and not channel]
+        return tuple(sorted([*own, *(dim for dim in repeated if own and dim < own[0])]))
+
+    @property
     def row_strides(self) -> tuple[int, ...]:
         """Along the dimensions of ``frame`` the distance between rows of what is viewed."""
         return tuple(self.rows.stride(dim) for dim in self.frame.dims)

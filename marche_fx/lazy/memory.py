@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .demand import Demand, Rows, Source
 from .expressions import Expression, Given, Result
+from .gathers import Gather
 from .geometry import Frame, Geometry
 from .modes import put_back
 from .picks import Pick
@@ -93,17 +94,17 @@ class Memory:
         starts = torch.arange(samples)[:, None] * size
         return Rows((starts + geometry.numbers() % size).reshape(-1))
 
-    def picked(self, geometry: Geometry, pick: Pick) -> Tensor:
+    def picked(self, geometry: Geometry, pick: Pick | Gather) -> Tensor:
         """``view[index]``, of rows that are computed for it."""
         numbers = pick.rows(geometry, self.device)
         if self.held is not None:
             self.fill(numbers.reshape(-1).unique())
             return pick.of(geometry.of(self.held))
         if pick.is_of_rows(geometry):
-            rows = evaluated(self.expression, Rows(numbers.reshape(-1), are_chosen=True))
+            rows = evaluated(self.expression, Rows(numbers.reshape(-1), are_chosen=pick.names_rows))
             return pick.put_together(geometry, numbers, rows)
         alone, places = numbers.unique(return_inverse=True)
-        rows = evaluated(self.expression, Rows(alone, are_chosen=True))
+        rows = evaluated(self.expression, Rows(alone, are_chosen=pick.names_rows))
         return rows[places, pick.channels(geometry, self.device)]
 
     def handed_out(self, geometry: Geometry) -> Tensor:

@@ -17,6 +17,7 @@ from .choices import chosen_rows, joined_rows
 from .computed import Operated, Operation
 from .expressions import Expression
 from .geometry import Frame
+from .moves import MOVES
 from .operands import Looked, Place, placed
 
 HELD = object()
@@ -44,7 +45,7 @@ class Shape:
             return cls(tuple(leaf.shape), leaf.stride(), leaf.dtype)
         like, geometry = leaf.geometry.like, leaf.geometry
         fixed = tuple(dim for dim, stride in enumerate(geometry.channels.stride()) if stride)
-        return cls(tuple(like.shape), like.stride(), like.dtype, geometry.frame.dims, fixed)
+        return cls(tuple(like.shape), like.stride(), like.dtype, geometry.row_dims, fixed)
 
     def stand_in(self) -> Tensor:
         return torch.empty_strided(self.size, self.stride, dtype=self.dtype, device="meta")
@@ -100,6 +101,10 @@ def recorded(
         joined = joined_rows(tensors, *args[1:], **kwargs)
         if joined is not None:
             return joined
+    if function in MOVES and isinstance(args[0], Looked):
+        moved = MOVES[function](*args, **kwargs)
+        if moved is not None:
+            return moved
     plan = plan_of(template, tuple(Shape.of(leaf) for leaf in tensors))
     if plan is None:
         return None

@@ -21,6 +21,9 @@ class Pick:
 
     indices: tuple[Tensor | None, ...]
 
+    names_rows = True
+    """Whether the loop names the rows, however many they are."""
+
     @classmethod
     def along(cls, dim: int, index: Tensor) -> Pick:
         return cls((*[None] * dim, index))

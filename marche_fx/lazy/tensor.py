@@ -13,6 +13,7 @@ from .computed import Chosen
 from .demand import Source
 from .draws import LIKE, made_like, multinomial
 from .expressions import Expression, Result
+from .gathers import Gather
 from .geometry import stand_in
 from .memory import Memory, View, value_if_computed
 from .modes import remembered, untraced
@@ -112,7 +113,9 @@ class LateTensor(Tensor):
         if (func.is_view or func is aten._unsafe_view.default) and func not in NO_VIEWS:
             return own.seen(func, args[1:], kwargs)
         if func._schema.is_mutable:
-            return own.write(func, args[1:], kwargs)
+            first = func._schema.arguments[0]
+            # What ``out=`` names comes last.
+            return own.write(func, args[1:], kwargs) if is_written(first) else by_operator(func, args, kwargs)
         if func is aten.clone.default and own.late.shows_few:
             return func(own.late.value(), **kwargs)
         pick = pick_of(func, args, kwargs)
@@ -167,8 +170,18 @@ def by_operator(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
             return pytree.tree_map(
                 lambda own: LateTensor.holding(own, records=True) if isinstance(own, Expression) else own, found
             )
+    arguments = function._schema.arguments
+    for own in arguments:
+        if is_written(own) and own.name in kwargs:
+            kwargs = {**kwargs, own.name: resolved(kwargs[own.name])}
+    args = tuple(resolved(arg) if is_written(own) else arg for arg, own in zip(args, arguments))
     args, kwargs = values_of((args, kwargs))
     return function(*args, **kwargs)
+
+
+def is_written(argument: Any) -> bool:
+    """Whether an operator writes into an argument of its schema."""
+    return argument.alias_info is not None and argument.alias_info.is_write
 
 
 def is_held(leaf: Any) -> bool:
@@ -187,13 +200,17 @@ def late_value(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     return recorded(function, args, kwargs)
 
 
-def pick_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pick | None:
+def pick_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pick | Gather | None:
     """What is read of the first argument, where the others say it by positions."""
     if function is aten.index.Tensor:
         return Pick(tuple(values_of(args[1])))
     if function is aten.index_select.default:
         dim = args[1] % max(args[0].ndim, 1)
         return Pick.along(dim, values_of(args[2]))
+    if function is aten.gather.default:
+        dim = args[1] % max(args[0].ndim, 1)
+        is_of_rows = dim in args[0].late.geometry.frame.dims
+        return Gather(dim, values_of(args[2])) if is_of_rows else None
     if function is aten.masked_select.default:
         return Pick((values_of(args[1]).expand(args[0].shape),))
     return None

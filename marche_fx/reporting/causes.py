@@ -76,7 +76,7 @@ def causes_of(calls: Sequence[CallRecord]) -> tuple[CallCauses, ...]:
         reads, spared = [], (0, 0)
         for read in own.reads:
             counts_of_samples = tuple(int(next(host)) for _ in range(0 if read.rows is None else len(read.rows)))
-            line = f"{read.line}, by query" if own.by_query else read.line
+            line = f"{read.line}, by query" if read.by_query else read.line
             reads.append((line, counts_of_samples or None, int(next(host))))
             if read.spared is not None:
                 spared = max(spared, (int(next(host)), int(next(host))))

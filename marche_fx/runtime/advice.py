@@ -40,8 +40,8 @@ class Findings:
         forced: calls in which all tokens ran although the policy had not asked for it.
         values: for each watched value, by its name and the argument to allow, in how many of the forced calls it
             changed nearly every token.
-        readers: the same by line of the loop that reads nearly all rows. lopsided: that reads those of some samples,
-            by line and these samples. by_query: whether the user's query says which rows are read.
+        readers: the same by line of the loop that reads nearly all rows, and whether it is the user's query that names
+            them. lopsided: by line that reads those of some samples, these samples, and whether a query does.
         oldest: steps since the oldest row was computed that was read by name.
     """
 
@@ -49,9 +49,8 @@ class Findings:
     calls: int
     forced: int
     values: Counter[tuple[str, str]] = field(default_factory=Counter)
-    readers: Counter[str] = field(default_factory=Counter)
-    lopsided: Counter[tuple[str, str]] = field(default_factory=Counter)
-    by_query: bool = False
+    readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    lopsided: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     oldest: float = 0.0
     oldest_line: str = ""
 
@@ -80,17 +79,17 @@ def find(calls: Sequence[CallRecord]) -> Findings:
         if shares and max(shares) >= NEARLY_ALL:
             number = shares.index(max(shares))
             values[name_of_value(own.program, number), argument_to_allow(own.program, number)] += 1
-    readers: Counter[str] = Counter()
-    lopsided: Counter[tuple[str, str]] = Counter()
+    readers: Counter[tuple[str, bool]] = Counter()
+    lopsided: Counter[tuple[str, str, bool]] = Counter()
     for own in forced:
         for read in own.reads:
             if read.rows is not None:
                 rows = [next(host) for _ in range(len(read.rows))]
                 whole = [number for number, count in enumerate(rows) if count >= NEARLY_ALL * own.visible]
                 if len(whole) == len(rows):
-                    readers[read.line] += 1
+                    readers[read.line, read.by_query] += 1
                 elif whole:
-                    lopsided[read.line, samples_in_words(whole, len(rows))] += 1
+                    lopsided[read.line, samples_in_words(whole, len(rows)), read.by_query] += 1
     ages = [next(host) for _ in reads]
     named = [(age, read.line) for age, read in zip(ages, reads) if read.rows is not None]
     oldest, line = max(named, default=(0.0, ""))
@@ -101,7 +100,6 @@ def find(calls: Sequence[CallRecord]) -> Findings:
         values=values,
         readers=readers,
         lopsided=lopsided,
-        by_query=any(own.by_query for own in done),
         oldest=oldest,
         oldest_line=line,
     )
@@ -177,20 +175,20 @@ def nearly_all(step: str, found: Findings) -> str:
         f"{found.share:.0%} of the rows of {step} were computed in {found.calls} calls, so hardly anything is gained: "
     )
     if found.readers:
-        line, times = found.readers.most_common(1)[0]
-        if found.by_query:
+        (line, is_query), times = found.readers.most_common(1)[0]
+        if is_query:
             return (
                 f"{start}query= asks for nearly every row in {times} of them, called at {line}. Let it ask for those "
                 "alone that the loop reads"
             )
         return (
             f"{start}the loop reads nearly every row at {line}, in {times} of them. Where it needs fewer, let it read "
-            "those, as in logits[mask], or pass query= to transform; where the others may be a few steps old, bound "
-            "them: refresh=SelectiveRefresh(0.05, queried=0.1)"
+            "those, as in logits[mask]; where the others may be a few steps old, bound them: "
+            "refresh=SelectiveRefresh(0.05, queried=0.1)"
         )
     if found.lopsided:
-        (line, samples), times = found.lopsided.most_common(1)[0]
-        reads = f"query= asks, called at {line}," if found.by_query else f"the loop asks, at {line},"
+        (line, samples, is_query), times = found.lopsided.most_common(1)[0]
+        reads = f"query= asks, called at {line}," if is_query else f"the loop asks, at {line},"
         return (
             f"{start}{reads} in {times} of them for nearly every row of {samples} and for fewer of the others, and "
             "equally many rows of every sample are computed. Under guidance by a doubled batch, ask for the same rows "

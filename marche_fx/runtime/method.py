@@ -74,9 +74,9 @@ class StepMethod:
     def skips_unread(self) -> bool:
         """Whether results that nobody reads are left out.
 
-        A later step method reads them all, and so does a monitor; with a query nobody can tell what else is read.
+        A later step method reads them all, and so does a monitor.
         """
-        return self.is_last and self.monitor is None and self.settings.query is None
+        return self.is_last and self.monitor is None
 
     def warn_once(self, message: str, topic: str = "") -> None:
         """Warn where the user's code called, unless it was about the same topic before; the message when omitted."""

@@ -42,6 +42,7 @@ class PendingStep:
         log: SessionLog,
         stream: int,
         expected: Any,
+        query: Tensor | None = None,
     ) -> None:
         self.method = method
         self.history = history
@@ -50,6 +51,10 @@ class PendingStep:
         self.log = log
         self.stream = stream
         self.expected = expected
+        self.query = query
+        """bool ``[B, N]``, the tokens of which the user says that they will be read; None where nobody does."""
+        self.line = "" if query is None else users_line()
+        """Where the step was called."""
         self.call = state.next_call()
         history.enter(method.order)
         self.record = CallRecord(method.name, state.program, stream, history.history.step)
@@ -89,7 +94,8 @@ class PendingStep:
     def read(self, queried: Tensor | None) -> list[Any]:
         """The results as leaves, with the ``queried`` rows ``[B, N]`` computed by this call, unless a later one ran.
 
-        Where None are given, those of all tokens that were active since their results were computed.
+        Where None are given, those of all tokens that were active since their results were computed. What the user's
+        query names is computed with what is read first.
         """
         with self.log.used():
             # Who reads all rows once may do so again.
@@ -119,6 +125,12 @@ class PendingStep:
             asked, spared = asked & ~left, (left.sum(), age.masked_fill(~left, 0.0).amax())
         oldest = (age if asked is None or not age.ndim else age.masked_fill(~asked, 0.0)).amax()
         self.record.reads.append(ReadRecord(users_line(), rows, oldest, spared))
+
+    def note_query(self) -> None:
+        """Take down which rows the user's query names, which this call computes where the policy has room for them."""
+        assert self.query is not None
+        rows, oldest = self.query.sum(1), torch.zeros((), device=self.query.device)
+        self.record.reads.append(ReadRecord(self.line, rows, oldest, by_query=True))
 
     def read_by_holders(self) -> None:
         """Compute the call before the next one, if somebody still holds late tensors of which nothing was read."""
@@ -170,6 +182,9 @@ class PendingStep:
             changed = self.state.changed(self.values, policy.tolerance)
             if not again and not is_new:
                 self.record.changed = self.state.inputs.moved
+            if self.query is not None and not again:
+                queried = self.query if queried is None else queried | self.query
+                self.note_query()
             # Where nobody says which tokens are read, the changed ones speak for them.
             asked = changed if queried is None else queried
             moved = self.state.input_drift(self.values) if InputDrift() in policy.signals else None

@@ -85,12 +85,14 @@ class ReadRecord:
         rows: how many rows of each sample it names, ``[B]``, not yet on the host; None where it reads the whole.
         oldest: steps since the oldest of the rows that it gets was computed, likewise; without those of ``spared``.
         spared: how many rows of all samples it gets that the policy had no room for, and the same of these.
+        by_query: whether the user's query names the rows; the line is that of the call then.
     """
 
     line: str
     rows: Tensor | None
     oldest: Tensor
     spared: tuple[Tensor, Tensor] | None = None
+    by_query: bool = False
 
 
 @dataclass
@@ -115,7 +117,6 @@ class CallRecord:
     visible: int = 0
     wanted: int = 0
     seconds: float = 0.0
-    by_query: bool = False
 
     @property
     def is_full(self) -> bool:

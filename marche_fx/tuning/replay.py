@@ -24,7 +24,7 @@ from ..errors import ArgumentError
 from ..lazy.demand import Source
 from ..lazy.expressions import Result
 from ..lazy.rows import RowNumbers
-from ..lazy.tensor import LateTensor
+from ..lazy.tensor import LateTensor, values_of
 from ..passes.capture.arguments import closed, named_leaves, opened
 from ..passes.capture.digests import described, digest
 from ..refresh import FullRefresh, RefreshPolicy
@@ -293,7 +293,8 @@ def result_of(leaf: LateTensor) -> Result:
 
 
 def note_reads(call: Call, number: int, leaf: Any, mask: Tensor | None) -> None:
-    """Take down what is read of one result: now where it is known, otherwise when it happens."""
+    """Take down what is read of one result: now where a query says it, or it is a tensor; otherwise when it happens."""
+    leaf = leaf if mask is None else values_of(leaf)
     if isinstance(leaf, LateTensor):
         result = result_of(leaf)
         result.source = NotedReads(result.source, call, number, result.numbers)

@@ -41,7 +41,8 @@ class Loop(Described):
         policy: of refresh. sessions: two generations in turn. form: how a session is opened.
         writes: whether results are written before rows are read. views: whether rows are read through views.
         kept: whether results of an earlier call are read after the next. operators: whether operators of the loop stand
-            between a result and what is read of it.
+            between a result and what is read of it. asks: whether the user says beforehand of some tokens that they
+            will be read.
     """
 
     steps: int = 5
@@ -56,6 +57,7 @@ class Loop(Described):
     views: bool = False
     kept: bool = False
     operators: bool = False
+    asks: bool = False
     seed: int = 0
 
 
@@ -83,6 +85,7 @@ def choose_loop(choose: Callable[..., Any]) -> Loop:
         kept=choose(False, False, True),
         seed=choose(*range(100)),
         operators=choose(False, True),
+        asks=choose(False, True),
     )
 
 
@@ -109,6 +112,12 @@ OPERATORS: tuple[Callable[[Tensor], Tensor], ...] = (
     lambda z: z.float().double(),
     lambda z: torch.cat([z[:, :1], z[:, :-1]], 1),
     lambda z: torch.cat([z, -z])[: len(z)],
+    lambda z: z.flip(1),
+    lambda z: z.roll((1, 2), (0, 1)),
+    lambda z: z.repeat(2, 2, *[1] * (z.ndim - 2))[1 : 1 + len(z), 1 : 1 + z.shape[1]],
+    lambda z: nn.functional.pad(z, (*[0, 0] * (z.ndim - 2), -1, 1), value=0.5),
+    lambda z: z[:1].expand(z.shape) + 1,
+    lambda z: z.gather(1, (torch.arange(z.shape[1]) // 2).view(1, -1, *[1] * (z.ndim - 2)).expand(z.shape)),
     lambda z: z.gather(-1, z.argmax(-1, keepdim=True)).expand(z.shape),
     lambda z: z.where(z > 0, torch.zeros((), dtype=z.dtype)),
     lambda z: z.clone().mul_(torch.linspace(0, 1, z.shape[1], dtype=z.dtype).view(-1, *[1] * (z.ndim - 2))),
@@ -310,7 +319,15 @@ def check_loop(recipe: Recipe, loop: Loop) -> None:
         GeneratedModelError: rows that are read are not what the branch's own interpreter says.
     """
     model = build(recipe)
-    optimized = marche_fx.transform(model, refresh=POLICIES[loop.policy](), compile=False)
+    asked = Generator().manual_seed(loop.seed)
+
+    def query(*_: Any, **__: Any) -> Tensor:
+        (program,) = optimization_of(optimized).steps["forward"].programs
+        return torch.rand(program.shape, generator=asked) < 0.1
+
+    optimized = marche_fx.transform(
+        model, refresh=POLICIES[loop.policy](), query=query if loop.asks else None, compile=False
+    )
     args, kwargs = passed(recipe, make_batch(recipe, Generator().manual_seed(loop.seed)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -17,6 +17,7 @@ from marche_fx.lazy.tensor import MOST_CALLS, LateTensor, resolved, values_of
 from tests.lazy.test_writes import MASK, B, N, PartialStep, V
 
 IDS = torch.arange(B * N).view(B, N) % V
+PLACES = torch.tensor([[6, 0, 3], [1, 1, 2]])
 WEIGHT = torch.linspace(-1, 1, V * V).view(V, V).double()
 
 
@@ -39,6 +40,18 @@ WIDE: dict[str, Callable[[Any], Any]] = {
     "sorted and back": lambda z: sorted_and_back(*z.sort(-1)),
     "one word is never said": lambda z: torch.where(torch.arange(V) == 1, -3.0, z),
     "shifted by one": lambda z: torch.cat([z[:, :1], z[:, :-1]], dim=1),
+    "turned around": lambda z: z.flip(1),
+    "turned around in samples": lambda z: z.flip(0, 1),
+    "a part turned around": lambda z: torch.cat([z[:, 4:].flip(1), z[:, :4]], 1),
+    "rolled": lambda z: z.roll(3, 1),
+    "rolled along samples too": lambda z: z.roll((-2, 1), (1, 0)),
+    "rolled by nothing": lambda z: z.roll((0, N), (1, 1)),
+    "samples repeated": lambda z: z.repeat(3, 1, 1)[1 : 1 + B],
+    "tokens repeated": lambda z: z.repeat(2, 2, 1)[1 : 1 + B, 3 : 3 + N],
+    "the first sample for all": lambda z: z[:1].expand(B, -1, -1) * 1,
+    "padded in front": lambda z: F.pad(z, (0, 0, 1, 0), value=0.75)[:, :-1],
+    "padded behind": lambda z: F.pad(z, (0, 0, -2, 2, -1, 1)),
+    "one token, padded": lambda z: F.pad(z, (0, 0, -N + 1, N - 1), value=-1.5),
     "samples doubled": lambda z: torch.cat([z, z * 2]).chunk(2)[1],
     "guided by the other sample": lambda z: torch.cat([z[:1] + 2 * (z[:1] - z[1:]), z[1:]]),
     "stacked": lambda z: torch.stack([z, -z])[1],
@@ -71,6 +84,11 @@ def all_but(z: Tensor) -> Tensor:
     return z.sum(1)
 
 
+def of_some_channels(z: Tensor) -> Tensor:
+    index = PLACES[:, None].expand(B, min(2, z.shape[-1]), 3)
+    return z.movedim(1, 2).gather(2, index)
+
+
 READS: dict[str, Callable[[Any], Any]] = {
     "a mask": lambda z: z[MASK],
     "a slice": lambda z: z[:, 2:4] * 1,
@@ -81,6 +99,11 @@ READS: dict[str, Callable[[Any], Any]] = {
     "all but the written": lambda z: all_but(best(z) + 0),
     "masked_select": lambda z: best(z).masked_select(MASK),
     "index_select": lambda z: z.index_select(1, torch.tensor([6, 0])),
+    "gather": lambda z: best(z).gather(1, PLACES),
+    "gather of whole rows": lambda z: z.gather(1, PLACES.view(B, 3, *[1] * (z.ndim - 2)).expand(B, 3, *z.shape[2:])),
+    "gather of some channels": lambda z: of_some_channels(z if z.ndim == 3 else z[..., None]),
+    "take_along_dim": lambda z: torch.take_along_dim(z, PLACES.view(B, 3, *[1] * (z.ndim - 2)), 1),
+    "gather, each channel of another row": lambda z: z.gather(1, torch.arange(z.numel()).view(z.shape)[:, :2] % 3),
 }
 
 
@@ -126,6 +149,50 @@ def test_an_operator_reads_nothing(name: str) -> None:
     found = {**WIDE, **NARROW}[name](step.late())
     assert isinstance(found, LateTensor)
     assert step.last is None
+
+
+MOVED = [
+    *("turned around", "turned around in samples", "a part turned around", "rolled", "rolled along samples too"),
+    *("rolled by nothing", "samples repeated", "tokens repeated", "the first sample for all", "padded in front"),
+    *("padded behind", "one token, padded"),
+]
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_of_rows_that_are_moved_those_that_are_read_are_computed(name: str) -> None:
+    step, numbers = PartialStep(), torch.arange(1.0, 1 + B * N).double().view(B, N, 1).expand(B, N, V)
+    assert torch.equal(WIDE[name](step.late())[MASK], WIDE[name](step.exact())[MASK])
+    # A row that was put between them is of no token.
+    read = WIDE[name](numbers)[MASK][:, 0].long().clamp(0, B * N).unique()
+    assert set((step.done.flatten().nonzero()[:, 0] + 1).tolist()) == set(read.tolist()) - {0}
+
+
+@pytest.mark.parametrize("name", [name for name in READS if name.startswith(("gather", "take"))])
+def test_a_gather_along_tokens_reads_the_rows_of_its_index(name: str) -> None:
+    step = PartialStep()
+    found = READS[name](step.late())
+    assert not isinstance(found, LateTensor)
+    assert torch.equal(found, READS[name](step.exact()))
+    channels = name.startswith("gather, each")
+    expected = torch.zeros(B, N, dtype=torch.bool).scatter(
+        1, torch.arange(3).expand(B, 3) if channels else PLACES, True
+    )
+    assert torch.equal(step.done, expected)
+
+
+def test_a_sample_that_stands_for_many_is_computed_where_one_of_them_is_read() -> None:
+    step = PartialStep()
+    words = step.late()[:1].expand(B, -1, -1).argmax(-1)
+    found = torch.where(MASK, words, IDS)
+    assert torch.equal(resolved(found), torch.where(MASK, step.exact()[:1].argmax(-1), IDS))
+    assert torch.equal(step.done, torch.stack([MASK.any(0), torch.zeros(N, dtype=torch.bool)]))
+
+
+def test_an_order_of_all_rows_is_read_as_the_whole_is() -> None:
+    step = PartialStep()
+    step.late().gather(1, torch.arange(N).flip(0).view(1, N, 1).expand(B, N, V))
+    assert step.last is not None
+    assert not step.done.any()
 
 
 def llada(z: Tensor, masked: Tensor, ids: Tensor, end: int) -> tuple[Tensor, Tensor]:
@@ -231,7 +298,7 @@ def test_what_dies_unread_costs_nothing() -> None:
 
 
 def test_operators_that_mix_rows_get_values() -> None:
-    for mixes in (lambda z: z.cumsum(1), lambda z: z.flip(1), lambda z: z.sort(1).values, lambda z: z.sum()):
+    for mixes in (lambda z: z.cumsum(1), lambda z: z.flip(1, 2), lambda z: z.sort(1).values, lambda z: z.sum()):
         step = PartialStep()
         assert not isinstance(mixes(step.late()), LateTensor)
         assert step.last is not None

@@ -113,6 +113,38 @@ def test_any_order_of_writes_and_reads_gives_what_the_tensor_would(script: list[
         assert torch.equal(late[every], plain[every])
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda z: torch.mul(torch.ones(B, N, V).double(), 6.0, out=z),
+        lambda z: torch.neg(torch.ones(B, V).double(), out=z[:, 1]),
+        lambda z: torch.mul(z, 0.5, out=z),
+        lambda z: torch.add(torch.ones(B, N, V).double(), z, out=z),
+        lambda z: torch._foreach_add_([z[0], z[1]], 0.125),
+    ],
+    ids=["of others", "through a view", "of itself", "of itself too", "many at once"],
+)
+def test_what_an_operator_writes_into_any_of_its_arguments_is_kept(write: Callable[[Any], Any]) -> None:
+    step = PartialStep()
+    # Some read all rows first, however old.
+    step.stale = step.value
+    late, plain = step.late(), step.exact()
+    for own in (late, plain):
+        with torch.no_grad():
+            write(own)
+    assert torch.equal(late[MASK], plain[MASK])
+    assert torch.equal(resolved(late), plain)
+
+
+def test_what_is_computed_of_a_late_tensor_may_be_put_into_another() -> None:
+    step, own = PartialStep(), torch.zeros(B, N, V).double()
+    late = step.late()
+    with torch.no_grad():
+        assert torch.add(late, 1, out=own) is own
+    assert torch.equal(own, step.stale + 1)
+    assert torch.equal(late[MASK], step.exact()[MASK])
+
+
 @pytest.mark.parametrize("order", [(0, 2, 1), (1, 0, 2), (2, 0, 1)])
 @pytest.mark.parametrize("contiguous", [True, False])
 def test_samples_and_rows_may_stand_anywhere(order: tuple[int, ...], contiguous: bool) -> None:

@@ -110,6 +110,12 @@ def test_a_query_for_the_same_rows_of_both_halves_gains_without_a_word() -> None
     assert not told(made(), guided, prompt=32, query=lambda ids: (ids == MASK).chunk(2)[0].repeat(2, 1))
 
 
+def test_where_a_query_asks_for_few_rows_the_line_that_reads_nearly_all_is_named() -> None:
+    (message,) = told(made(), lambda model, ids, _: model(ids)[ids >= 0], query=lambda ids: ids.cumsum(1) < 10 * MASK)
+    assert "the loop reads nearly every row at test_advice.py:" in message
+    assert "query=" not in message
+
+
 def test_a_query_that_asks_for_every_row_is_named() -> None:
     (message,) = told(made(), guided, query=lambda ids: ids >= 0)
     assert "query= asks for nearly every row in 9 of them, called at test_advice.py:" in message
@@ -123,7 +129,9 @@ def test_the_report_tells_rows_by_sample_and_that_a_query_asked_for_them() -> No
             guided(optimized, ids, number)
     session = marche_fx.report(optimized).session
     assert session is not None
-    assert {rows for own in session.causes for _, rows, _ in own.reads} == {(56, 56, 64, 64)}
+    by_query = {rows for own in session.causes for line, rows, _ in own.reads if line.endswith(", by query")}
+    assert by_query == {(56, 56, 64, 64)}
+    assert {rows for own in session.causes for _, rows, _ in own.reads} - by_query == {(56, 56, 56, 56)}
     assert "by query" in str(session)
     assert "56 56 64 64" in str(session)
 

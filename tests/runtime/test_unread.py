@@ -47,7 +47,7 @@ def transformed(**options: Any) -> nn.Module:
 
 def rows(*tokens: int) -> Tensor:
     """A mask of these tokens in each of two samples."""
-    return torch.zeros(2, TOKENS, dtype=torch.bool).index_fill(1, torch.tensor(tokens), True)
+    return torch.zeros(2, TOKENS, dtype=torch.bool).index_fill(1, torch.tensor(tokens, dtype=torch.long), True)
 
 
 def inputs(steps: int = 3) -> list[Tensor]:
@@ -97,38 +97,125 @@ def test_the_last_layer_runs_for_the_tokens_that_are_read() -> None:
     assert [(record.active, record.read) for record in records(optimized)] == [(40, (40,)), (24, (8,)), (24, (8,))]
 
 
+@torch.no_grad()
+def test_with_a_query_too_what_nobody_reads_is_not_computed() -> None:
+    optimized = transformed(query=lambda _: rows(1, 30))
+    decode(optimized, lambda result: result[rows(1, 30)])
+    assert [(record.active, record.read) for record in records(optimized)] == [(40, (40,)), (24, (8,)), (24, (8,))]
+    with marche_fx.decoding(optimized):
+        for x in inputs():
+            optimized(x)
+    assert not records(optimized)
+
+
+@torch.no_grad()
+def test_what_a_query_names_is_computed_with_what_is_read_first() -> None:
+    optimized = transformed(query=lambda _: rows(1, 30))
+    decode(optimized, lambda result: result[rows(30)], lambda result: result[rows(1)])
+    assert [record.active for record in records(optimized)] == [40, 24, 24]
+    assert [record.again for record in records(optimized)] == [False, False, False]
+
+
+@torch.no_grad()
+def test_rows_outside_of_a_query_are_computed_when_they_are_read() -> None:
+    optimized = transformed(query=lambda _: rows(*range(12)))
+    decode(optimized, lambda result: result[rows(3)], lambda result: result[rows(39)])
+    found = [(record.active, record.again) for record in records(optimized)]
+    # Without what the query names, which was computed with the first.
+    assert found == [(40, False), (32, False), (8, True), (32, False), (8, True)]
+
+
+@torch.no_grad()
+def test_a_query_is_what_its_mask_was_at_the_call() -> None:
+    mask = rows()
+    optimized = transformed(query=lambda _: mask)
+    with marche_fx.decoding(optimized):
+        for x in inputs():
+            mask[:] = rows(35, 39)
+            result = optimized(x)
+            mask[:] = False
+            result[rows(1)]
+    assert all(set(positions(own)[0].tolist()) > {1, 35, 39} for own in records(optimized))
+
+
+@torch.no_grad()
+def test_a_result_that_is_read_whole_has_what_its_query_names_without_a_word() -> None:
+    optimized = transformed(query=lambda _: rows(1, 30))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decode(optimized, lambda result: result * 1)
+    assert [record.active for record in records(optimized)] == [40, 24, 24]
+
+
+class Copies(TorchDispatchMode):
+    """Notes copies of tensors of so many elements."""
+
+    def __init__(self, elements: int) -> None:
+        super().__init__()
+        self.elements = elements
+        self.found: list[Any] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.clone.default, torch.ops.aten.copy_.default) and found.numel() == self.elements:
+            self.found.append(func)
+        return found
+
+
+@pytest.mark.parametrize("query", [None, lambda _: rows(1, 30)], ids=["no query", "query"])
+@torch.no_grad()
+def test_no_result_is_copied_whole_where_rows_are_read(query: Any) -> None:
+    optimized = transformed(query=query)
+    elements = optimized(inputs()[0]).numel()
+    with marche_fx.decoding(optimized), Copies(elements) as copies:
+        for x in inputs():
+            result = optimized(x)
+            result.softmax(-1)[rows(1, 30)]
+    assert not copies.found
+
+
+ASKED = rows()
+"""What the query of `once_transformed` names."""
+
+
 @cache
-def once_transformed() -> nn.Module:
-    return transformed()
+def once_transformed(has_query: bool) -> nn.Module:
+    return transformed(query=(lambda _: ASKED) if has_query else None)
 
 
 tokens = st.integers(0, TOKENS - 1)
 reads = st.lists(st.lists(tokens, min_size=1, max_size=9) | st.none(), max_size=3)
 
 
-@given(st.lists(st.tuples(tokens, reads), min_size=2, max_size=6))
+@given(st.lists(st.tuples(tokens, reads, st.lists(tokens, max_size=9)), min_size=2, max_size=6), st.booleans())
 @torch.no_grad()
 def test_what_is_read_is_what_the_oracle_says_whatever_was_read_before(
-    steps: list[tuple[int, list[list[int] | None]]],
+    steps: list[tuple[int, list[list[int] | None], list[int]]], has_query: bool
 ) -> None:
-    optimized = once_transformed()
+    optimized = once_transformed(has_query)
     x, known = inputs()[0], 0
     oracle: Oracle | None = None
     with warnings.catch_warnings(), marche_fx.decoding(optimized):
         warnings.simplefilter("ignore")
         session = current_session(optimization_of(optimized))
         assert session is not None
-        for changed, asked in steps:
+        for changed, asked, named in steps:
             x = x.clone()
             x[:, changed] *= -1
+            ASKED[:] = rows(*named)
             result = optimized(x)
-            for some in asked:
+            # The loop goes on with its mask.
+            ASKED[:] = False
+            for number, some in enumerate(asked):
                 read = rows(*(range(TOKENS) if some is None else some))
                 found = resolved(result + 0)[read] if some is None else result[read]
                 oracle = oracle or oracle_of(session.records[0].program.plan, model())
                 for record in session.records[known:]:
                     (expected,) = oracle.step([x], positions(record))
                 known = len(session.records)
+                if has_query and not number:
+                    is_active = torch.zeros(2, TOKENS, dtype=torch.bool).scatter(1, positions(record), True)
+                    assert is_active[rows(*named)].all()
                 assert torch.allclose(found, expected[read], rtol=0, atol=1e-12)
             # A call of which nobody holds the result does nothing.
             del result
@@ -150,12 +237,12 @@ class SeesTheLastLayer(FirstTokens):
         {"refresh": marche_fx.FullRefresh()},
         {"monitor": Monitor(every=1, max_drift=1e9)},
         {"refresh": SeesTheLastLayer()},
-        {"query": lambda _: rows(1, 30)},
     ],
-    ids=["all tokens run", "monitor", "signal of the last layer", "query"],
+    ids=["all tokens run", "monitor", "signal of the last layer"],
 )
-def test_all_results_are_computed_where_somebody_reads_them(options: dict[str, Any]) -> None:
-    optimized = transformed(**options)
+@pytest.mark.parametrize("query", [None, lambda _: rows(1, 30)], ids=["no query", "query"])
+def test_all_results_are_computed_where_somebody_reads_them(options: dict[str, Any], query: Any) -> None:
+    optimized = transformed(**options, query=query)
     decode(optimized, lambda result: result[rows(1, 30)])
     assert all(record.read == record.counts for record in records(optimized))
 
