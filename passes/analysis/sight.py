@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from torch import fx
 
 from ..graph.operands import shape_of
-from ..rules.moves import MOVES_TOKENS
 from .plan import Plan
 
 
@@ -33,21 +32,17 @@ def find_sight(plan: Plan) -> Sight | None:
     which nothing else mixes them.
     """
     region, axes = plan.region, plan.axes
-    if (
-        plan.visible is not None
-        or len(axes.streams) != 1
-        or any(node.target not in MOVES_TOKENS for node in plan.in_full)
-    ):
+    if plan.visible is not None or len(axes.streams) != 1 or region.full:
         return None
-    if any(node in region.full for node in plan.graph.nodes):
-        return None
-    sites = [site for site in plan.sites if site.node in region.rows and axes.dims.get(site.k, ())]
+    # What enters the region is compared from step to step: what attention before it gives, and keys of a context.
+    sites = [site for site in plan.sites if not (region.is_before(site.node) or region.is_before(site.k))]
     masks: dict[fx.Node, tuple[int, ...]] = {}
     for site in sites:
-        shape = shape_of(site.q)
-        layout = region.layouts[site.q]
+        shape, layout = shape_of(site.q), region.layouts.get(site.q)
+        if layout is None:
+            return None
         is_plain = layout.is_plain and (layout.batch_dim, layout.token_dim) == (0, len(shape) - 2)
-        if site.weights is not None or not is_plain or axes.dims[site.k] != (len(shape_of(site.k)) - 2,):
+        if site.weights is not None or not is_plain or axes.dims.get(site.k) != (len(shape_of(site.k)) - 2,):
             return None
         if site.causal:
             continue

@@ -130,7 +130,7 @@ def test_a_query_is_bounded_too() -> None:
     )
     with torch.no_grad(), marche_fx.decoding(optimized):
         for x in steps(4):
-            optimized(x)
+            every_row(optimized(x))
     assert [record.counts for record in records(optimized)] == [(N,), (BUCKET,), (BUCKET,), (BUCKET,)]
 
 
@@ -165,7 +165,7 @@ class Surest(RefreshPolicy):
         if confidence is None:
             return Refresh(history.tokens)
         self.seen.append(confidence)
-        return Refresh(0, queried=ROOM, urgency=self.sign * confidence)
+        return Refresh(0, history.age, queried=ROOM, urgency=self.sign * confidence)
 
 
 @pytest.mark.parametrize(

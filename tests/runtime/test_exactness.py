@@ -196,6 +196,24 @@ def test_where_every_token_sees_every_other_or_nobody_knows_nothing_is_exact(mod
     assert told(model()) == [None, None]
 
 
+class WithSink(MaskedAttention):
+    """Attention some of which goes to no token, beside attention that a mask rules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sink = nn.Parameter(torch.randn(1, 2, 1, D // 2))
+        self.masked = MaskedAttention()
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = (own.unflatten(-1, (2, -1)).transpose(1, 2) for own in self.qkv(x).chunk(3, -1))
+        k, v = (torch.cat([self.sink.expand(len(x), -1, -1, -1), own], 2) for own in (k, v))
+        return self.masked(x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)), mask)
+
+
+def test_keys_that_are_joined_to_others_hide_nothing() -> None:
+    assert told(WithSink(), block_causal(4)) == [None, None]
+
+
 def test_a_mask_that_hides_nothing_is_of_no_use() -> None:
     assert told(Masked(), torch.ones(N, N, dtype=torch.bool)) == [None, None]
 
