@@ -173,6 +173,37 @@ def evaluate(
 
 
 @app.command()
+def study_text(
+    out: Annotated[Path, typer.Option("--out", help="folder of the study; one found there goes on")],
+    loop: Annotated[
+        list[str] | None,
+        typer.Option("--loop", help="low-confidence, random, maskgit or long; may be repeated; all when omitted"),
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option("--variant", help="such as 'default' or 'dLLM-Cache'; may be repeated; all when omitted"),
+    ] = None,
+    prompts: Annotated[int | None, typer.Option(help="how many to decode; 4 to 16, by the loop, when omitted")] = None,
+    batch: Annotated[int, typer.Option(help="prompts decoded at once")] = 4,
+    choosing: Annotated[
+        bool, typer.Option("--choosing", help="take the prompts that policies are chosen by, not those reported")
+    ] = False,
+    text: Annotated[
+        Path | None, typer.Option(help="text that the model has read, for bits per byte under an n-gram model of it")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Compare caches on the bundled text model; resumable after a kill at any moment.
+
+    Pieces that are the original's with the same noise, rows and logits computed, FLOPs, time, perplexity.
+    """
+    from .evaluate.text.command import run_study
+    from .evaluate.text.run import TextSettings
+
+    run_study(out, loop or [], variant or [], prompts, TextSettings(batch, seed, choosing), text)
+
+
+@app.command()
 def tune(
     max_drift: Annotated[float, typer.Option(help="bound on the mean drift of the rows read")] = 0.05,
     out: Annotated[Path, typer.Option(help="policy file to write; what was tried goes beside it")] = Path(

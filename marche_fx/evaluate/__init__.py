@@ -4,6 +4,7 @@ run         the evaluation: takes `settings` and `points`, makes `rows` from `me
 generation  images of a point on `draws` made beforehand, in `steps`; `progress` while it runs
 drift       teacher-forced drift instead of images; `equal_flops` compares points at one cost
 tables, plots, labels   what is printed and drawn
+text        ``marche-fx study-text``: caches compared on the bundled text model
 """
 
 from .metrics import Interval, Manifold, Spread, frechet, precision_and_recall

@@ -1,0 +1,42 @@
+"""``marche-fx study-text``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from ...errors import ArgumentError
+from ...models.bundled import load_text_model
+from .loops import LOOPS
+from .run import TextSettings, study_text
+from .variants import ORIGINAL, VARIANTS
+
+Named = TypeVar("Named")
+
+
+def run_study(
+    out: Path,
+    loops: Sequence[str],
+    variants: Sequence[str],
+    prompts: int | None,
+    settings: TextSettings,
+    text: Path | None,
+) -> None:
+    """Study loops and variants by name, all of them where none are named; the original is always among them.
+
+    Raises:
+        ArgumentError: there is none of a name. Others as `study_text`.
+    """
+    own = [loop if prompts is None else replace(loop, prompts=prompts) for loop in named(LOOPS, loops).values()]
+    compared = named(VARIANTS, [ORIGINAL, *variants] if variants else [])
+    study_text(load_text_model().requires_grad_(False), out, own, compared, settings, text=text)
+
+
+def named(known: Mapping[str, Named], names: Sequence[str]) -> dict[str, Named]:
+    """Those of these names, in their order among all; all where no names are given."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ArgumentError(f"there is no {unknown[0]!r}; there are {', '.join(known)}")
+    return {name: value for name, value in known.items() if not names or name in names}

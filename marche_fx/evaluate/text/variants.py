@@ -1,0 +1,71 @@
+"""What is compared: a name for each policy with what it is told to be read, or fewer steps.
+
+One more is one more line. Each loop has a policy of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...refresh import (
+    FullRefresh,
+    InterleavedRefresh,
+    RandomRefresh,
+    RefreshPolicy,
+    SelectiveRefresh,
+    StalenessRefresh,
+)
+from .loops import Loop, Query, nothing
+from .schedules import DualCache, MaxLogitCache, NewestRefresh, ValueCache
+
+ORIGINAL = "original"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to decode.
+
+    Attributes:
+        policy: for a loop; None for the original model.
+        query: for a loop and the mask's number, what is said to be read; None to find it out from what the loop reads.
+        fewer: one of so many steps is done.
+    """
+
+    policy: Callable[[Loop], RefreshPolicy] | None = None
+    query: Callable[[Loop, int], Query] | None = None
+    fewer: int = 1
+
+
+def masked_in_block(loop: Loop, mask_id: int) -> Query:
+    return loop.masked_in_block(mask_id)
+
+
+def in_block(loop: Loop, mask_id: int) -> Query:
+    return loop.in_block(mask_id)
+
+
+def of_nothing(loop: Loop, mask_id: int) -> Query:
+    return nothing(mask_id)
+
+
+VARIANTS: dict[str, Variant] = {
+    ORIGINAL: Variant(),
+    "exact": Variant(lambda loop: FullRefresh()),
+    "half the steps": Variant(fewer=2),
+    "a quarter of the steps": Variant(fewer=4),
+    "default": Variant(lambda loop: SelectiveRefresh()),
+    "default, query=": Variant(lambda loop: SelectiveRefresh(), masked_in_block),
+    "selective 5%": Variant(lambda loop: SelectiveRefresh(0.05)),
+    "selective 25%": Variant(lambda loop: SelectiveRefresh(0.25)),
+    "oldest 10%": Variant(lambda loop: StalenessRefresh(0.1)),
+    "random 10%": Variant(lambda loop: RandomRefresh(0.1)),
+    "interleaved": Variant(lambda loop: InterleavedRefresh()),
+    "blocks in full": Variant(lambda loop: SelectiveRefresh(0.0, warmup=1, every=loop.steps)),
+    "blocks in full, 1%": Variant(lambda loop: SelectiveRefresh(0.01, warmup=1, every=loop.steps)),
+    "blocks in full, 5%": Variant(lambda loop: SelectiveRefresh(0.05, warmup=1, every=loop.steps)),
+    "blocks in full, newest": Variant(lambda loop: NewestRefresh(loop.steps)),
+    "Fast-dLLM dual cache": Variant(lambda loop: DualCache(loop.steps), in_block),
+    "dLLM-Cache": Variant(lambda loop: ValueCache(loop.prompt), of_nothing),
+    "ML-Cache": Variant(lambda loop: MaxLogitCache(loop.calls), of_nothing),
+}

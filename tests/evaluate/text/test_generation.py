@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from marche_fx.evaluate.text import LOOPS, VARIANTS
+from marche_fx.evaluate.text.generation import Decoder, watched
+from marche_fx.evaluate.text.prompts import load_prompts
+
+from .short import MODEL, short
+
+PROMPT = load_prompts(2, 32)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_exact_answers_are_the_originals_with_the_same_noise(name: str) -> None:
+    original, exact = (Decoder(MODEL, short(name), VARIANTS[own]).decode(PROMPT, 5) for own in ("original", "exact"))
+    assert torch.equal(original.answers, exact.answers)
+    assert (original.rows, original.results, original.flops) == (1, 1, 1)
+    assert (exact.rows, exact.results, exact.flops) == (1, 1, 1)
+
+
+def test_fewer_steps_cost_their_share() -> None:
+    decoder = Decoder(MODEL, short("random"), VARIANTS["a quarter of the steps"])
+    found = decoder.decode(PROMPT, 5)
+    assert (found.rows, found.results, found.flops) == (0.25, 0.25, 0.25)
+    assert not torch.equal(
+        found.answers, Decoder(MODEL, short("random"), VARIANTS["original"]).decode(PROMPT, 5).answers
+    )
+
+
+def test_rows_and_logits_are_counted_over_all_of_the_originals() -> None:
+    found = Decoder(MODEL, short("low-confidence"), VARIANTS["Fast-dLLM dual cache"]).decode(PROMPT, 5)
+    assert found.rows == found.results == pytest.approx((64 + 7 * 8) / (8 * 64))
+    late = Decoder(MODEL, short("low-confidence"), VARIANTS["blocks in full, newest"]).decode(PROMPT, 5)
+    assert late.results < late.rows
+
+
+def test_another_seed_is_other_noise() -> None:
+    decoder = Decoder(MODEL, short("maskgit"), VARIANTS["default"])
+    first, second, again = (decoder.decode(PROMPT, seed).answers for seed in (1, 2, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+def test_only_a_policy_that_asks_is_told_of_results() -> None:
+    class Curious:
+        seen: list[torch.Tensor] = []  # noqa: RUF012
+
+        def saw(self, logits: torch.Tensor) -> None:
+            self.seen.append(logits)
+
+    given = torch.nn.Identity()
+    assert watched(given, object()) is given
+    own = Curious()
+    assert watched(given, own)(PROMPT) is PROMPT
+    assert own.seen == [PROMPT]
