@@ -25,7 +25,7 @@ HEADINGS = (
 def text_table(rows: Sequence[TextRow]) -> Table:
     """A line for each variant of a loop."""
     title = f"{rows[0].loop}: {rows[0].prompts} prompts"
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title, title_justify="left")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, title=title, title_justify="left")
     table.add_column("variant", no_wrap=True)
     for heading in HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
