@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils import _pytree as pytree
 
 from ..passes.graph.operands import operands
 from ..passes.rules.dim_map import DimMap
@@ -19,6 +18,7 @@ from .expressions import Expression
 from .geometry import Frame
 from .moves import MOVES
 from .operands import Looked, Place, placed
+from .trees import key_of, leaves_of, mapped
 
 HELD = object()
 """Stands for a tensor among an operator's arguments."""
@@ -56,13 +56,12 @@ class Template:
     """An operator and its arguments, `HELD` in place of each tensor."""
 
     function: Any
-    leaves: tuple[Any, ...]
-    spec: pytree.TreeSpec
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
     def filled(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         own = iter(tensors)
-        leaves = [next(own) if leaf is HELD else leaf for leaf in self.leaves]
-        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
+        args, kwargs = mapped(lambda leaf: next(own) if leaf is HELD else leaf, (self.args, self.kwargs))
         return args, kwargs
 
     def __call__(self, tensors: Sequence[Any]) -> Any:
@@ -71,8 +70,8 @@ class Template:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Equal for operators that do the same to tensors of the same shapes: 1 and 1.0 are not."""
-        return self.function, tuple((type(leaf), leaf) for leaf in self.leaves), self.spec
+        """Equal for operators that do the same to tensors of the same shapes."""
+        return self.function, key_of((self.args, self.kwargs))
 
 
 @dataclass(frozen=True)
@@ -94,9 +93,10 @@ def recorded(
     function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Expression | tuple[Expression, ...] | None:
     """What an operator gives, of arguments among which some are `Looked`; None where it mixes rows."""
-    leaves, spec = pytree.tree_flatten((args, kwargs))
-    tensors = [leaf for leaf in leaves if isinstance(leaf, (Tensor, Looked))]
-    template = Template(function, tuple(HELD if isinstance(leaf, (Tensor, Looked)) else leaf for leaf in leaves), spec)
+    tensors = [leaf for leaf in leaves_of((args, kwargs)) if isinstance(leaf, (Tensor, Looked))]
+    template = Template(
+        function, *mapped(lambda leaf: HELD if isinstance(leaf, (Tensor, Looked)) else leaf, (args, kwargs))
+    )
     if function is torch.ops.aten.cat.default:
         joined = joined_rows(tensors, *args[1:], **kwargs)
         if joined is not None:

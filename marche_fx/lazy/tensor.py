@@ -21,6 +21,7 @@ from .operands import Looked
 from .operators import recorded
 from .picks import Pick
 from .rows import RowNumbers
+from .trees import leaves_of, mapped
 from .writes import refuse_reshaping, written
 
 aten = torch.ops.aten
@@ -149,13 +150,13 @@ class LateTensor(Tensor):
 
 def by_operator(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record an operator that computes rows alone; otherwise compute what it reads, and run it."""
-    late = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, LateTensor)]
+    late = [leaf for leaf in leaves_of((args, kwargs)) if isinstance(leaf, LateTensor)]
     for own in late:
         if own.dtype == torch.bool:
             # A mask says what to compute of other values.
             own.late.memory.settle_if_computed()
     if any(map(is_held, late)):
-        args, kwargs = pytree.tree_map(lambda leaf: leaf.late.value() if is_held(leaf) else leaf, (args, kwargs))
+        args, kwargs = mapped(lambda leaf: leaf.late.value() if is_held(leaf) else leaf, (args, kwargs))
         late = [leaf for leaf in late if not is_held(leaf)]
     calls = frozenset[Source]().union(*(own.looked.expression.sources for own in late))
     records = late and len(calls) <= MOST_CALLS and all(own.late.memory.records for own in late)
@@ -167,7 +168,7 @@ def by_operator(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
             if value is not None:
                 return value
         if found is not None:
-            return pytree.tree_map(
+            return mapped(
                 lambda own: LateTensor.holding(own, records=True) if isinstance(own, Expression) else own, found
             )
     arguments = function._schema.arguments
@@ -217,7 +218,7 @@ def pick_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pic
 
 
 def looks(tree: Any) -> Any:
-    return pytree.tree_map(lambda leaf: leaf.looked if isinstance(leaf, LateTensor) else leaf, tree)
+    return mapped(lambda leaf: leaf.looked if isinstance(leaf, LateTensor) else leaf, tree)
 
 
 def values_of(tree: Any) -> Any:

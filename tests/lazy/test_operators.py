@@ -315,6 +315,34 @@ def test_a_compiled_function_calls_its_operators_on_late_tensors() -> None:
     assert torch.equal(found[MASK], step.exact().softmax(-1).max(-1).values[MASK])
 
 
+def test_a_compiled_function_that_is_given_rows_is_compiled_once() -> None:
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    @torch.compile(backend=backend)
+    def confident(z: Tensor) -> Tensor:
+        return (z / 0.7).softmax(-1).max(-1).values
+
+    for seed in range(3):
+        step = PartialStep(seed)
+        found = confident(step.late()[MASK])
+        assert torch.equal(found, (step.exact()[MASK] / 0.7).softmax(-1).max(-1).values)
+        assert torch.equal(step.done, MASK)
+    assert len(graphs) == 1
+
+
+def test_a_compiled_function_of_infix_operators_gives_what_they_do() -> None:
+    @torch.compile(backend="eager")
+    def confident(z: Tensor) -> Tensor:
+        return (z / 0.7 + 1).softmax(-1).max(-1).values
+
+    step = PartialStep()
+    assert torch.equal(confident(step.late())[MASK], (step.exact()[MASK] / 0.7 + 1).softmax(-1).max(-1).values)
+
+
 def test_autocast_is_that_of_the_operator() -> None:
     step = PartialStep()
     step.value, step.stale = step.value.bfloat16(), step.stale.bfloat16()
