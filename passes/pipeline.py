@@ -26,14 +26,24 @@ from .rewrite.stages import Stage, cut_stages
 from .rewrite.watch import Watched, find_watched
 from .trail import PassRun, Trail, counted
 
+Capturing = Callable[[nn.Module, str, tuple[Any, ...], dict[str, Any]], Capture]
+"""``(model, step, args, kwargs) -> capture``"""
+
 
 def make_plan(
-    model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *, exact_sites: int = 0
+    model: nn.Module,
+    step: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    exact_sites: int = 0,
+    capturing: Capturing = capture,
 ) -> Plan:
     """Capture ``model.step(*args, **kwargs)`` and find its token axis, attention and MLP sites, and region.
 
     Args:
         exact_sites: so many attention sites, from the first on, stay before the region.
+        capturing: how to capture it.
 
     Raises:
         CaptureError: the step cannot be captured.
@@ -42,8 +52,8 @@ def make_plan(
     trail = Trail()
     captured = trail.run(
         "capture",
-        lambda: capture(model, step, args, kwargs),
-        lambda own: counted(len(own.graph_module.graph.nodes), "node"),
+        lambda: capturing(model, step, args, kwargs or {}),
+        lambda own: counted(len(own.graph_module.graph.nodes), "node") + ", without a trace" * own.is_instance,
     )
     return plan_of(captured, exact_sites=exact_sites, trail=trail)
 
