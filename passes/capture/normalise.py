@@ -59,7 +59,9 @@ def remove_whole_slices(graph: fx.Graph) -> None:
         operand = node.args[0]
         size = shape_of(operand)[argument(node, "dim")]
         start, end, step = (argument(node, name) for name in ("start", "end", "step"))
-        is_whole = isinstance(size, int) and start in (None, 0) and (end is None or end >= size) and step == 1
+        # A size that is a symbol, and with it an end, is a number later.
+        to_end = end is None or (isinstance(end, int) and isinstance(size, int) and end >= size)
+        is_whole = to_end and start in (None, 0) and step == 1
         returned = any(user.op == "output" for user in node.users)
         if is_whole and not (returned and operand.op == "placeholder"):
             node.replace_all_uses_with(operand)
