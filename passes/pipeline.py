@@ -18,6 +18,7 @@ from .capture.capture import capture
 from .capture.captured import Capture
 from .lower.lower import Incremental, lower
 from .lower.products import multiply_by_onednn
+from .lower.shared import SharedCode
 from .rewrite.hooks import Hooks, insert_hooks
 from .rewrite.pack import pack
 from .rewrite.parts import Split
@@ -112,13 +113,20 @@ class Rewritten:
     passes: tuple[PassRun, ...]
 
 
-def rewrite(plan: Plan, inserts: Sequence[Insert] = (), *, skip_unread: bool, compile: bool) -> Rewritten:
+def rewrite(
+    plan: Plan,
+    inserts: Sequence[Insert] = (),
+    *,
+    skip_unread: bool,
+    compile: bool,
+    shared: SharedCode | None = None,
+) -> Rewritten:
     """Do what was planned.
 
     Args:
         inserts: measurements for refresh policies.
         skip_unread: leave out, of active tokens that nobody reads, what no other token reads either.
-        compile: lower what came out with `torch.compile`.
+        compile: lower what came out with `torch.compile`. shared: what was compiled of the step for other lengths.
     """
     trail, source = Trail(), plan.dense.graph_module
     plain = trail.run(
@@ -141,7 +149,9 @@ def rewrite(plan: Plan, inserts: Sequence[Insert] = (), *, skip_unread: bool, co
         lambda own: counted(len(own), "stage") + " of the prologue",
     )
     incremental = trail.run(
-        "lower", lambda: lower(hooked, compile=compile), lambda _: "by torch.compile" if compile else "not compiled"
+        "lower",
+        lambda: lower(hooked, compile=compile, shared=shared),
+        lambda _: "by torch.compile" if compile else "not compiled",
     )
     if compile:
         for part in (hooked.epilogue, *(stage.part for stage in stages)):

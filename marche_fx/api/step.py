@@ -24,6 +24,7 @@ from ..passes.capture.stored import Premises, Stored
 from ..passes.capture.structure import Place, changed_attributes, structure
 from ..passes.capture.surroundings import Surroundings
 from ..passes.graph.source import describe
+from ..passes.lower.shared import SharedCode
 from ..passes.pipeline import make_plan, plan_of
 from ..refresh import RefreshPolicy
 from ..runtime.call_inputs import CallInputs
@@ -62,6 +63,8 @@ class OptimizedStep:
         self.stored: list[Stored] = []
         """Captures of another process, see `save`."""
         self.lengths = Lengths()
+        self.shared = SharedCode()
+        """What was compiled, for one length or for many."""
         self.structure = structure(model)
         self.surroundings = Surroundings()
         """What captured steps read beside the model."""
@@ -196,6 +199,7 @@ class OptimizedStep:
                 self.structure, self.surroundings, self.assigned = structure(self.model), Surroundings(), frozenset()
                 self.programs, self.stored = [], []
                 self.lengths.forget()
+                self.shared = SharedCode()
 
     def warn_of_change(self) -> None:
         """Say that the model was changed in a session, whose steps still were what was captured."""
@@ -244,6 +248,7 @@ class OptimizedStep:
             compile=self.settings.compile,
             skip_unread=self.method.skips_unread,
             tolerance=self.settings.tolerance,
+            shared=self.shared,
         )
         self.refuse_unknown_names(program)
         if self.method.is_last_of_policy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -118,3 +119,22 @@ def test_captures_made_without_a_trace_are_saved_like_others(tmp_path: Path) -> 
     with marche_fx.decoding(again):
         assert torch.equal(again(words(LENGTHS[3])), model(words(LENGTHS[3])))
     assert (lengths_of(again).traces, lengths_of(again).instances) == (1, 1)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_all_lengths_after_the_first_are_one_compilation() -> None:
+    model = text_model()
+    optimized = marche_fx.transform(model, refresh=EAGER)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = []
+    for length in (12, 17, 24, 9):
+        ids = words(length)
+        with marche_fx.decoding(optimized):
+            assert torch.allclose(optimized(ids).clone(), model(ids), atol=1e-5)
+            for count in (2, 5):
+                ids[:, :count] = 0
+                assert torch.isfinite(optimized(ids)[:, :count].clone()).all()
+        compiled.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert compiled == [2, 4, 4, 4]
