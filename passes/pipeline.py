@@ -18,6 +18,7 @@ from .capture.capture import capture
 from .capture.captured import Capture
 from .lower.lower import Incremental, lower
 from .lower.products import multiply_by_onednn
+from .lower.shared import SharedCode
 from .rewrite.hooks import Hooks, insert_hooks
 from .rewrite.pack import pack
 from .rewrite.parts import Split
@@ -26,14 +27,24 @@ from .rewrite.stages import Stage, cut_stages
 from .rewrite.watch import Watched, find_watched
 from .trail import PassRun, Trail, counted
 
+Capturing = Callable[[nn.Module, str, tuple[Any, ...], dict[str, Any]], Capture]
+"""``(model, step, args, kwargs) -> capture``"""
+
 
 def make_plan(
-    model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, *, exact_sites: int = 0
+    model: nn.Module,
+    step: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    exact_sites: int = 0,
+    capturing: Capturing = capture,
 ) -> Plan:
     """Capture ``model.step(*args, **kwargs)`` and find its token axis, attention and MLP sites, and region.
 
     Args:
         exact_sites: so many attention sites, from the first on, stay before the region.
+        capturing: how to capture it.
 
     Raises:
         CaptureError: the step cannot be captured.
@@ -42,8 +53,8 @@ def make_plan(
     trail = Trail()
     captured = trail.run(
         "capture",
-        lambda: capture(model, step, args, kwargs),
-        lambda own: counted(len(own.graph_module.graph.nodes), "node"),
+        lambda: capturing(model, step, args, kwargs or {}),
+        lambda own: counted(len(own.graph_module.graph.nodes), "node") + ", without a trace" * own.is_instance,
     )
     return plan_of(captured, exact_sites=exact_sites, trail=trail)
 
@@ -102,13 +113,20 @@ class Rewritten:
     passes: tuple[PassRun, ...]
 
 
-def rewrite(plan: Plan, inserts: Sequence[Insert] = (), *, skip_unread: bool, compile: bool) -> Rewritten:
+def rewrite(
+    plan: Plan,
+    inserts: Sequence[Insert] = (),
+    *,
+    skip_unread: bool,
+    compile: bool,
+    shared: SharedCode | None = None,
+) -> Rewritten:
     """Do what was planned.
 
     Args:
         inserts: measurements for refresh policies.
         skip_unread: leave out, of active tokens that nobody reads, what no other token reads either.
-        compile: lower what came out with `torch.compile`.
+        compile: lower what came out with `torch.compile`. shared: what was compiled of the step for other lengths.
     """
     trail, source = Trail(), plan.dense.graph_module
     plain = trail.run(
@@ -131,7 +149,9 @@ def rewrite(plan: Plan, inserts: Sequence[Insert] = (), *, skip_unread: bool, co
         lambda own: counted(len(own), "stage") + " of the prologue",
     )
     incremental = trail.run(
-        "lower", lambda: lower(hooked, compile=compile), lambda _: "by torch.compile" if compile else "not compiled"
+        "lower",
+        lambda: lower(hooked, compile=compile, shared=shared),
+        lambda _: "by torch.compile" if compile else "not compiled",
     )
     if compile:
         for part in (hooked.epilogue, *(stage.part for stage in stages)):

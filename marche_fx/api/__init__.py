@@ -4,5 +4,6 @@ transform  `transform`: the methods of a copy are replaced; by options, checked,
 decoding   `decoding` and `session`, and loop methods, each call of which is one
 children   loops that call a child of the model and never its step
 step       what stands in for a step method: finds or makes its program, opens or finds the session
+lengths    how it captures: for a new length without a trace, where one capture holds for many
 head       the head that a loop runs between steps, with faster products
 """

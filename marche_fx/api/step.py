@@ -6,6 +6,7 @@ import inspect
 import threading
 import weakref
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from ..passes.capture.stored import Premises, Stored
 from ..passes.capture.structure import Place, changed_attributes, structure
 from ..passes.capture.surroundings import Surroundings
 from ..passes.graph.source import describe
+from ..passes.lower.shared import SharedCode
 from ..passes.pipeline import make_plan, plan_of
 from ..refresh import RefreshPolicy
 from ..runtime.call_inputs import CallInputs
@@ -33,6 +35,7 @@ from ..runtime.program import Program
 from ..runtime.session import Session
 from ..runtime.verify import as_traced
 from ..runtime.weights import fits_weights
+from .lengths import Lengths
 
 SIGNATURES = 8
 """Captures of one step after which a warning says that its arguments keep changing."""
@@ -59,6 +62,9 @@ class OptimizedStep:
         self.programs: list[Program] = []
         self.stored: list[Stored] = []
         """Captures of another process, see `save`."""
+        self.lengths = Lengths()
+        self.shared = SharedCode()
+        """What was compiled, for one length or for many."""
         self.structure = structure(model)
         self.surroundings = Surroundings()
         """What captured steps read beside the model."""
@@ -191,6 +197,8 @@ class OptimizedStep:
             if changed:
                 self.structure, self.surroundings, self.assigned = structure(self.model), Surroundings(), frozenset()
                 self.programs, self.stored = [], []
+                self.lengths.forget()
+                self.shared = SharedCode()
 
     def warn_of_change(self) -> None:
         """Say that the model was changed in a session, whose steps still were what was captured."""
@@ -239,6 +247,7 @@ class OptimizedStep:
             compile=self.settings.compile,
             skip_unread=self.method.skips_unread,
             tolerance=self.settings.tolerance,
+            shared=self.shared,
         )
         self.refuse_unknown_names(program)
         if self.method.is_last_of_policy:
@@ -252,7 +261,8 @@ class OptimizedStep:
             self.assigned |= plan.original.tables.places | plan.original.tables.written
             self.surroundings = self.surroundings.joined(plan.original.tables.surroundings)
             self.structure = {**self.structure, **self.surroundings.attributes()}
-        if len(self.programs) == SIGNATURES:
+        traced = [own for own in self.programs if not own.plan.original.is_instance]
+        if len(traced) == SIGNATURES and program in traced:
             self.method.warn_once(
                 f"{self.name} was captured for {SIGNATURES} kinds of arguments (shapes, dtypes, devices, plain "
                 "values). Each costs a capture; pad inputs to few shapes, and pass numbers that change as tensors."
@@ -276,7 +286,16 @@ class OptimizedStep:
                     "where it was made; the step is captured anew",
                     topic="other premises",
                 )
-        return make_plan(self.model, self.name, args, kwargs, exact_sites=exact_sites)
+        known = [own.plan.original for own in self.programs]
+        capturing = partial(self.lengths.capture, known=known, tell=self.tell_of_lengths)
+        return make_plan(self.model, self.name, args, kwargs, exact_sites=exact_sites, capturing=capturing)
+
+    def tell_of_lengths(self, reason: str) -> None:
+        """Say why one capture does not serve many lengths."""
+        self.method.warn_once(
+            f"{self.name} is captured anew for each shape of its arguments, since {reason}. Pad to few shapes",
+            topic="lengths",
+        )
 
     def tell_of_unmeasured(self, program: Program) -> None:
         """Say that a signal has no site in this step: an error if the sites were chosen, else a warning."""
@@ -341,8 +360,7 @@ class OptimizedStep:
         if before and program.tokens not in before:
             self.method.warn_once(
                 f"{self.name} was called with {program.tokens} tokens after {before[-1]} in the same session. Cached "
-                "rows belong to one length, so every token is computed anew, and each new length costs a capture. Pad "
-                "to a fixed length to keep them.",
+                "rows belong to one length, so every token is computed anew. Pad to a fixed length to keep them.",
                 topic="length",
             )
 

@@ -15,6 +15,7 @@ from ..passes.analysis.sight import find_sight
 from ..passes.capture.captured import argument_names
 from ..passes.graph.reach import ancestors
 from ..passes.graph.source import describe
+from ..passes.lower.shared import SharedCode
 from ..passes.pipeline import rewrite
 from ..passes.rewrite.watch import Watched
 from ..refresh import AttentionReceived, InputDrift, Signal
@@ -31,6 +32,7 @@ class Program:
         signals: what to measure for the refresh policy.
         skip_unread: whether rows of the results that nobody reads may be left out.
         tolerance: by name of an argument how far what is computed from it may move before tokens count as changed.
+        shared: what was compiled of the step for other lengths.
     """
 
     def __init__(
@@ -42,13 +44,15 @@ class Program:
         compile: bool,
         skip_unread: bool = False,
         tolerance: Mapping[str, float] | None = None,
+        shared: SharedCode | None = None,
     ) -> None:
         self.plan = plan
         self.row_outputs = find_row_outputs(plan)
         self.is_late = can_wait(plan, self.row_outputs)
         skip_unread = skip_unread and self.is_late and not any(reads_results(signal) for signal in signals)
         wanted = [signal for signal in signals if not isinstance(signal, InputDrift)]
-        rewritten = rewrite(plan, [inserter(own) for own in wanted], skip_unread=skip_unread, compile=compile)
+        inserts = [inserter(own) for own in wanted]
+        rewritten = rewrite(plan, inserts, skip_unread=skip_unread, compile=compile, shared=shared)
         self.passes = (*plan.passes, *rewritten.passes)
         self.split = rewritten.split
         self.signals = tuple(wanted[number] for number in rewritten.hooked)

@@ -12,5 +12,7 @@ tables     attributes that a step sets for itself      watched    those that it 
 structure  what a capture bakes in beside weights      normalise  fewer kinds of operators
 pickled    a capture as bytes                            digests  what is baked in, comparable between processes
 constants  tensors that count by their values            writes  into arguments, of arguments alone
+lengths    one capture for many lengths    sizes  what its symbols stand for    fixed  where one became a number
+specialise  a graph with numbers for symbols       alike  whether two captures are one
 stored     a capture of another process, and what must be here again for it to hold
 """

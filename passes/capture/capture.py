@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
+from ...errors import CaptureError
 from ..graph.source import strip_wrapper
 from .alone import tracing_alone
 from .arguments import check_arguments, opened
@@ -18,9 +19,17 @@ from .captured import Autocast, Capture, Input
 from .dropping import dropped_token_dimensions, user_inputs
 from .export import decompositions, export
 from .leftovers import taken_out
-from .normalise import decide_draws, remove_checks, remove_copies, remove_weight_casts, split_by_slices
+from .normalise import (
+    decide_draws,
+    remove_checks,
+    remove_copies,
+    remove_weight_casts,
+    remove_whole_slices,
+    split_by_slices,
+)
 from .refusals import forget_writes, refuse_random, refuse_weights, refuse_writes
 from .rehearsal import Rehearsal, rehearse
+from .sizes import is_symbolic
 from .step import BranchError, Step, plain_mode
 from .tables import Tables
 from .writes import Writes, writes_of
@@ -28,7 +37,18 @@ from .writes import Writes, writes_of
 aten = torch.ops.aten
 
 
-def capture(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Capture:
+Dynamic = Sequence[Collection[int]]
+"""Of each tensor among the arguments the dimensions whose sizes stay symbols."""
+
+
+def capture(
+    model: nn.Module,
+    step: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    dynamic: Dynamic | None = None,
+) -> Capture:
     """Capture ``model.step(*args, **kwargs)``.
 
     Before:  a bound method of a module, with real arguments
@@ -36,6 +56,9 @@ def capture(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str
 
     Sizes are static but for dimensions that count the tokens kept after dropping masked ones. In-place writes are
     functional, checks on symbolic sizes and copies without effect are gone.
+
+    Args:
+        dynamic: sizes to keep as symbols beside these; some may turn out to be fixed.
 
     Raises:
         ArgumentError: an argument is neither a tensor nor a plain value, nor made of them.
@@ -52,7 +75,7 @@ def capture(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str
     with tracing_alone():
         rehearsal = rehearse(Step(model, step, leaves, spec), tensors)
         with taken_out(rehearsal.step.model, rehearsal.surroundings):
-            exported, traced = exported_step(rehearsal, tensors)
+            exported, traced = exported_step(rehearsal, tensors, dynamic)
             tables = rehearsal.tables(model, traced.written)
     name = rehearsal.step.name
     refuse_writes(exported, name, call, [own.name for own in user_inputs(exported)])
@@ -75,23 +98,45 @@ def apart(tensors: list[Tensor]) -> list[Tensor]:
     return found
 
 
-def exported_step(rehearsal: Rehearsal, tensors: list[Tensor]) -> tuple[torch.export.ExportedProgram, Step]:
+def exported_step(
+    rehearsal: Rehearsal, tensors: list[Tensor], dynamic: Dynamic | None
+) -> tuple[torch.export.ExportedProgram, Step]:
     """The step as a functional graph, and as it was traced."""
     try:
-        return traced_step(rehearsal.again, tensors)
+        return traced_step(rehearsal.again, tensors, dynamic)
     except BranchError:
-        return traced_step(lambda: rehearsal.again(tensors), tensors)
+        return traced_step(lambda: rehearsal.again(tensors), tensors, dynamic)
 
 
-def traced_step(again: Callable[[], Step], tensors: list[Tensor]) -> tuple[torch.export.ExportedProgram, Step]:
+def traced_step(
+    again: Callable[[], Step], tensors: list[Tensor], dynamic: Dynamic | None
+) -> tuple[torch.export.ExportedProgram, Step]:
     step = again()
-    exported = export(step, tensors)
+    exported = export(step, tensors, None if dynamic is None else symbols_of(dynamic))
     dropped = dropped_token_dimensions(exported)
     if any(dropped):
         step = again()
         exported = export(step, tensors, dropped)
+    if dynamic is not None:
+        refuse_fixed(exported, step, dynamic)
     with plain_mode():
         return exported.run_decompositions(decompositions()), step
+
+
+def symbols_of(dynamic: Dynamic) -> list[dict[int, Any] | None]:
+    return [dict.fromkeys(dims, torch.export.Dim.AUTO) or None for dims in dynamic]
+
+
+def refuse_fixed(exported: torch.export.ExportedProgram, step: Step, dynamic: Dynamic) -> None:
+    """Raise if the step holds for one size only where it should hold for many."""
+    by_name = {node.name: node for node in exported.graph.find_nodes(op="placeholder")}
+    values = [by_name[own.name].meta["val"] for own in user_inputs(exported)]
+    fixed = [
+        value.shape[dim] for value, dims in zip(values, dynamic) for dim in dims if not is_symbolic(value.shape[dim])
+    ]
+    if fixed:
+        line = f" ({step.fixed_at})" if step.fixed_at else ""
+        raise CaptureError(f"{step.name} fixes the size {int(fixed[0])} of an argument{line}")
 
 
 def as_capture(
@@ -129,6 +174,7 @@ def as_capture(
     remove_checks(graph_module.graph)
     remove_copies(graph_module.graph)
     split_by_slices(graph_module.graph)
+    remove_whole_slices(graph_module.graph)
     graph_module.recompile()
     out_spec = exported.call_spec.out_spec
     assert out_spec is not None

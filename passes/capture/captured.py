@@ -26,6 +26,13 @@ class Input:
 
     def accepts(self, argument: Any) -> bool:
         """Whether the graph holds for ``argument``: same type, dtype, device and static sizes, or the same value."""
+        return self.accepts_kind(argument) and (
+            self.node is None
+            or all(not isinstance(own, int) or own == new for own, new in zip(self.value.shape, argument.shape))
+        )
+
+    def accepts_kind(self, argument: Any) -> bool:
+        """The same for any sizes."""
         if self.node is None:
             same = argument is self.value or (not isinstance(argument, Tensor) and argument == self.value)
             return type(argument) is type(self.value) and same
@@ -35,7 +42,6 @@ class Input:
             and argument.device == self.value.device
             and argument.layout == self.value.layout
             and argument.ndim == self.value.ndim
-            and all(not isinstance(own, int) or own == new for own, new in zip(self.value.shape, argument.shape))
         )
 
 
@@ -81,6 +87,8 @@ class Capture:
     """What it asked of its arguments' values."""
     writes: Writes | None = None
     """What it leaves in its arguments."""
+    is_instance: bool = False
+    """Whether it was made of a capture with symbolic sizes, without a trace of its own."""
 
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         leaves, spec = pytree.tree_flatten((args, kwargs))

@@ -49,6 +49,25 @@ def remove_copies(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
+def remove_whole_slices(graph: fx.Graph) -> None:
+    """Erase slices that take everything: indexing leaves none where sizes are numbers, and some where they are symbols.
+
+    Before:  taken = slice(x [2, 40], 1, 0, 40)
+    After:   taken = x
+    """
+    for node in graph.find_nodes(op="call_function", target=aten.slice.Tensor):
+        operand = node.args[0]
+        size = shape_of(operand)[argument(node, "dim")]
+        start, end, step = (argument(node, name) for name in ("start", "end", "step"))
+        # A size that is a symbol, and with it an end, is a number later.
+        to_end = end is None or (isinstance(end, int) and isinstance(size, int) and end >= size)
+        is_whole = to_end and start in (None, 0) and step == 1
+        returned = any(user.op == "output" for user in node.users)
+        if is_whole and not (returned and operand.op == "placeholder"):
+            node.replace_all_uses_with(operand)
+            graph.erase_node(node)
+
+
 def split_by_slices(graph: fx.Graph) -> None:
     """Replace the parts of a split by slices, which every pass follows one by one.
 

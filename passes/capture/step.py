@@ -21,6 +21,7 @@ from ...errors import CaptureError, MarcheError, UnsupportedModelError
 from ..graph.source import CAPTURED
 from .arguments import check_results, closed, opened
 from .branches import Branches, FromArguments
+from .fixed import FixedSizes
 from .lines import first_line, first_line_of, model_frames
 from .refusals import refuse_assignments
 from .structure import Place, attributes, changed_attributes
@@ -48,6 +49,8 @@ class Step(nn.Module):
         self.real: Callable[[], list[Tensor]] | None = None
         """Gives the tensors that the step was called with, where branches on them are to be decided."""
         self.branches: Branches | None = None
+        self.fixed_at = ""
+        """The line that fixed a size of an argument, which a trace had as a symbol."""
         self.watched: Mapping[Place, Watched] = types.MappingProxyType({})
 
     @property
@@ -106,11 +109,13 @@ class Step(nn.Module):
         for watched in self.watched.values():
             watched.begin()
         asking = nullcontext() if self.real is None else FromArguments(leaves, self.real())
-        with attributes_restored(self.model), DetachedData(), asking:
+        fixing = FixedSizes(leaves)
+        with attributes_restored(self.model), DetachedData(), fixing, asking:
             results = self.traced(leaves)
             changed = changed_attributes(before, attributes(self.model))
         if isinstance(asking, FromArguments):
             self.branches = asking.found()
+        self.fixed_at = fixing.line
         # Counters and clocks outside of the model are for somebody else, as far as anyone can tell.
         self.written |= set(changed_attributes(around, self.surroundings.attributes()))
         self.written |= {place for place in changed if self.is_unread(place)}

@@ -1,0 +1,39 @@
+"""At which line of the model a symbolic size became a number."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ..graph.source import is_library_frame
+from .sizes import is_symbolic
+
+
+class FixedSizes(TorchFunctionMode):
+    """Notes the line that calls a function by which the first of the arguments' symbolic sizes is fixed."""
+
+    def __init__(self, arguments: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.sizes = [size for own in arguments for size in own.shape if is_symbolic(size)]
+        self.line = ""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            if not self.line and not all(map(is_symbolic, self.sizes)):
+                self.line = users_line()
+
+
+def users_line() -> str:
+    frame = sys._getframe(1)
+    while frame.f_back is not None and is_library_frame(frame.f_code.co_filename):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

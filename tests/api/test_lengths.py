@@ -1,0 +1,140 @@
+"""A step that is called with texts of many lengths is traced for two of them."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import marche_fx
+from marche_fx.api.lengths import Lengths
+from marche_fx.api.optimization import optimization_of
+from tests.around import EAGER, optimize
+from tests.lengths import LENGTHS, Counted, Doubled, text_model, words
+
+
+def lengths_of(optimized: nn.Module) -> Lengths:
+    return optimization_of(optimized).steps["forward"].lengths
+
+
+@torch.no_grad()
+def test_ten_lengths_are_two_traces_and_give_what_the_original_does() -> None:
+    model = text_model(depth=2)
+    optimized = optimize(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for length in LENGTHS * 2:
+            ids = words(length)
+            with marche_fx.decoding(optimized):
+                for place in range(3):
+                    ids[:, place] = 0
+                    assert torch.equal(optimized(ids), model(ids))
+    assert (lengths_of(optimized).traces, lengths_of(optimized).instances) == (2, len(LENGTHS) - 1)
+    told = str(marche_fx.report(optimized))
+    assert "forward: traced 2 times, and 9 captures made without a trace" in told
+    assert "without a trace)" in told
+
+
+@torch.no_grad()
+def test_rows_are_cached_at_every_length() -> None:
+    model = text_model(depth=2)
+    optimized = optimize(model, EAGER)
+    for length in (12, 17, 24):
+        ids = words(length)
+        with marche_fx.decoding(optimized):
+            optimized(ids)[:, -1].clone()
+            ids[:, 2] = 0
+            optimized(ids)[:, 2].clone()
+        session = optimization_of(optimized).last_session
+        assert session is not None
+        assert [record.active for record in session.records] == [length, 8]
+
+
+@torch.no_grad()
+def test_samples_may_differ_too() -> None:
+    model = text_model()
+    optimized = optimize(model)
+    for length, samples in ((12, 2), (17, 3), (9, 4), (20, 2)):
+        with marche_fx.decoding(optimized):
+            assert torch.equal(optimized(words(length, samples)), model(words(length, samples)))
+    assert lengths_of(optimized).traces == 2
+
+
+@torch.no_grad()
+def test_each_way_of_a_branch_on_the_length_is_captured_on_its_own() -> None:
+    model = Doubled().eval()
+    optimized = optimize(model)
+    for length in (20, 30, 12, 25, 16):
+        with marche_fx.decoding(optimized):
+            assert torch.equal(optimized(words(length)), model(words(length)))
+    assert (lengths_of(optimized).traces, lengths_of(optimized).instances) == (3, 3)
+
+
+@torch.no_grad()
+def test_why_lengths_are_captured_one_by_one_is_told_once() -> None:
+    model = Counted().eval()
+    optimized = optimize(model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for length in LENGTHS[:4]:
+            with marche_fx.decoding(optimized):
+                assert torch.equal(optimized(words(length)), model(words(length)))
+    (told,) = [str(own.message) for own in caught if "captured anew" in str(own.message)]
+    assert "fixes the size 17 of an argument (lengths.py:" in told
+    # The second length is traced twice, and then nothing is tried again.
+    assert (lengths_of(optimized).traces, lengths_of(optimized).instances) == (5, 0)
+    assert "since Counted.forward fixes" in str(marche_fx.report(optimized)).replace("\n", " ")
+
+
+@torch.no_grad()
+def test_a_changed_model_is_captured_for_any_length_again() -> None:
+    model = Doubled().eval()
+    optimized = optimize(model)
+    for factor in (1.0, 2.0):
+        # Shared by both.
+        model.text.norm.eps = factor
+        for length in (20, 30, 25):
+            with marche_fx.decoding(optimized):
+                assert torch.equal(optimized(words(length)), model(words(length)))
+    assert lengths_of(optimized).traces == 4
+
+
+@torch.no_grad()
+def test_captures_made_without_a_trace_are_saved_like_others(tmp_path: Path) -> None:
+    model = text_model()
+    optimized = optimize(model)
+    for length in LENGTHS[:3]:
+        with marche_fx.decoding(optimized):
+            optimized(words(length)).clone()
+    marche_fx.save(optimized, tmp_path / "steps")
+    again = optimize(model)
+    assert marche_fx.load(again, tmp_path / "steps")
+    for length in LENGTHS[:3]:
+        with marche_fx.decoding(again):
+            assert torch.equal(again(words(length)), model(words(length)))
+    assert (lengths_of(again).traces, lengths_of(again).instances) == (0, 0)
+    with marche_fx.decoding(again):
+        assert torch.equal(again(words(LENGTHS[3])), model(words(LENGTHS[3])))
+    assert (lengths_of(again).traces, lengths_of(again).instances) == (1, 1)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_all_lengths_after_the_first_are_one_compilation() -> None:
+    model = text_model()
+    optimized = marche_fx.transform(model, refresh=EAGER)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = []
+    for length in (12, 17, 24, 9):
+        ids = words(length)
+        with marche_fx.decoding(optimized):
+            assert torch.allclose(optimized(ids).clone(), model(ids), atol=1e-5)
+            for count in (2, 5):
+                ids[:, :count] = 0
+                assert torch.isfinite(optimized(ids)[:, :count].clone()).all()
+        compiled.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert compiled == [2, 4, 4, 4]
