@@ -48,7 +48,7 @@ def test_the_blocks_on_sessions_run_one_after_another(capsys: pytest.CaptureFixt
             warnings.simplefilter("error", UserWarning)
             exec(compile(block, f"docs/sessions.md, block {number}", "exec"), names)
         printed.append(capsys.readouterr().out)
-    _, kinds, late, verdict, moving, streams, child, _ = printed
+    _, kinds, late, verdict, moving, streams, child, lengths, _ = printed
     assert all(own in kinds for own in ("MAR", "LLaDA", "MaskGIT", "'time'"))
     assert int(late.split("%")[0]) < 50
     assert "read rows at most 0 steps old" in late
@@ -57,3 +57,4 @@ def test_the_blocks_on_sessions_run_one_after_another(capsys: pytest.CaptureFixt
     assert streams == "2\n"
     assert "model.net = marche_fx.transform(model.net)" in child
     assert "100%" not in child
+    assert "traced 2 times, and 4 captures made without a trace" in lengths

@@ -21,7 +21,7 @@ def first_difference(own: Capture, other: Capture) -> str:
             return DIFFERENCES[what]
     node = first_different_node(own.graph_module.graph, other.graph_module.graph)
     if node is not None:
-        return describe(node)
+        return repr(own.weights.get(node, node.name)) if node.op == "placeholder" else describe(node)
     for placeholder, twin in zip(placeholders(own.graph_module), placeholders(other.graph_module), strict=True):
         if own.weights.get(placeholder) != other.weights.get(twin):
             return DIFFERENCES["weights"]

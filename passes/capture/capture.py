@@ -24,7 +24,7 @@ from .normalise import (
     remove_checks,
     remove_copies,
     remove_weight_casts,
-    remove_whole_slices,
+    settle_slices,
     split_by_slices,
 )
 from .refusals import forget_writes, refuse_random, refuse_weights, refuse_writes
@@ -174,7 +174,7 @@ def as_capture(
     remove_checks(graph_module.graph)
     remove_copies(graph_module.graph)
     split_by_slices(graph_module.graph)
-    remove_whole_slices(graph_module.graph)
+    settle_slices(graph_module.graph)
     graph_module.recompile()
     out_spec = exported.call_spec.out_spec
     assert out_spec is not None

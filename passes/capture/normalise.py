@@ -49,14 +49,16 @@ def remove_copies(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def remove_whole_slices(graph: fx.Graph) -> None:
-    """Erase slices that take everything: indexing leaves none where sizes are numbers, and some where they are symbols.
+def settle_slices(graph: fx.Graph) -> None:
+    """Make slices what indexing makes of them where sizes are numbers, and not where they are symbols.
 
-    Before:  taken = slice(x [2, 40], 1, 0, 40)
-    After:   taken = x
+    Before:  taken = slice(x [2, 40], 1, 0, 40);  first = slice(taken, 1, None, 20)
+    After:   first = slice(x [2, 40], 1, 0, 20)
     """
     for node in graph.find_nodes(op="call_function", target=aten.slice.Tensor):
-        operand = node.args[0]
+        operand, begin = node.args[0], node.args[2:3]
+        if begin == (None,):
+            node.args = (*node.args[:2], 0, *node.args[3:])
         size = shape_of(operand)[argument(node, "dim")]
         start, end, step = (argument(node, name) for name in ("start", "end", "step"))
         # A size that is a symbol, and with it an end, is a number later.

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
-from .normalise import remove_whole_slices, split_by_slices
+from .normalise import settle_slices, split_by_slices
 from .sizes import SYMBOLIC, Sizes, evaluated
 
 
@@ -38,7 +38,7 @@ def specialised(module: fx.GraphModule, sizes: Sizes) -> tuple[fx.GraphModule, d
         values[node] = graph.create_node(node.op, node.target, args, kwargs, name, node.type)
         values[node].meta = {**node.meta, "val": at_sizes(kept, sizes, mode)}
     split_by_slices(graph)
-    remove_whole_slices(graph)
+    settle_slices(graph)
     nodes = {node: own for node, own in values.items() if isinstance(own, fx.Node)}
     return fx.GraphModule(module, graph), nodes
 

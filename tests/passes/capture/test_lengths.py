@@ -133,3 +133,17 @@ def test_sizes_of_one_and_other_kinds_of_arguments_are_no_other_lengths() -> Non
     for other in (torch.ones(2, 6), torch.ones(2, 1), torch.ones(2, 7, 1), torch.ones(2, 7).double()):
         assert not differs_in_sizes(known, (other,), {})
     assert not differs_in_sizes(known, (torch.ones(2, 7), 1), {})
+
+
+def test_indexing_is_the_same_with_symbols() -> None:
+    table = torch.randn(1, 50, 3)
+
+    def step(x: Tensor) -> Tensor:
+        # Of these a trace with numbers leaves no slice but the table's, and that one from 0 on.
+        return x[:, :, None, :][:, :, 0][:, : x.shape[1]] + table[:, : x.shape[1]]
+
+    found = any_length(Function(step).eval(), torch.ones(2, 6, 3), torch.ones(2, 9, 3))
+    made = found.at(Function(step).eval(), (torch.ones(2, 13, 3),), {})
+    assert made is not None
+    assert "aten.slice(c_lifted_tensor_0, 1, 0, 13)" in graph_text(made.graph_module.graph)
+    assert graph_text(made.graph_module.graph).count("aten.slice") == 1
