@@ -25,8 +25,10 @@ def checked(policy: object, refresh: Refresh, history: History) -> Refresh:
     count, priority, queried = refresh.count, refresh.priority, refresh.queried
     if not isinstance(count, int) or isinstance(count, bool) or count < 0:
         raise PolicyError(f"{name} must count the tokens to refresh as an int that is not negative, got {count!r}")
-    if queried is not None and (not isinstance(queried, int) or isinstance(queried, bool) or queried < 1):
-        raise PolicyError(f"{name} must count the queried tokens to compute as an int of at least 1, got {queried!r}")
+    if queried is not None and (not isinstance(queried, int) or isinstance(queried, bool) or queried < 0):
+        raise PolicyError(
+            f"{name} must count the queried tokens to compute as an int that is not negative, got {queried!r}"
+        )
     if priority is None and 0 < count < history.tokens:
         raise PolicyError(f"{name} refreshes {count} of {history.tokens} tokens and must give a priority to choose")
     if queried is not None and priority is None and refresh.urgency is None:

@@ -84,7 +84,7 @@ class Refresh:
         priority: ``[B, N]``, higher is recomputed first; None where ``count`` decides alone (none or all).
         queried: so many of each sample's queried tokens are computed, those of the highest ``urgency [B, N]``, or of
             the highest priority where that is None; all of them where this is None. Results of the others stay as they
-            are, however old.
+            are, however old, unless they changed or are refreshed.
         by_policy: priorities as policies gave them, each behind its policy's name, so that NaN can be told of one; not
             for a policy to give.
     """

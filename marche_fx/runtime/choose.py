@@ -160,8 +160,7 @@ class Wanted:
         # The budget counts the whole token axis. Dropped tokens have changed, and so are no candidates: a step that
         # drops tokens spends all of it on visible ones.
         if refresh.count > 0 and not everything:
-            chosen = score.masked_fill(must, float("-inf")).topk(refresh.count, 1).indices
-            must = must.scatter(1, chosen, True)
+            must = must | highest(score, ~must, refresh.count)
         if visible is not None:
             must, score = must & visible, score.masked_fill(~visible, float("-inf"))
             queried = None if queried is None else queried & visible
@@ -188,6 +187,15 @@ class Wanted:
             ranked = self.score.masked_fill(self.must, float("inf"))
             positions, complete = ranked.topk(count, 1).indices.sort(1).values, False
         return Active(positions, complete, limit, min(in_buckets(queried), positions.shape[1]))
+
+
+def highest(score: Tensor, among: Tensor, count: int) -> Tensor:
+    """The tokens with the highest ``score`` ``[B, N]`` of those ``among``, so many of each sample, bool ``[B, N]``.
+
+    Where a sample has fewer, others stand in.
+    """
+    ranked = score.float().clamp(-LARGEST, LARGEST).masked_fill(~among, float("-inf"))
+    return torch.zeros_like(among).scatter(1, ranked.topk(count, 1).indices, True)
 
 
 def in_buckets(count: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 from functools import cache
@@ -20,7 +19,7 @@ from ..passes.analysis.row_outputs import numbers_with
 from ..passes.capture.arguments import closed, opened
 from ..refresh import FullRefresh, InputDrift, Refresh
 from .advice import tell_of_a_moving_value
-from .choose import LARGEST, ActiveStreams
+from .choose import ActiveStreams, highest
 from .method import StepMethod, users_line
 from .monitor import drift_of_cached
 from .program import Program, Values
@@ -135,7 +134,9 @@ class PendingStep:
     def read_by_holders(self) -> None:
         """Compute the call before the next one, if somebody still holds late tensors of which nothing was read."""
         if not self.is_tried:
-            self.run(tokens_wanted(self), is_read=False)
+            wanted = tokens_wanted(self)
+            only_queried = wanted is not None and not self.state.reads_all
+            self.run(wanted, only_queried=only_queried, is_read=False)
 
     def lacks(self, queried: Tensor | None) -> bool:
         """Whether some of the ``queried`` are without results of this call, or any without those of its last inputs."""
@@ -155,15 +156,22 @@ class PendingStep:
         return queried & (~spared | (spared.sum(1, keepdim=True) <= self.room))
 
     def afforded(self, queried: Tensor, changed: Tensor, refresh: Refresh) -> Tensor:
-        """Of ``queried`` tokens those that changed, and those that the policy has room for."""
+        """The tokens that are computed before the refresh set is: the changed ones, and the ``queried`` ones.
+
+        Where the policy bounds these, so many of them as there is room for. Others are spared, unless the refresh set
+        has them.
+        """
         if refresh.queried is None or refresh.count >= self.program.tokens or self.state.is_new:
-            return queried
+            return changed | queried
         others, urgency = queried & ~changed, refresh.priority if refresh.urgency is None else refresh.urgency
         assert urgency is not None
         self.room = min(refresh.queried, self.program.tokens)
-        first = urgency.float().clamp(-LARGEST, LARGEST).masked_fill(~others, -math.inf).topk(self.room, 1).indices
-        self.spared = others & ~torch.zeros_like(others).scatter(1, first, True)
-        return queried & ~self.spared
+        must = changed | (others & highest(urgency, others, self.room))
+        refreshed = must
+        if refresh.priority is not None and len(self.program.plan.axes.lengths) == 1:
+            refreshed = highest(refresh.priority, ~must, refresh.count)
+        self.spared = others & ~must & ~refreshed
+        return must
 
     def run(
         self, queried: Tensor | None, *, again: bool = False, only_queried: bool = False, is_read: bool = True
@@ -191,12 +199,14 @@ class PendingStep:
             refresh = (
                 Refresh(0) if again else history.choose(self.visible(changed), self.visible(asked), moved, self.look)
             )
+            must = changed | asked
             if queried is not None and not again:
-                asked = self.afforded(asked, changed, refresh)
-            active = self.compute(changed, asked, refresh, only_queried=only_queried)
+                must = self.afforded(asked, changed, refresh)
+                asked = asked if self.spared is None else asked & ~self.spared
+            active = self.compute(changed, asked, must, refresh, only_queried=only_queried)
             drift = None if self.exact is None or active.complete else self.drift()
             if drift is not None and self.is_off(drift):
-                active = self.compute(changed, asked, Refresh(self.program.tokens))
+                active = self.compute(changed, asked, must, Refresh(self.program.tokens))
         self.log.records[-1] = replace(self.log.records[-1], drift=drift)
         self.record.active, self.record.visible = max(self.record.active, sum(active.counts)), active.visible
         self.record.wanted = max(self.record.wanted, active.visible if is_new else refresh.count)
@@ -219,9 +229,11 @@ class PendingStep:
             self.expected = None
             self.program.verified = True
 
-    def compute(self, changed: Tensor, asked: Tensor, refresh: Refresh, *, only_queried: bool = False) -> ActiveStreams:
-        """Compute the tokens that changed, are asked for, or are refreshed; take note of it."""
-        history, must, again = self.history, changed | asked, self.leaves is not None
+    def compute(
+        self, changed: Tensor, asked: Tensor, must: Tensor, refresh: Refresh, *, only_queried: bool = False
+    ) -> ActiveStreams:
+        """Compute the tokens of ``must`` and those that are refreshed, and results of those asked for; note it."""
+        history, again = self.history, self.leaves is not None
         if self.state.unread is not None and not only_queried:
             must = must | self.state.unread
         active = self.state.choose(self.values, must, asked, refresh, history.measured, only_queried=only_queried)
@@ -230,7 +242,7 @@ class PendingStep:
         signals = self.state.compute(self.values, active, asked)
         self.leaves = self.state.results(self.values)
         history.leave(self.method.order, active, signals)
-        computed = self.state.note_read(active, asked)
+        computed = self.state.note_read(active)
         self.computed = self.computed | computed
         reasons = reasons_of(active, changed, asked)
         record = StepRecord(

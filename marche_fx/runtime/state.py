@@ -40,6 +40,8 @@ class StepState:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.reads_all = False
+        self.read = torch.zeros(0)
+        """``[B, R]``, positions of the tokens whose results the last step computed."""
         """Whether results were read as a whole: from then on those of every active token are computed."""
         self.calls = 0
         self.writer: ref[Call] | None = None
@@ -105,6 +107,7 @@ class StepState:
         asked = [own.gather(1, first) for own, first in zip(among_active, rows)]
         # Never the same tensors: whether two inputs are one is something that compiled code is compiled for.
         read = [own.clone() for own in rows] if active.skips_unread else [all_numbers(own) for own in ragged]
+        self.read = torch.cat([own.gather(1, of) for own, of in zip(positions.split(active.counts, 1), read)], 1)
         try:
             signals = program.incremental(samples, *ragged, *read, *rows, *asked, *inputs, *self.caches)
         except BaseException:
@@ -157,10 +160,10 @@ class StepState:
             return torch.zeros((), dtype=torch.float32)
         return call - self.computed_at
 
-    def note_read(self, active: ActiveStreams, queried: Tensor) -> Tensor:
+    def note_read(self, active: ActiveStreams) -> Tensor:
         """Of a step's active tokens those whose results were computed, bool ``[B, N]``; the others are unread now."""
-        computed = torch.zeros_like(queried).scatter(1, active.positions, True)
-        read = computed & queried if active.skips_unread else computed
+        nobody = torch.zeros(self.program.shape, dtype=torch.bool, device=active.positions.device)
+        computed, read = (nobody.scatter(1, own, True) for own in (active.positions, self.read))
         if active.skips_unread or self.unread is not None:
             self.unread = (computed if self.unread is None else self.unread | computed) & ~read
         before = (

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...api.decoding import decoding
 from ...api.transform import transform
+from ...lazy.tensor import resolved
 from ...models.text import TextDiffusion
 from ...models.text.decoding import Denoiser
 from ...reporting.report import report
@@ -57,7 +58,7 @@ class Decoder:
             answers, seconds = self.run(self.model, prompt, seed)
             share = 1 / self.variant.fewer
             return Decoded(answers, share, share, share, seconds)
-        given = watched(self.given, self.policy)
+        given = taken_whole(self.given, self.policy) if self.variant.whole else self.given
         with warnings.catch_warnings():
             # Old rows, and rows that are not recomputed, are what is studied.
             warnings.simplefilter("ignore")
@@ -87,15 +88,14 @@ class Decoder:
         return read, time.process_time() - began
 
 
-def watched(given: Denoiser, policy: object) -> Denoiser:
-    """The step, telling a policy that has a method ``saw`` of its results."""
+def taken_whole(given: Denoiser, policy: object) -> Denoiser:
+    """The step with all rows of its results as old as they are; a policy that has a method ``saw`` is told of them."""
     saw: Callable[[Tensor], None] | None = getattr(policy, "saw", None)
-    if saw is None:
-        return given
 
     def step(ids: Tensor) -> Tensor:
-        logits = given(ids)
-        saw(logits)
+        logits: Tensor = resolved(given(ids))
+        if saw is not None:
+            saw(logits)
         return logits
 
     return step

@@ -88,11 +88,6 @@ class Loop:
         return lambda ids: in_block(ids) & (ids == mask_id)
 
 
-def nothing(mask_id: int) -> Query:
-    """No token: the loop takes results as old as the policy leaves them."""
-    return lambda ids: torch.zeros_like(ids, dtype=torch.bool)
-
-
 LOOPS = {
     loop.name: loop
     for loop in (

@@ -58,7 +58,7 @@ class ValueCache(RefreshPolicy):
 
     As in its code, the first layer runs on all tokens in every step, and all others keep what they had. Its measure is
     the cosine of each layer's values; here it is how far the input of the second layer moved, of which these values
-    are made, and the tokens are the same in all layers. With a ``query`` of no token.
+    are made, and the tokens are the same in all layers. Results are taken as a whole.
 
     Args:
         prompt: pieces of the prompt. prompt_every, answer_every: steps. share: of the answer, in the other steps.
@@ -88,8 +88,8 @@ class ValueCache(RefreshPolicy):
 class MaxLogitCache(RefreshPolicy):
     """The first steps and every few in full, in between those with the lowest largest logit (Lumina-DiMOO's ML-Cache).
 
-    Read in Alpha-VLLM/Lumina-DiMOO, generators/image_generation_generator.py. With a ``query`` of no token, and told
-    the largest logits after each step.
+    Read in Alpha-VLLM/Lumina-DiMOO, generators/image_generation_generator.py. Results are taken as a whole, and it is
+    told the largest logits after each step.
 
     Args:
         steps: of a whole decoding. full: share of them, the first ones, in full. every: so many after them is in full.

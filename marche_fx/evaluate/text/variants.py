@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from ...refresh import (
     FullRefresh,
     InterleavedRefresh,
+    NeighbourRefresh,
     RandomRefresh,
     RefreshPolicy,
     SelectiveRefresh,
     StalenessRefresh,
 )
-from .loops import Loop, Query, nothing
+from .loops import Loop, Query
 from .schedules import DualCache, MaxLogitCache, NewestRefresh, ValueCache
 
 ORIGINAL = "original"
@@ -29,11 +30,12 @@ class Variant:
     Attributes:
         policy: for a loop; None for the original model.
         query: for a loop and the mask's number, what is said to be read; None to find it out from what the loop reads.
-        fewer: one of so many steps is done.
+        whole: the loop gets results as a whole, as old as the policy leaves them. fewer: one of so many steps is done.
     """
 
     policy: Callable[[Loop], RefreshPolicy] | None = None
     query: Callable[[Loop, int], Query] | None = None
+    whole: bool = False
     fewer: int = 1
 
 
@@ -45,10 +47,6 @@ def in_block(loop: Loop, mask_id: int) -> Query:
     return loop.in_block(mask_id)
 
 
-def of_nothing(loop: Loop, mask_id: int) -> Query:
-    return nothing(mask_id)
-
-
 VARIANTS: dict[str, Variant] = {
     ORIGINAL: Variant(),
     "exact": Variant(lambda loop: FullRefresh()),
@@ -58,6 +56,12 @@ VARIANTS: dict[str, Variant] = {
     "default, query=": Variant(lambda loop: SelectiveRefresh(), masked_in_block),
     "selective 5%": Variant(lambda loop: SelectiveRefresh(0.05)),
     "selective 25%": Variant(lambda loop: SelectiveRefresh(0.25)),
+    "neighbours 5%": Variant(lambda loop: NeighbourRefresh(0.05, grid="line", radius=4.0)),
+    "neighbours 10%": Variant(lambda loop: NeighbourRefresh(0.1, grid="line", radius=4.0)),
+    "neighbours 5%, 10% of the queried": Variant(
+        lambda loop: NeighbourRefresh(0.05, grid="line", radius=4.0, queried=0.1)
+    ),
+    "selective 5%, 10% of the queried": Variant(lambda loop: SelectiveRefresh(0.05, queried=0.1)),
     "oldest 10%": Variant(lambda loop: StalenessRefresh(0.1)),
     "random 10%": Variant(lambda loop: RandomRefresh(0.1)),
     "interleaved": Variant(lambda loop: InterleavedRefresh()),
@@ -66,6 +70,6 @@ VARIANTS: dict[str, Variant] = {
     "blocks in full, 5%": Variant(lambda loop: SelectiveRefresh(0.05, warmup=1, every=loop.steps)),
     "blocks in full, newest": Variant(lambda loop: NewestRefresh(loop.steps)),
     "Fast-dLLM dual cache": Variant(lambda loop: DualCache(loop.steps), in_block),
-    "dLLM-Cache": Variant(lambda loop: ValueCache(loop.prompt), of_nothing),
-    "ML-Cache": Variant(lambda loop: MaxLogitCache(loop.calls), of_nothing),
+    "dLLM-Cache": Variant(lambda loop: ValueCache(loop.prompt), whole=True),
+    "ML-Cache": Variant(lambda loop: MaxLogitCache(loop.calls), whole=True),
 }

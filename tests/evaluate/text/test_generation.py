@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from marche_fx.evaluate.text import LOOPS, VARIANTS
-from marche_fx.evaluate.text.generation import Decoder, watched
+from marche_fx.evaluate.text.generation import Decoder, taken_whole
 from marche_fx.evaluate.text.prompts import load_prompts
 
 from .short import MODEL, short
@@ -49,7 +49,7 @@ def test_only_a_policy_that_asks_is_told_of_results() -> None:
             self.seen.append(logits)
 
     given = torch.nn.Identity()
-    assert watched(given, object()) is given
+    assert taken_whole(given, object())(PROMPT) is PROMPT
     own = Curious()
-    assert watched(given, own)(PROMPT) is PROMPT
+    assert taken_whole(given, own)(PROMPT) is PROMPT
     assert own.seen == [PROMPT]

@@ -9,7 +9,7 @@ from marche_fx import RefreshPolicy
 from marche_fx.evaluate.text import VARIANTS, DualCache, MaxLogitCache, NewestRefresh, ValueCache
 from marche_fx.evaluate.text.generation import Decoder
 from marche_fx.evaluate.text.prompts import load_prompts
-from marche_fx.evaluate.text.variants import Variant, in_block, of_nothing
+from marche_fx.evaluate.text.variants import Variant, in_block
 from marche_fx.reporting.step_choices import StepChoices
 
 from .short import MODEL, short
@@ -17,9 +17,9 @@ from .short import MODEL, short
 PROMPT = load_prompts(2, 32)
 
 
-def steps_of(name: str, policy: RefreshPolicy, query: object = None) -> tuple[StepChoices, ...]:
+def steps_of(name: str, policy: RefreshPolicy, query: object = None, *, whole: bool = False) -> tuple[StepChoices, ...]:
     """What each step of a loop computes, of 32 pieces given and 32 in four blocks (MaskGIT: one) of eight steps."""
-    variant = Variant(lambda loop: policy, query)  # type: ignore[arg-type]
+    variant = Variant(lambda loop: policy, query, whole)  # type: ignore[arg-type]
     decoder = Decoder(MODEL, short(name), variant)
     decoder.decode(PROMPT, seed=0)
     session = marche_fx.report(decoder.given).session
@@ -47,7 +47,7 @@ def test_the_newest_pieces_are_refreshed_beside_the_masks_of_the_block() -> None
 
 
 def test_the_value_cache_renews_prompt_and_answer_by_turns_and_a_quarter_in_between() -> None:
-    choices = steps_of("low-confidence", ValueCache(32, prompt_every=10, answer_every=4), of_nothing)
+    choices = steps_of("low-confidence", ValueCache(32, prompt_every=10, answer_every=4), whole=True)
     assert [own.active for own in choices[:9]] == [64, 8, 8, 8, 32, 8, 8, 8, 32]
     assert choices[10].active == 32 + 8
     assert choices[20].active == 64
@@ -58,14 +58,14 @@ def test_the_value_cache_renews_prompt_and_answer_by_turns_and_a_quarter_in_betw
 
 
 def test_the_value_cache_runs_its_first_layer_on_all_tokens() -> None:
-    own = steps_of("low-confidence", ValueCache(32), of_nothing)[1]
+    own = steps_of("low-confidence", ValueCache(32), whole=True)[1]
     assert own.active == 8
     assert 1 / 8 < own.flops_ratio < 1 / 8 + 1 / 7
 
 
 def test_the_largest_logits_keep_their_tokens() -> None:
     policy = MaxLogitCache(steps=8, every=3, share=0.125)
-    choices = steps_of("maskgit", policy, of_nothing)
+    choices = steps_of("maskgit", policy, whole=True)
     assert [own.active for own in choices] == [64, 64, 64, 8, 8, 64, 8, 8]
     assert policy.largest is not None
     again = policy.choose(marche_fx.History(age=torch.zeros(2, 64), step=3))
