@@ -60,11 +60,16 @@ def plain_parts(tensor: Tensor | None) -> Iterator[Tensor]:
 
 
 def fits_weights(capture: Capture, model: nn.Module) -> bool:
-    """Whether the weights of a model are of the kinds that a captured step was made for."""
-    return all(
-        weight_kind(find_weight(model, path).now()) == weight_kind(node.meta["val"])
-        for node, path in capture.weights.items()
-    )
+    """Whether a model has the weights that a captured step was made for, and of these kinds."""
+    for node, path in capture.weights.items():
+        try:
+            weight = find_weight(model, path).now()
+        except (AttributeError, KeyError):
+            # A module or a weight that it had is gone, or one is no longer made of parts.
+            return False
+        if weight_kind(weight) != weight_kind(node.meta["val"]):
+            return False
+    return True
 
 
 def weight_kind(weight: Tensor | None) -> Any:
