@@ -58,10 +58,8 @@ VARIANTS: dict[str, Variant] = {
     "selective 25%": Variant(lambda loop: SelectiveRefresh(0.25)),
     "neighbours 5%": Variant(lambda loop: NeighbourRefresh(0.05, grid="line", radius=4.0)),
     "neighbours 10%": Variant(lambda loop: NeighbourRefresh(0.1, grid="line", radius=4.0)),
-    "neighbours 5%, 10% of the queried": Variant(
-        lambda loop: NeighbourRefresh(0.05, grid="line", radius=4.0, queried=0.1)
-    ),
-    "selective 5%, 10% of the queried": Variant(lambda loop: SelectiveRefresh(0.05, queried=0.1)),
+    "neighbours 5%, bounded": Variant(lambda loop: NeighbourRefresh(0.05, grid="line", radius=4.0, queried=0.1)),
+    "selective 5%, bounded": Variant(lambda loop: SelectiveRefresh(0.05, queried=0.1)),
     "oldest 10%": Variant(lambda loop: StalenessRefresh(0.1)),
     "random 10%": Variant(lambda loop: RandomRefresh(0.1)),
     "interleaved": Variant(lambda loop: InterleavedRefresh()),
