@@ -55,10 +55,13 @@ class Lengths:
         """The capture of ``model.step(*args, **kwargs)``.
 
         Args:
-            known: captures of the step so far. tell: told why shapes are captured one by one.
+            known: captures of the step so far. tell: told why shapes are captured one by one, from the third on.
         """
-        made = self.instance(model, args, kwargs) or self.first_instance(model, args, kwargs, known, tell)
+        made = self.instance(model, args, kwargs) or self.first_instance(model, args, kwargs, known)
         if made is None:
+            # Two shapes, as of a last batch, are no habit.
+            if self.reason and len(known) > 1:
+                tell(self.reason)
             self.traces += 1
             return capture(model, step, args, kwargs)
         self.instances += 1
@@ -75,7 +78,6 @@ class Lengths:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         known: Sequence[Capture],
-        tell: Callable[[str], None],
     ) -> Capture | None:
         """The same where the step is captured for many lengths now: a second one is asked for."""
         nearest = self.nearest(model, args, kwargs, known)
@@ -90,7 +92,6 @@ class Lengths:
         except LengthError as error:
             self.declined.add(kind_of(nearest, (args, kwargs)))
             self.reason = str(error)
-            tell(self.reason)
             return None
         self.found.append(found)
         return made

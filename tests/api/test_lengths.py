@@ -79,9 +79,10 @@ def test_why_lengths_are_captured_one_by_one_is_told_once() -> None:
     optimized = optimize(model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for length in LENGTHS[:4]:
+        for number, length in enumerate(LENGTHS[:4]):
             with marche_fx.decoding(optimized):
                 assert torch.equal(optimized(words(length)), model(words(length)))
+            assert any("captured anew" in str(own.message) for own in caught) == (number > 1)
     (told,) = [str(own.message) for own in caught if "captured anew" in str(own.message)]
     assert "fixes the size 17 of an argument (lengths.py:" in told
     # The second length is traced twice, and then nothing is tried again.
