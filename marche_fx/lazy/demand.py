@@ -10,6 +10,8 @@ from weakref import ref
 import torch
 from torch import Tensor
 
+from .geometry import sent
+
 Compute = Callable[[], Any]
 
 
@@ -31,7 +33,7 @@ class Rows:
         return cls(torch.arange(count))
 
     def on(self, device: torch.device) -> Tensor:
-        return self.numbers.to(device)
+        return sent(self.numbers, device)
 
     def __len__(self) -> int:
         return len(self.numbers)

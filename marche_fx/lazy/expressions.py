@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .demand import Compute, Demand, Rows, Source
-from .geometry import Frame, stand_in
+from .geometry import Frame, sent, stand_in
 from .rows import RowNumbers
 
 MOST = 0.8
@@ -77,7 +77,7 @@ class Result(Expression):
         tokens = self.numbers.of_rows(rows.numbers)
         if not rows.are_chosen and self.numbers.share(tokens) > MOST:
             return None
-        return tokens.to(self.device)
+        return sent(tokens, self.device)
 
 
 class Given(Expression):

@@ -11,6 +11,11 @@ import torch
 from torch import Tensor
 
 
+def sent(numbers: Tensor, device: torch.device) -> Tensor:
+    """Numbers on a device; those on the host go there without waiting for what it is doing."""
+    return numbers.to(device, non_blocking=numbers.device.type == "cpu")
+
+
 @dataclass(frozen=True)
 class Frame:
     """The rows of a value: its positions along ``dims``, ascending, numbered in their order."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from .demand import Demand, Rows, Source
 from .expressions import Expression, Given, Result
 from .gathers import Gather
-from .geometry import Frame, Geometry
+from .geometry import Frame, Geometry, sent
 from .modes import put_back
 from .picks import Pick
 
@@ -114,7 +114,7 @@ class Memory:
         if self.shows_all(geometry):
             self.fill(None)
         else:
-            self.fill(geometry.numbers().to(self.device), self.beside(geometry))
+            self.fill(sent(geometry.numbers(), self.device), self.beside(geometry))
         assert self.held is not None
         return geometry.of(self.held)
 

@@ -10,6 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .geometry import sent
+
 
 @dataclass(frozen=True)
 class RowNumbers:
@@ -65,7 +67,7 @@ class RowNumbers:
         """Of rows ``[R]`` the numbers of their K tokens: ``[R]`` each."""
         if self.dims is None:
             assert self.numbers is not None
-            return [own.reshape(-1)[rows] for own in self.numbers.to(rows.device)]
+            return [own.reshape(-1)[rows] for own in sent(self.numbers, rows.device)]
         if self.dims[0] < self.dims[1]:
             sample, row = rows // self.rows, rows % self.rows
         else:
@@ -81,6 +83,6 @@ class RowNumbers:
         """The elements of the result that are computed of one of the ``tokens``, bool ``[B, N]``: bool of its shape."""
         assert self.numbers is not None
         flat, marked = tokens.flatten(), torch.zeros(self.shape, dtype=torch.bool, device=tokens.device)
-        for own in self.numbers.to(flat.device):
+        for own in sent(self.numbers, flat.device):
             marked |= flat[own]
         return marked

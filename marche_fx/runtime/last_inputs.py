@@ -76,7 +76,8 @@ class LastInputs:
                 self.computed = torch.zeros(self.shape, dtype=torch.bool, device=active.device)
             elif complete:
                 self.computed.zero_()
-            self.computed[samples, active] = True
+            # A number that is written by an index is sent to the device first, which waits for it.
+            self.computed.scatter_(1, active, True)
             for own, before, after in zip(self.watched, self.last, self.in_rows(now), strict=True):
                 if after.ndim == 2:
                     if complete:
