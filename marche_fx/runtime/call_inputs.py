@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +15,20 @@ from torch import Tensor
 from .program import Program
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class LeafInput:
     """A tensor among the arguments of one call.
 
     Attributes:
         tensor: itself, while the loop holds it. version: how often it had been written; None where nobody counts.
-        rows: a number for each of its rows ``[B, N]``, or its values where it has no more dimensions than that; in
-            memory that the host reads without waiting, unless the tensor is on another device.
+        rows: a number for each of its rows ``[B, N]``, or its values where it has no more dimensions than that; a
+            tensor while they are on another device and nobody has looked at them, see `look_at`.
         is_tokens: whether it says what the tokens are, so that a decoding step is expected to change some of its rows.
     """
 
     tensor: weakref.ref[Tensor]
     version: int | None
-    rows: Any
+    rows: np.ndarray[Any, Any] | Tensor
     is_tokens: bool
 
     @classmethod
@@ -48,11 +49,9 @@ class LeafInput:
         known = self.version is not None and self.version == other.version
         return known and tensor is not None and tensor is other.tensor()
 
-    def moved(self, other: LeafInput) -> Any:
-        """Which rows differ from the other's, in an array of their shape, or of none where they are known not to."""
-        if self.waits and self.is_the_same(other):
-            return np.zeros((), bool)
-        return self.rows != other.rows
+    def moved(self, other: LeafInput) -> np.ndarray[Any, Any]:
+        """Which rows differ from the other's, in an array of their shape; both have been looked at."""
+        return np.asarray(self.rows != other.rows)
 
 
 @dataclass(frozen=True)
@@ -114,6 +113,21 @@ class CallInputs:
                 if bool((turned & own.moved(before)).any()):
                     return False
         return changed
+
+
+def look_at(calls: Iterable[CallInputs]) -> None:
+    """Bring the rows of all these calls to the host, and wait at most once for each device that holds some."""
+    by_device = defaultdict(list)
+    for call in calls:
+        for leaf in call.leaves:
+            if isinstance(leaf.rows, Tensor):
+                by_device[leaf.rows.device].append((leaf, leaf.rows))
+    for leaves in by_device.values():
+        # All are whole numbers, see `rows_of`.
+        values = torch.cat([rows.flatten().to(torch.int64) for _, rows in leaves]).numpy(force=True)
+        ends = np.cumsum([rows.numel() for _, rows in leaves])
+        for (leaf, rows), found in zip(leaves, np.split(values, ends[:-1])):
+            leaf.rows = found.reshape(rows.shape)
 
 
 def rows_of(tensor: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from ..refresh import RefreshPolicy
-from .call_inputs import CallInputs
+from .call_inputs import CallInputs, look_at
 from .pending import PendingStep
 from .program import Program
 from .state import StepState
@@ -122,6 +122,7 @@ def find_stream(streams: Sequence[Stream], current: Stream | None, method: int, 
     if len(known) == 1 and is_settled(known[0], call):
         return known[0]
     if known:
+        look_at([call, *(before for own in known for before in own.calls[call.program])])
         nearest = min(known, key=lambda own: call.distance(own.calls[call.program][-1]))
         last, *earlier = reversed(nearest.calls[call.program])
         if call.is_another_condition(last):
@@ -134,4 +135,5 @@ def find_stream(streams: Sequence[Stream], current: Stream | None, method: int, 
     if not called:
         return current
     latest = current if current in called else called[-1]
+    look_at([call, latest.last_calls[method]])
     return None if call.is_another_condition(latest.last_calls[method]) else latest

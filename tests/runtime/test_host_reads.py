@@ -30,6 +30,7 @@ from marche_fx import (
 from marche_fx.lazy.rows import RowNumbers
 from marche_fx.lazy.tensor import LateTensor
 from marche_fx.models.mar import mask_by_order
+from marche_fx.runtime.stream import LOOKED
 from tests.refresh.test_policies import FastMovers
 from tests.sessions import TOKENS, WIDTH, grid_mar, inputs, records, transformer
 
@@ -218,9 +219,10 @@ def test_a_step_that_drops_tokens_reads_once_more_than_the_model_itself(policy: 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 @torch.no_grad()
 def test_a_step_waits_for_the_gpu_at_most_once(policy: RefreshPolicy) -> None:
+    """But in its first calls, where a session looks at their inputs once more to tell streams apart."""
     optimized = marche_fx.transform(transformer(2).float().cuda(), refresh=policy, compile=False, verify=False)
     with marche_fx.decoding(optimized):
-        for x in inputs(7, torch.float32, "cuda"):
+        for number, x in enumerate(inputs(LOOKED + 5, torch.float32, "cuda")):
             torch.cuda.set_sync_debug_mode("warn")
             try:
                 with warnings.catch_warnings(record=True) as caught:
@@ -228,5 +230,5 @@ def test_a_step_waits_for_the_gpu_at_most_once(policy: RefreshPolicy) -> None:
                     optimized(x)[:, :2].sum()
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-            assert len([own for own in caught if "synchroniz" in str(own.message)]) <= 1
+            assert len([own for own in caught if "synchroniz" in str(own.message)]) <= 1 + (0 < number <= LOOKED)
     assert min(record.active for record in records(optimized)) < TOKENS or isinstance(policy, FullRefresh)
