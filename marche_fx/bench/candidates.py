@@ -90,7 +90,8 @@ class Models:
         if variant.policies is None:
             if not variant.compile:
                 return original, {}
-            return self.known.setdefault("compiled", compiled_original(original, self.workload.step_methods)), {}
+            compiled = compiled_original(original, self.workload.step_methods, variant.mode)
+            return self.known.setdefault(variant.name, compiled), {}
         new = transform(
             original,
             refresh=variant.policies,

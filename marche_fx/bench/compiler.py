@@ -47,9 +47,9 @@ def graphs_compiled() -> int:
     return counters["stats"]["unique_graphs"]
 
 
-def compiled_original(model: nn.Module, steps: Sequence[str]) -> nn.Module:
+def compiled_original(model: nn.Module, steps: Sequence[str], mode: str | None = None) -> nn.Module:
     """A shallow copy of ``model`` whose step methods are compiled, as a user would; the model itself stays."""
     compiled = copy.copy(model)
     for name in steps:
-        compiled.__dict__[name] = torch.compile(getattr(model, name))
+        compiled.__dict__[name] = torch.compile(getattr(model, name), mode=mode)
     return compiled

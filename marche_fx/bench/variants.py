@@ -11,6 +11,9 @@ from ..refresh import DriftRefresh, FullRefresh, InterleavedRefresh, RefreshPoli
 from .workload import DECODER, ENCODER
 
 EAGER, COMPILED, OURS, FEWER, RECAP, LAZYMAR = "eager", "compiled", "ours", "fewer", "recap", "lazymar"
+REDUCE_OVERHEAD = "reduce-overhead"
+"""The compiled original in `torch.compile`'s mode of that name, which is with CUDA graphs."""
+
 UNCOMPILED = "-eager"
 """Behind the word of a policy: without `torch.compile`."""
 
@@ -24,7 +27,7 @@ class Variant:
     Attributes:
         name: its word, such as ``ours``, ``recap`` or ``fewer:32``; variants of one name differ in ``refresh``.
         policies: None for the original.
-        compile: whether by `torch.compile`.
+        compile: whether by `torch.compile`. mode: of it, where it is not the usual one.
         refresh: share of the tokens that it refreshes in a step, where it is one of a curve.
         steps: decoding steps, where they are not the benchmark's.
     """
@@ -32,6 +35,7 @@ class Variant:
     name: str
     policies: Policies | None = field(default=None, repr=False)
     compile: bool = False
+    mode: str | None = None
     refresh: float | None = None
     steps: int | None = None
 
@@ -76,6 +80,8 @@ def parse_variant(word: str, refresh: Sequence[float]) -> list[Variant]:
         return [Variant(EAGER)]
     if word == COMPILED:
         return [Variant(COMPILED, compile=True)]
+    if word == REDUCE_OVERHEAD:
+        return [Variant(REDUCE_OVERHEAD, compile=True, mode=REDUCE_OVERHEAD)]
     bare = word.removesuffix(UNCOMPILED)
     is_compiled = bare == word
     kind, _, number = bare.partition(":")
@@ -84,7 +90,7 @@ def parse_variant(word: str, refresh: Sequence[float]) -> list[Variant]:
     if kind == OURS:
         shares = [share_of(word, number)] if number else list(refresh)
         name = OURS if is_compiled else OURS + UNCOMPILED
-        return [Variant(name, selective(share), is_compiled, share) for share in shares]
+        return [Variant(name, selective(share), is_compiled, refresh=share) for share in shares]
     if bare == RECAP:
         return [Variant(word, InterleavedRefresh(2), is_compiled)]
     if bare == LAZYMAR:
@@ -102,7 +108,7 @@ def by_policy(word: str, bare: str, is_compiled: bool) -> Variant:
         raise ArgumentError(f"{word!r} is no variant of a benchmark; {choices()}")
     if kind not in BY_SHARE:
         return Variant(word, point.policy, is_compiled)
-    return Variant(kind + ("" if is_compiled else UNCOMPILED), point.policy, is_compiled, point.fraction)
+    return Variant(kind + ("" if is_compiled else UNCOMPILED), point.policy, is_compiled, refresh=point.fraction)
 
 
 def selective(share: float) -> RefreshPolicy:
@@ -139,7 +145,7 @@ def choices() -> str:
         *(f"{kind}:STEPS" for kind in BY_STEPS),
     ]
     return (
-        f"those that exist are {EAGER} and {COMPILED} (the original), {OURS} (at each --refresh), {OURS}:SHARE, "
-        f"{RECAP}, {LAZYMAR}, {', '.join(policies)} and the path of a policy's JSON file, these with {UNCOMPILED} "
-        f"behind them for no torch.compile, and {FEWER}:STEPS (the original in fewer decoding steps)"
+        f"those that exist are {EAGER}, {COMPILED} and {REDUCE_OVERHEAD} (the original), {OURS} (at each --refresh), "
+        f"{OURS}:SHARE, {RECAP}, {LAZYMAR}, {', '.join(policies)} and the path of a policy's JSON file, these with "
+        f"{UNCOMPILED} behind them for no torch.compile, and {FEWER}:STEPS (the original in fewer decoding steps)"
     )

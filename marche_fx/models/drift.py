@@ -42,7 +42,7 @@ def replay(
         mask = mask_by_order(masked, orders, bsz, length)
         masked = mask_length(step, num_iter, length, masked)
         left = torch.zeros_like(mask) if step == num_iter - 1 else mask_by_order(masked, orders, bsz, length)
-        tokens, read = final * (1 - mask)[..., None], mask.bool() & ~left.bool()
+        tokens, read = final * (1 - mask)[..., None].to(final.dtype), mask.bool() & ~left.bool()
         if guided:
             tokens, mask, read = tokens.repeat(2, 1, 1), mask.repeat(2, 1), read.repeat(2, 1)
         yield DecodingStep(tokens, mask, class_embedding, read)

@@ -69,7 +69,9 @@ def test_half_the_steps_are_compared_where_they_can_be_chosen() -> None:
 
 @pytest.mark.parametrize("word", ["theirs", "ours@20", "eager-eager", "selective:0.1@20", "exact", "selective:0.1#2"])
 def test_an_unknown_variant_lists_those_that_exist(word: str) -> None:
-    with pytest.raises(ArgumentError, match=r"those that exist are eager and compiled .*recap, lazymar, .*fewer:STEPS"):
+    with pytest.raises(
+        ArgumentError, match=r"those that exist are eager, compiled and reduce-overhead .*recap, lazymar, .*fewer:STEPS"
+    ):
         parse(word)
 
 

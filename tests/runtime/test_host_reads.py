@@ -215,6 +215,7 @@ def test_a_step_that_drops_tokens_reads_once_more_than_the_model_itself(policy: 
     assert len(records(optimized)) == 14
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 @torch.no_grad()
