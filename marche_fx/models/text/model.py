@@ -65,18 +65,19 @@ class GatedMlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block, with dropout on what it adds to its input."""
 
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm1 = nn.RMSNorm(width, eps=1e-6)
         self.attention = Attention(width, heads)
         self.norm2 = nn.RMSNorm(width, eps=1e-6)
         self.mlp = GatedMlp(width, hidden)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x), cos, sin)
-        return x + self.mlp(self.norm2(x))
+        x = x + self.dropout(self.attention(self.norm1(x), cos, sin))
+        return x + self.dropout(self.mlp(self.norm2(x)))
 
 
 class TextDiffusion(nn.Module):
@@ -95,11 +96,12 @@ class TextDiffusion(nn.Module):
         heads: int = 8,
         hidden: int = 704,
         mask_id: int = 0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.mask_id = mask_id
         self.embed = nn.Embedding(vocabulary, width)
-        self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, hidden, dropout) for _ in range(depth))
         self.norm = nn.RMSNorm(width, eps=1e-6)
         half = width // heads // 2
         self.register_buffer("frequencies", 10000.0 ** -(torch.arange(half) / half), persistent=False)
