@@ -108,12 +108,19 @@ def train_text(
     ] = 2_000,
     minutes: Annotated[float, typer.Option(help="stop after so many; resume later")] = float("inf"),
     bf16: Bf16 = False,
+    device: Annotated[str, typer.Option(help="where to train: cpu, cuda, ..")] = "cpu",
+    accelerated: Annotated[
+        bool, typer.Option(help="large steps, and a learning rate that falls with --minutes, not --steps and --decay")
+    ] = False,
+    dropout: Annotated[float, typer.Option(help="share of what a block adds that is left out in training, 0..1")] = 0.0,
+    compile: Annotated[bool, typer.Option(help="torch.compile the transformer's blocks")] = False,
 ) -> None:
     """Train the bundled text model, and its vocabulary; resumable after a kill at any moment."""
     from .models.text.command import run_training
-    from .models.text.training import Recipe
+    from .models.text.recipe import ACCELERATED, Recipe
 
-    run_training(text, out, Recipe(steps=steps, decay=decay), minutes=minutes, bf16=bf16)
+    recipe = ACCELERATED if accelerated else Recipe(steps=steps, decay=decay)
+    run_training(text, out, recipe, minutes=minutes, bf16=bf16, device=device, dropout=dropout, compile=compile)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,10 @@ HELD_OUT = 0.05
 
 @dataclass(frozen=True)
 class Corpus:
-    """The pieces ``[T]`` int64 of a text, where among them its lines begin ``[L]``, and how many bytes it has."""
+    """The pieces ``[T]`` int64 of a text, where among them its lines begin ``[L]``, and how many bytes it has.
+
+    The beginnings stay on the host, where windows are chosen; the pieces may be on any device.
+    """
 
     pieces: Tensor
     starts: Tensor
@@ -25,7 +28,12 @@ class Corpus:
 
     def windows(self, starts: Tensor, length: int) -> Tensor:
         """``[B, length]``, the pieces from each of the positions ``starts [B]`` on."""
-        return self.pieces[starts[:, None] + torch.arange(length)]
+        device = self.pieces.device
+        return self.pieces[starts.to(device, non_blocking=True)[:, None] + torch.arange(length, device=device)]
+
+    def to(self, device: torch.device | str) -> Corpus:
+        """The same with its pieces on ``device``."""
+        return replace(self, pieces=self.pieces.to(device))
 
     def starts_of(self, length: int) -> Tensor:
         """The beginnings of lines that so many pieces follow."""

@@ -54,8 +54,8 @@ def bits_per_byte(model: Denoiser, corpus: Corpus, *, mask_id: int, length: int 
     length = min(length, len(corpus.pieces))
     rows = len(corpus.pieces) // length
     ids = corpus.pieces[: rows * length].view(rows, length)
-    mask = stratified_mask(rows, length, torch.Generator().manual_seed(seed))
-    nats = torch.zeros(())
+    mask = stratified_mask(rows, length, torch.Generator().manual_seed(seed)).to(ids.device)
+    nats = torch.zeros((), device=ids.device)
     with torch.no_grad():
         for own, chosen in zip(ids.split(32), mask.split(32)):
             found = nats_of(model(own.masked_fill(chosen, mask_id)), own)

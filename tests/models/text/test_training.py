@@ -10,9 +10,11 @@ from torch import nn
 from marche_fx.errors import TrainingError
 from marche_fx.models import load_checkpoint, save_weights
 from marche_fx.models.text import TextDiffusion
+from marche_fx.models.text.batches import Batch, draw_batch
 from marche_fx.models.text.masking import stratified_mask
 from marche_fx.models.text.optimizer import MuonWithAdamW
-from marche_fx.models.text.training import Progress, Recipe, draw_batch, masked_loss, train_text
+from marche_fx.models.text.recipe import Recipe
+from marche_fx.models.text.training import Progress, masked_loss, train_text
 from marche_fx.models.training_state import EARLIER_FILE, STATE_FILE
 from tests.flips import flipped
 
@@ -52,9 +54,9 @@ def test_a_tiny_model_learns_what_a_text_is_like(tmp_path: Path) -> None:
     trained = train_text(tiny_model(), CORPUS, tmp_path, recipe, watch=lambda _, progress: told.append(progress))
     assert not trained.training
     assert [own.step for own in told] == [150]
-    ids, mask = draw_batch(CORPUS, replace(recipe, batch=1024), 1000)
+    batch = draw_batch(CORPUS, replace(recipe, batch=1024), 1000)
     with torch.no_grad():
-        assert masked_loss(trained, ids, mask) < 0.6 * masked_loss(tiny_model(), ids, mask)
+        assert masked_loss(trained, batch) < 0.6 * masked_loss(tiny_model(), batch)
 
 
 def test_the_loss_weighs_rows_alike_however_many_pieces_are_masked() -> None:
@@ -62,8 +64,10 @@ def test_the_loss_weighs_rows_alike_however_many_pieces_are_masked() -> None:
     ids = CORPUS.windows(CORPUS.starts[:2], 8)
     mask = torch.zeros(2, 8, dtype=torch.bool)
     mask[0, 3] = mask[1, :6] = True
-    rows = [masked_loss(model, ids[row : row + 1], mask[row : row + 1]) for row in (0, 1)]
-    assert torch.allclose(masked_loss(model, ids, mask), sum(rows, torch.zeros(())) / 2)
+    rows = [
+        masked_loss(model, Batch(ids[row : row + 1], mask[row : row + 1], count)) for row, count in ((0, 1), (1, 6))
+    ]
+    assert torch.allclose(masked_loss(model, Batch(ids, mask, 7)), sum(rows, torch.zeros(())) / 2)
 
 
 def test_masks_are_spread_evenly_over_their_numbers() -> None:
@@ -83,6 +87,37 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
     recipe = Recipe(steps=100, decay=20, warmup=10, learning_rate=1.0)
     assert [recipe.rate(step) for step in (0, 4, 9, 50, 80, 90, 99)] == [0.1, 0.5, 1, 1, 1, 0.5, 0.05]
     assert Recipe(steps=100, decay=0, warmup=0, learning_rate=1.0).rate(99) == 1
+
+
+def test_the_learning_rate_falls_with_the_time_that_ends_the_run() -> None:
+    recipe = Recipe(decay=0, cooldown=0.5, warmup=10, learning_rate=1.0)
+    assert [recipe.rate(50, elapsed) for elapsed in (0.0, 0.4, 0.5, 0.75, 1.0, 1.5)] == [1, 1, 1, 0.5, 0, 0]
+    assert recipe.rate(4, 0.25) == 0.5
+
+
+def test_a_run_that_its_time_ends_follows_the_clock(tmp_path: Path) -> None:
+    # With no time at all the rate of the only step is nothing, so no weight moves.
+    model, before = tiny_model(), tiny_model()
+    train_text(model, CORPUS, tmp_path, replace(RECIPE, cooldown=0.5), minutes=0)
+    assert_same_weights(model, before)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_learn_the_same(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, steps=4, lengths=(16,))
+    whole = train_text(tiny_model(depth=1), CORPUS, tmp_path / "eager", recipe).state_dict()
+    compiled = train_text(tiny_model(depth=1), CORPUS, tmp_path / "compiled", recipe, compile=True).state_dict()
+    for name, tensor in whole.items():
+        # Muon turns small differences of a gradient into larger ones, of bfloat16's size.
+        assert torch.allclose(compiled[name], tensor, atol=2e-3), name
+
+
+def test_dropout_is_for_training_alone() -> None:
+    model, dropping = tiny_model().eval(), tiny_model(dropout=0.5).eval()
+    ids = CORPUS.pieces[None, :20]
+    assert torch.equal(model(ids), dropping(ids))
+    dropping.train()
+    assert not torch.equal(dropping(ids), dropping(ids))
 
 
 # Resuming
@@ -137,6 +172,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
     nn.init.constant_(model.norm.weight, float("nan"))
     with pytest.raises(TrainingError, match="the loss became nan in step 0"):
         train_text(model, CORPUS, tmp_path, RECIPE)
+    assert not (tmp_path / STATE_FILE).exists()
 
 
 def test_trained_weights_load_from_a_file(tmp_path: Path) -> None:

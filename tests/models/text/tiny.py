@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from marche_fx.models.text import Corpus, TextDiffusion, encode
-from marche_fx.models.text.training import Recipe
+from marche_fx.models.text.recipe import Recipe
 from marche_fx.models.text.vocabulary import Tokenizer, train_tokenizer
 
 LINES = [
