@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
 
-from ..checkpoint import save_weights
+from ..checkpoint import load_checkpoint
 from ..train import WEIGHTS_FILE
 from .corpus import encode, read_lines, split_lines
 from .model import TextDiffusion
-from .training import Recipe, train_text
+from .recipe import Recipe
+from .samples import samples
+from .training import train_text
 from .vocabulary import read_tokenizer, save_tokenizer, train_tokenizer
 from .watching import watch
 
 VOCABULARY_FILE = "vocabulary.json"
 VOCABULARY_SIZE = 4096
+SAMPLES_FILE = "samples.txt"
 
 
-def run_training(text: Path, out: Path, recipe: Recipe, *, minutes: float, bf16: bool) -> None:
-    """Learn a vocabulary and the model from ``text``, both in the folder ``out``; print how it goes."""
+def run_training(
+    text: Path,
+    out: Path,
+    recipe: Recipe,
+    *,
+    minutes: float = math.inf,
+    bf16: bool = False,
+    device: str = "cpu",
+    compile: bool = False,
+    dropout: float = 0.0,
+    checkpoint_seconds: float = 240.0,
+) -> None:
+    """Learn a vocabulary and the model from ``text``, both in the folder ``out``; print how it goes.
+
+    A vocabulary that is there already is kept. The weights are those that need the fewest bits for the held-out part.
+    """
     training, held_out = split_lines(read_lines(text))
     out.mkdir(parents=True, exist_ok=True)
     if not (out / VOCABULARY_FILE).exists():
         save_tokenizer(train_tokenizer(training, VOCABULARY_SIZE), out / VOCABULARY_FILE)
     tokenizer = read_tokenizer(out / VOCABULARY_FILE)
+    unseen = encode(held_out, tokenizer).to(device)
     torch.manual_seed(recipe.seed)
     model = train_text(
-        TextDiffusion(tokenizer.get_vocab_size()),
-        encode(training, tokenizer),
+        TextDiffusion(tokenizer.get_vocab_size(), dropout=dropout).to(device),
+        encode(training, tokenizer).to(device),
         out,
         recipe,
         bf16=bf16,
+        compile=compile,
         minutes=minutes,
-        watch=watch(encode(held_out, tokenizer), tokenizer, bf16=bf16),
+        checkpoint_seconds=checkpoint_seconds,
+        watch=watch(unseen, tokenizer, out / WEIGHTS_FILE, bf16=bf16),
     )
-    save_weights(model, out / WEIGHTS_FILE)
-    print(f"averaged weights: {out / WEIGHTS_FILE}, vocabulary: {out / VOCABULARY_FILE}")
+    load_checkpoint(model, out / WEIGHTS_FILE)
+    written = [samples(model, unseen, tokenizer, temperature) for temperature in (0.0, 0.8)]
+    (out / SAMPLES_FILE).write_text("\n\n\n".join(written) + "\n", encoding="utf-8")
+    print(f"averaged weights: {out / WEIGHTS_FILE}, vocabulary: {out / VOCABULARY_FILE}, samples: {out / SAMPLES_FILE}")
