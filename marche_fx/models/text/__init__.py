@@ -1,9 +1,10 @@
 """A masked-diffusion language model, its training, its decoding, and the judges of what it writes.
 
 model                    the transformer               corpus, vocabulary  a text as pieces of words
-training, masking        LLaDA's objective             watching, command   ``marche-fx train-text``
-optimizer                Muon with AdamW               likelihood, ngram   the model as a judge, and another one
-decoding                 LLaDA's loop and MaskGIT's
+training, masking        LLaDA's objective             batches, recipe     what a step sees, what a run is done with
+optimizer, averaging     Muon with AdamW; the average  watching, samples   what is printed, kept and written
+decoding                 LLaDA's loop and MaskGIT's    likelihood, ngram   the model as a judge, and another one
+command                  ``marche-fx train-text``
 """
 
 from .corpus import Corpus, encode, read_lines, split_lines
