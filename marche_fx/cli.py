@@ -131,7 +131,7 @@ def train_judge(
 ) -> None:
     """Train the classifier that judges generated garments; print its accuracy on the test set."""
     from .models import load_fashion, save_weights
-    from .models.fashion import to_pixels
+    from .models.dataset import to_pixels
     from .models.judge import JUDGE_FILE
     from .models.judge import train_judge as train_model
 

@@ -13,25 +13,15 @@ import torch
 from torch import Tensor
 
 from ..errors import DatasetError
+from .dataset import LabelledImages
 
 CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 
 @dataclass(frozen=True)
-class Fashion:
-    """Images ``[M, 1, 28, 28]`` uint8 and labels ``[M]`` int64."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def to_pixels(images: Tensor) -> Tensor:
-    """uint8 images to float32 in -1..1."""
-    return images.float() / 127.5 - 1
+class Fashion(LabelledImages):
+    """Images ``[M, 1, 28, 28]`` uint8 and labels ``[M]`` int64 of `CLASSES`."""
 
 
 def load_fashion(folder: Path, split: str = "train") -> Fashion:

@@ -1,11 +1,13 @@
-"""The judge of generated garments: a small classifier of Fashion-MNIST, and the Frechet distance in its features.
+"""The judge of generated images: a small classifier, and the Frechet distance in its features.
 
 Source of the distance: Heusel et al. 2017 (arXiv 1706.08500), with this classifier's features for Inception's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,8 @@ from torch.nn import functional as F
 
 from ..saving.files import replacing
 from .checkpoint import as_safetensors, read_checkpoint
-from .fashion import CLASSES, Fashion, to_pixels
+from .dataset import LabelledImages, to_pixels
+from .fashion import CLASSES
 from .train import Recipe, train
 
 JUDGE_FILE = "judge.safetensors"
@@ -25,25 +28,37 @@ RECIPE = Recipe(epochs=16, batch=128, learning_rate=3e-3, warmup=200, weight_dec
 
 
 class Judge(nn.Module):
-    """Three convolutions, 64 features, 10 classes: pixels ``[M, 1, 28, 28]`` in -1..1 to logits ``[M, 10]``.
+    """A few convolutions, D features, K classes: pixels ``[M, c, size, size]`` in -1..1 to logits ``[M, K]``.
 
     It carries the mean and covariance that its features have over the test set, to which generated images are compared.
+    Without arguments it is the judge of garments.
+
+    Args:
+        channels: of each convolution, after which the image is halved. width: D. colours: c. classes: K.
     """
 
     feature_mean: Tensor
     feature_covariance: Tensor
 
-    def __init__(self, channels: tuple[int, int, int] = (32, 64, 128), width: int = 64) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 64, 128),
+        width: int = 64,
+        *,
+        colours: int = 1,
+        size: int = 28,
+        classes: int = len(CLASSES),
+    ) -> None:
         super().__init__()
-        self.stages = nn.Sequential(*(stage(*pair) for pair in zip((1, *channels), channels, strict=False)))
-        self.project = nn.Linear(channels[-1] * 3 * 3, width)
+        self.stages = nn.Sequential(*(stage(*pair) for pair in zip((colours, *channels), channels, strict=False)))
+        self.project = nn.Linear(channels[-1] * (size >> len(channels)) ** 2, width)
         self.drop = nn.Dropout(0.3)
-        self.classify = nn.Linear(width, len(CLASSES))
+        self.classify = nn.Linear(width, classes)
         self.register_buffer("feature_mean", torch.zeros(width))
         self.register_buffer("feature_covariance", torch.eye(width))
 
     def features(self, images: Tensor) -> Tensor:
-        """The penultimate layer: ``[M, 1, 28, 28] -> [M, 64]``."""
+        """The penultimate layer: ``[M, c, size, size] -> [M, D]``."""
         return F.relu(self.project(self.stages(images).flatten(1)))
 
     @torch.no_grad()
@@ -56,18 +71,18 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
-        """Share of images ``[M, 1, 28, 28]`` that the judge gives their label ``[M]``."""
+        """Share of images ``[M, c, size, size]`` that the judge gives their label ``[M]``."""
         predicted = torch.cat([self(part).argmax(-1) for part in images.split(500)])
         return (predicted == labels).float().mean().item()
 
     @torch.no_grad()
     def feature_statistics(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean ``[64]`` and covariance ``[64, 64]`` of the features of images ``[M, 1, 28, 28]``, in float64."""
+        """Mean ``[D]`` and covariance ``[D, D]`` of the features of images ``[M, c, size, size]``, in float64."""
         features = self.all_features(images).double()
         return features.mean(0), features.T.cov()
 
     def frechet_distance(self, images: Tensor) -> float:
-        """Distance of images ``[M, 1, 28, 28]`` from the test set; biased upwards for small M, so compare equal M."""
+        """Distance of images ``[M, c, size, size]`` from the test set; biased upwards for small M: compare equal M."""
         reference = self.feature_mean.double(), self.feature_covariance.double()
         return frechet_distance(*self.feature_statistics(images), *reference)
 
@@ -88,26 +103,43 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
 
 
 class JudgeLoss(nn.Module):
-    """What training minimises: cross-entropy of images shifted by up to two pixels and mirrored at random."""
+    """What training minimises: cross-entropy of images shifted by up to two pixels and mirrored at random.
 
-    def __init__(self, judge: Judge) -> None:
+    Pixels shifted in have the value ``background``.
+    """
+
+    def __init__(self, judge: Judge, background: float = -1.0) -> None:
         super().__init__()
         self.judge = judge
+        self.background = background
+
+    def augment(self, images: Tensor) -> Tensor:
+        down, right = torch.randint(5, (2,)).tolist()
+        height, width = images.shape[2:]
+        images = F.pad(images, (2, 2, 2, 2), value=self.background)[..., down : down + height, right : right + width]
+        return torch.where(torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5, images.flip(-1), images)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        down, right = torch.randint(5, (2,)).tolist()
-        images = F.pad(images, (2, 2, 2, 2), value=-1)[..., down : down + 28, right : right + 28]
-        images = torch.where(torch.rand(len(images), 1, 1, 1) < 0.5, images.flip(-1), images)
-        return F.cross_entropy(self.judge(images), labels, label_smoothing=0.05)
+        return F.cross_entropy(self.judge(self.augment(images)), labels, label_smoothing=0.05)
 
 
-def train_judge(training: Fashion, test: Fashion, out: Path, recipe: Recipe = RECIPE, *, bf16: bool = False) -> Judge:
+def train_judge(
+    training: LabelledImages,
+    test: LabelledImages,
+    out: Path,
+    recipe: Recipe = RECIPE,
+    *,
+    loss: JudgeLoss | None = None,
+    **options: Any,
+) -> Judge:
     """Train a judge in the folder ``out``, resumable, and take its feature statistics over the images of ``test``.
 
-    The features of some of these are written beside it, see `save_features`.
+    The features of some of these are written beside it, see `save_features`. ``loss`` holds another judge than that of
+    garments; ``options`` are those of `train`.
     """
     torch.manual_seed(recipe.seed)
-    judge = train(JudgeLoss(Judge()), training, out, recipe, bf16=bf16).judge
+    judge = train(JudgeLoss(Judge()) if loss is None else loss, training, out, recipe, **options).judge
+    test = test.to(judge.feature_mean.device)
     judge.half().float()  # The statistics belong to the weights as they are stored.
     mean, covariance = judge.feature_statistics(to_pixels(test.images))
     judge.feature_mean.copy_(mean)
@@ -116,7 +148,7 @@ def train_judge(training: Fashion, test: Fashion, out: Path, recipe: Recipe = RE
     return judge
 
 
-def save_features(judge: Judge, test: Fashion, path: Path) -> None:
+def save_features(judge: Judge, test: LabelledImages, path: Path) -> None:
     """Write the judge's features of the first `KEPT_FEATURES` images of ``test`` as float16."""
     features = judge.all_features(to_pixels(test.images[:KEPT_FEATURES]))
     with replacing(path) as partial:

@@ -1,10 +1,12 @@
-"""Training of the bundled MAR: resumable after a kill at any moment, at the cost of one checkpoint interval."""
+"""Training on images: resumable after a kill at any moment, at the cost of one checkpoint interval."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar, cast
@@ -15,12 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from .fashion import Fashion, to_pixels
+from .dataset import LabelledImages, to_pixels
 from .training_state import prepare_folder, resume, save
 
 Model = TypeVar("Model", bound=nn.Module)
 
 WEIGHTS_FILE = "model_ema.safetensors"
+RECENT_STEPS = 200
+"""Of so many steps the rate is measured, so that what compiling took is soon forgotten."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +43,25 @@ class Recipe:
 
 def train(
     model: Model,
-    dataset: Fashion,
+    dataset: LabelledImages,
     out: Path,
     recipe: Recipe,
     *,
     bf16: bool = False,
     compile: bool = False,
     checkpoint_seconds: float = 120.0,
+    minutes: float = math.inf,
+    look_every: int = 1,
 ) -> Model:
     """Minimise ``model(images, labels)`` over ``dataset``; return the model with the averaged (EMA) weights.
 
+    Everything is where the model is, the data set too. With ``minutes`` this call ends after so many, however few
+    epochs that makes, and the learning rate falls in time. The loss is looked at every ``look_every`` steps: on an
+    accelerator each look waits for it.
+
     The state is written to ``out / training.pt`` every ``checkpoint_seconds`` and at the end; a run that finds one
-    there goes on from it, to the same weights, bit for bit, as if it had never stopped. Where it is damaged the state
-    before it, which is kept, is used, and a warning says so.
+    there goes on from it, without ``minutes`` to the same weights, bit for bit, as if it had never stopped. Where it is
+    damaged the state before it, which is kept, is used, and a warning says so.
 
     Raises:
         TrainingError: ``out`` cannot be written, or holds a damaged state or that of another model or recipe; the
@@ -71,42 +81,101 @@ def train(
     )
     torch.manual_seed(recipe.seed)
     step = resume(out, model, averaged, optimizer, asdict(recipe), may_change=("epochs",))
-    total = math.ceil(recipe.epochs * len(dataset) / recipe.batch)
     if compile:
         for block in repeated_blocks(model):
             block.compile(dynamic=True)
 
     model.train()
-    device_type = next(model.parameters()).device.type
+    device = next(model.parameters()).device
+    stream = batches(dataset.to(device), recipe, step)
+    pace = Pace(recipe.epochs * len(dataset) / recipe.batch, minutes)
+    losses = LossWatch(out)
     saved = time.monotonic()
-    smooth_loss = math.nan
     with progress_bar() as progress:
-        task = progress.add_task("training", total=total * recipe.batch, completed=step * recipe.batch, loss=0, rate=0)
-        started, first = time.monotonic(), step
-        for images, labels in batches(dataset, recipe, step, total):
+        task = progress.add_task("training", completed=step * recipe.batch, loss=0, rate=0)
+        while step < (total := pace.total(step)):
+            images, labels = next(stream)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * learning_rate_factor(step, total, recipe.warmup)
-            with torch.autocast(device_type, torch.bfloat16, enabled=bf16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 loss = model(to_pixels(images), labels)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise TrainingError(f"the loss became {value} in step {step}; {out} keeps the last state before it")
+            losses.add(step, loss)
+            if step % look_every == 0:
+                losses.look()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
             optimizer.step()
             averaged.update_parameters(model)
             step += 1
-            smooth_loss = value if math.isnan(smooth_loss) else 0.98 * smooth_loss + 0.02 * value
-            rate = (step - first) * recipe.batch / (time.monotonic() - started)
-            progress.update(task, completed=step * recipe.batch, loss=smooth_loss, rate=rate)
+            rate = pace.rate * recipe.batch
+            completed, expected = step * recipe.batch, total * recipe.batch
+            progress.update(task, completed=completed, total=expected, loss=losses.smooth, rate=rate)
             if time.monotonic() - saved > checkpoint_seconds:
+                losses.look()
                 save(out, model, averaged, optimizer, asdict(recipe), step)
                 saved = time.monotonic()
                 if progress.disable:
-                    print(f"step {step} of {total}: loss {smooth_loss:.4f}, {rate:.0f} images/s", flush=True)
+                    print(f"step {step} of {total}: loss {losses.smooth:.4f}, {rate:.0f} images/s", flush=True)
+    losses.look()
     save(out, model, averaged, optimizer, asdict(recipe), step)
     return cast(Model, averaged.module).eval()
+
+
+class Pace:
+    """How many steps a run will have had: ``steps``, or as many as fit into ``minutes`` at the rate of late."""
+
+    def __init__(self, steps: float, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.steps = steps
+        self.clock = clock
+        self.end = clock() + 60 * minutes
+        self.times: deque[float] = deque(maxlen=RECENT_STEPS)
+
+    @property
+    def rate(self) -> float:
+        """Steps in a second."""
+        seconds = self.times[-1] - self.times[0]
+        return (len(self.times) - 1) / seconds if seconds > 0 else math.nan
+
+    def total(self, step: int) -> int:
+        """The run's last step, as expected before step ``step``; to be asked once a step."""
+        self.times.append(self.clock())
+        remaining = self.end - self.times[-1]
+        if math.isinf(remaining):
+            return math.ceil(self.steps)
+        if remaining <= 0:
+            return step
+        fitting = 1 if math.isnan(self.rate) else max(1, math.ceil(remaining * self.rate))
+        return math.ceil(min(self.steps, step + fitting))
+
+
+class LossWatch:
+    """The losses of a run, brought from the device some at a time."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.unseen: list[tuple[int, Tensor]] = []
+        self.smooth = math.nan
+
+    def add(self, step: int, loss: Tensor) -> None:
+        self.unseen.append((step, loss.detach()))
+
+    def look(self) -> None:
+        """Average the losses added since the last look.
+
+        Raises:
+            TrainingError: one of them is not finite.
+        """
+        if not self.unseen:
+            return
+        steps, losses = zip(*self.unseen, strict=True)
+        self.unseen.clear()
+        for step, value in zip(steps, torch.stack(losses).tolist(), strict=True):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss became {value} in step {step}; {self.out} keeps the last state before it"
+                )
+            self.smooth = value if math.isnan(self.smooth) else 0.98 * self.smooth + 0.02 * value
 
 
 def repeated_blocks(model: nn.Module) -> Iterator[nn.Module]:
@@ -116,14 +185,15 @@ def repeated_blocks(model: nn.Module) -> Iterator[nn.Module]:
             yield from module
 
 
-def batches(dataset: Fashion, recipe: Recipe, step: int, total: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches ``step .. total - 1`` of an endless stream of shuffled epochs, the same whenever it is resumed."""
+def batches(dataset: LabelledImages, recipe: Recipe, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches ``step, step + 1, ...`` of an endless stream of shuffled epochs, the same whenever it is resumed."""
     per_epoch = len(dataset) // recipe.batch
     epoch, order = -1, torch.empty(0)
-    for number in range(step, total):
+    for number in itertools.count(step):
         if number // per_epoch != epoch:
             epoch = number // per_epoch
             order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(recipe.seed + epoch))
+            order = order.to(dataset.images.device)
         begin = number % per_epoch * recipe.batch
         chosen = order[begin : begin + recipe.batch]
         yield dataset.images[chosen], dataset.labels[chosen]

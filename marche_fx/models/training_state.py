@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import TrainingError
 from ..saving.files import DamagedError, read_sealed, replacing, seal
@@ -56,6 +56,7 @@ def save(
         "recipe": recipe,
         "step": step,
         "rng": torch.get_rng_state(),
+        "device_rng": device_random_state(model),
     }
     try:
         with replacing(out / STATE_FILE) as partial:
@@ -65,6 +66,12 @@ def save(
                 os.replace(out / STATE_FILE, out / EARLIER_FILE)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError.
         raise TrainingError(f"the training state cannot be written to {out}: {error}") from error
+
+
+def device_random_state(model: nn.Module) -> Tensor | None:
+    """The state of the random numbers that the model's device draws; None on the CPU, whose is that of `torch`."""
+    device = next(model.parameters()).device
+    return None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
 
 
 def resume(
@@ -95,6 +102,10 @@ def resume(
     averaged.load_state_dict(state["averaged"])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"])
+    device = next(model.parameters()).device
+    drawn = state.get("device_rng")
+    if drawn is not None and device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(drawn, device)
     return int(state["step"])
 
 

@@ -8,7 +8,8 @@ import torch
 
 from marche_fx.models import load_judge
 from marche_fx.models.bundled import WEIGHTS
-from marche_fx.models.fashion import Fashion, to_pixels
+from marche_fx.models.dataset import to_pixels
+from marche_fx.models.fashion import Fashion
 from marche_fx.models.judge import FEATURES_FILE, load_features, save_features
 from tests.models.test_judge import GARMENTS, IMAGES
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from marche_fx.errors import DatasetError
-from marche_fx.models.fashion import Fashion, load_fashion, to_pixels
+from marche_fx.models.dataset import to_pixels
+from marche_fx.models.fashion import Fashion, load_fashion
 
 from .tiny import tiny_images, write_fashion, write_idx
 

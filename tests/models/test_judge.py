@@ -9,7 +9,8 @@ from scipy import linalg
 from torch import Tensor
 
 from marche_fx.models.bundled import WEIGHTS, load_judge
-from marche_fx.models.fashion import CLASSES, Fashion, to_pixels
+from marche_fx.models.dataset import to_pixels
+from marche_fx.models.fashion import CLASSES, Fashion
 from marche_fx.models.judge import Judge, JudgeLoss, frechet_distance, train_judge
 from marche_fx.models.train import Recipe
 
