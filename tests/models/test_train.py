@@ -12,7 +12,7 @@ from marche_fx.errors import TrainingError
 from marche_fx.models.dataset import to_pixels
 from marche_fx.models.fashion import Fashion
 from marche_fx.models.mar import MAR
-from marche_fx.models.train import Recipe, batches, learning_rate_factor, repeated_blocks, train
+from marche_fx.models.train import Pace, Recipe, batches, learning_rate_factor, repeated_blocks, train
 from marche_fx.models.training_state import EARLIER_FILE, STATE_FILE, last_state
 from tests.flips import flipped
 
@@ -288,3 +288,65 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
 def test_fewer_images_than_a_batch_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="3 images do not fill one batch of 4"):
         train(fresh_model(), tiny_images(3), tmp_path, RECIPE)
+
+
+# Ending in time
+
+
+class Clock:
+    """Tells the seconds it is set to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_run_with_minutes_ends_in_time_and_expects_its_end_after_a_slow_start() -> None:
+    clock = Clock()
+    pace, step, totals = Pace(math.inf, 10, clock), 0, []
+    while step < (total := pace.total(step)):
+        totals.append(total)
+        clock.now += 60 if step == 0 else 0.5  # The first step compiles.
+        step += 1
+    assert clock.now == pytest.approx(600, abs=1)
+    assert step == pytest.approx(1 + 540 / 0.5, abs=2)
+    assert all(total == pytest.approx(step, rel=0.01) for total in totals[201:])
+
+
+def test_a_run_with_minutes_has_no_more_steps_than_its_epochs() -> None:
+    clock = Clock()
+    pace, step = Pace(7, 10, clock), 0
+    while step < pace.total(step):
+        clock.now += 0.5
+        step += 1
+    assert step == 7
+
+
+def test_a_run_with_no_minutes_left_keeps_its_state(tmp_path: Path) -> None:
+    killed_after(5, tmp_path)
+    train(fresh_model(), IMAGES, tmp_path, RECIPE, minutes=0)
+    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == 5
+
+
+def test_a_loss_that_is_looked_at_later_still_keeps_the_state_before_it(tmp_path: Path) -> None:
+    class Breaks(Bias):
+        calls = 0
+
+        def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(images, labels) * (math.nan if self.calls == 4 else 1)
+
+    with pytest.raises(TrainingError, match="nan in step 3"):
+        train(Breaks(), IMAGES, tmp_path, RECIPE, look_every=100)
+    assert not (tmp_path / STATE_FILE).exists()
+    with pytest.raises(TrainingError, match="nan in step 3"):
+        train(Breaks(), IMAGES, tmp_path, RECIPE, look_every=100, checkpoint_seconds=0)
+    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["step"] == 3
+
+
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_how_often_the_loss_is_looked_at_changes_no_weight(tmp_path: Path, every: int) -> None:
+    whole = train(fresh_model(), IMAGES, tmp_path / "whole", RECIPE)
+    assert_same_weights(train(fresh_model(), IMAGES, tmp_path / "other", RECIPE, look_every=every), whole)

@@ -69,6 +69,7 @@ def train_emoji(
         recipe,
         bf16=True,
         compile=compile,
+        checkpoint_seconds=60,
         minutes=minutes,
         look_every=LOOK_EVERY,
     ).model
