@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from marche_fx.models.mar import MAR
-from marche_fx.models.presets import mar_base, mar_fashion, mar_huge, mar_large
+from marche_fx.models.presets import mar_base, mar_emoji, mar_fashion, mar_huge, mar_large
 
 
 @pytest.mark.parametrize(("build", "millions"), [(mar_base, 208), (mar_large, 479), (mar_huge, 943)])
@@ -20,6 +20,12 @@ def test_the_bundled_size_is_small_but_deep_enough() -> None:
     assert (model.seq_len, model.token_embed_dim, model.num_classes) == (196, 4, 10)
     assert min(len(model.encoder_blocks), len(model.decoder_blocks)) >= 4
     assert 2 * sum(parameter.numel() for parameter in model.parameters()) <= 16e6  # bytes in float16
+
+
+def test_the_size_for_emoji_has_256_tokens_of_48_channels_and_fits_into_28_megabytes() -> None:
+    model = mar_emoji()
+    assert (model.seq_len, model.token_embed_dim, model.num_classes) == (256, 48, 9)
+    assert 2 * sum(parameter.numel() for parameter in model.parameters()) <= 28e6  # bytes in float16
 
 
 def test_options_override_a_preset() -> None:
