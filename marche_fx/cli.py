@@ -250,7 +250,7 @@ def tune(
 
 @app.command()
 def bench(
-    size: Annotated[str | None, typer.Option(help="fashion, base, large or huge; fashion when omitted")] = None,
+    size: Annotated[str | None, typer.Option(help="fashion, emoji, base, large or huge; fashion when omitted")] = None,
     model: Annotated[
         str | None,
         typer.Option(

@@ -1,10 +1,11 @@
-"""MAR, its trained weights for garments, and the judge of what it generates; a masked-diffusion text model.
+"""MAR, its trained weights for garments, and the judge of what it generates; a masked-diffusion text model; emoji.
 
 mar, head, diffusion   the model, its diffusion head, the noise schedule      presets  its sizes
-checkpoint, bundled    weights from files, and those that come along          fashion  the data set
-train, judge           training; the classifier that judges garments
+checkpoint, bundled    weights from files, and those that come along          dataset  labelled images
+train, judge           training; the classifier that judges images            fashion  garments
 generation, drift      its own loop on draws made beforehand; drift of it     demo     ``marche-fx demo``
-training_state         what a training that was stopped goes on from         text     the text model and all its own
+training_state         what a training that was stopped goes on from          text     the text model and all its own
+emoji                  colour emoji, a task on which decoding steps matter
 """
 
 from .bundled import load_fashion_mar, load_judge, load_text_model, load_tokenizer
@@ -12,7 +13,7 @@ from .checkpoint import load_checkpoint, read_checkpoint, save_weights
 from .fashion import CLASSES, Fashion, load_fashion
 from .judge import Judge, frechet_distance
 from .mar import MAR
-from .presets import mar_base, mar_fashion, mar_huge, mar_large
+from .presets import mar_base, mar_emoji, mar_fashion, mar_huge, mar_large
 
 __all__ = [
     "CLASSES",
@@ -27,6 +28,7 @@ __all__ = [
     "load_text_model",
     "load_tokenizer",
     "mar_base",
+    "mar_emoji",
     "mar_fashion",
     "mar_huge",
     "mar_large",

@@ -84,7 +84,7 @@ class GaussianDiffusion:
     def loss(self, denoiser: Denoiser, start: Tensor, index: Tensor, noise: Tensor) -> Tensor:
         """Hybrid loss per row, ``[R]``: squared error of the noise, and the variational bound for the variance only."""
         current = self.add_noise(start, index, noise)
-        output = denoiser(current, self.timesteps.to(index.device)[index])
+        output = denoiser(current, self.timesteps.to(index.device, non_blocking=True)[index])
         predicted, position = output.chunk(2, dim=-1)
         # The bound trains the variance alone: the mean enters without its gradient.
         mean, log_variance = self.predict(torch.cat([predicted.detach(), position], -1), current, index)
@@ -118,7 +118,8 @@ class GaussianDiffusion:
 
 def at(table: Tensor, index: Tensor, like: Tensor) -> Tensor:
     """Rows of ``table`` ``[S]`` as a column ``[R, 1]`` of the kind of ``like``."""
-    return table.to(device=like.device, dtype=like.dtype)[index][:, None]
+    # Without waiting for the device, which would stand still a dozen times in every step of a training.
+    return table.to(device=like.device, dtype=like.dtype, non_blocking=True)[index][:, None]
 
 
 def gaussian_divergence(mean_a: Tensor, log_variance_a: Tensor, mean_b: Tensor, log_variance_b: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from marche_fx.models.emoji.dataset import load_emoji
 from marche_fx.models.emoji.names import Kind, is_held_out, sequence_of
 from marche_fx.models.emoji.pictures import build, read_picture
 
-CATALOGUE = {
+CATALOGUE: dict[tuple[int, ...], Kind] = {
     sequence_of("1f600"): Kind("Smileys & Emotion", "face-smiling"),
     sequence_of("1f9d1-1f680"): Kind("People & Body", "person-role"),
     sequence_of("1f3fb"): Kind("Component", "skin-tone"),
@@ -25,7 +25,7 @@ def draw(path: Path, seed: int, side: int = 64) -> np.ndarray:
     values = np.random.default_rng(seed).integers(0, 256, (side, side, 4), dtype=np.uint8)
     values[..., 3] = 255
     values[: side // 2, :, 3] = 0
-    Image.fromarray(values, "RGBA").save(path, **({"lossless": True} if path.suffix == ".webp" else {}))
+    Image.fromarray(values, "RGBA").save(path, lossless=True)
     return np.where(values[..., 3:] == 0, 255, values[..., :3])
 
 
