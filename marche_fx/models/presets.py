@@ -41,7 +41,7 @@ def mar_emoji(**options: Any) -> MAR:
     """
     sizes = transformer(width=256, depth=5, heads=8) | {"diffloss_d": 4, "diffloss_w": 384}
     image = {"img_size": 64, "vae_stride": 1, "patch_size": 4, "vae_embed_dim": 3, "class_num": 9, "buffer_size": 16}
-    training = {"attn_dropout": 0.0, "proj_dropout": 0.0, "diffusion_batch_mul": 2, "mask_ratio_min": 0.5}
+    training = {"attn_dropout": 0.0, "proj_dropout": 0.1, "diffusion_batch_mul": 2, "mask_ratio_min": 0.5}
     return MAR(**{**sizes, **image, **training, "num_sampling_steps": 50, "token_limit": 1.0, **options})
 
 
