@@ -1,10 +1,13 @@
-"""MAR, its trained weights for garments, and the judge of what it generates; a masked-diffusion text model.
+"""MAR, its trained weights for garments, and the judge of what it generates; a masked-diffusion text model; a MaskGIT.
 
 mar, head, diffusion   the model, its diffusion head, the noise schedule      presets  its sizes
 checkpoint, bundled    weights from files, and those that come along          fashion  the data set
 train, judge           training; the classifier that judges garments
 generation, drift      its own loop on draws made beforehand; drift of it     demo     ``marche-fx demo``
 training_state         what a training that was stopped goes on from         text     the text model and all its own
+timed_training         training for so many seconds                          tokens   garments as discrete tokens
+transformer            the blocks of text and tokens                         optimizer  Muon with AdamW
+parallel_decoding      MaskGIT's loop
 """
 
 from .bundled import load_fashion_mar, load_judge, load_text_model, load_tokenizer

@@ -48,7 +48,8 @@ def train_for(
     began, step, told = clock(), 0, 0
     smooth = torch.zeros((), device=parameters[0].device)
     model.train()
-    while (share := (clock() - began) / seconds) < 1:
+    while (elapsed := clock() - began) < seconds:
+        share = elapsed / seconds
         with torch.autocast(device_type, torch.bfloat16, enabled=bf16):
             loss = draw_loss()
         model.zero_grad(set_to_none=True)
