@@ -3,6 +3,7 @@
 run        the bench: takes `settings`, a `workload` or `user_model`, and `variants`, by `schedule`; makes `rows`
 turn       one variant's step; `lockstep` steps all in turn, `candidates` makes what is timed, `warm_up` runs it first
 scaling    time against tokens, with `fit`; `breakdown` where a step's time goes; `memory` and `resident` what it takes
+overhead   what a step costs beside its arithmetic: operators, compiled calls, launches, waits
 compiler   the compiler's counters and folder; `machine` what the figures were measured on
 tables, plots, scaling_plot, command   what is printed, drawn, and asked for on the command line
 """

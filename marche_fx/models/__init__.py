@@ -1,11 +1,14 @@
-"""MAR, its trained weights for garments, and the judge of what it generates; a masked-diffusion text model; emoji.
+"""The models that come along, all written as their users would write them, their trainings and their judges.
 
-mar, head, diffusion   the model, its diffusion head, the noise schedule      presets  its sizes
-checkpoint, bundled    weights from files, and those that come along          dataset  labelled images
-train, judge           training; the classifier that judges images            fashion  garments
-generation, drift      its own loop on draws made beforehand; drift of it     demo     ``marche-fx demo``
-training_state         what a training that was stopped goes on from          text     the text model and all its own
-emoji                  colour emoji, a task on which decoding steps matter
+mar, head, diffusion   the model, its diffusion head, the noise schedule      presets    its sizes
+checkpoint, bundled    weights from files, and those that come along          dataset    labelled images
+train, judge           training; the classifier that judges images            fashion    garments
+generation, drift      its own loop on draws made beforehand; drift of it     demo       ``marche-fx demo``
+text                   a masked-diffusion text model and all its own          tokens     garments as discrete tokens
+emoji                  colour emoji, a task on which decoding steps matter    optimizer  Muon with AdamW
+transformer            the blocks of text and tokens                          timed_training  for so many seconds
+parallel_decoding      MaskGIT's loop
+training_state         what a training that was stopped goes on from
 """
 
 from .bundled import load_fashion_mar, load_judge, load_text_model, load_tokenizer

@@ -15,8 +15,8 @@ from torch import Tensor
 from ...api.decoding import decoding
 from ...api.transform import transform
 from ...lazy.tensor import resolved
+from ...models.parallel_decoding import Denoiser
 from ...models.text import TextDiffusion
-from ...models.text.decoding import Denoiser
 from ...reporting.report import report
 from .loops import Loop
 from .variants import Variant

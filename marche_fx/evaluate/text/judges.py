@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...models.bundled import load_tokenizer
+from ...models.parallel_decoding import Denoiser
 from ...models.text import Ngrams, encode, read_lines, split_lines
-from ...models.text.decoding import Denoiser
 from ...models.text.likelihood import nats_of
 
 APART = 8

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...models.parallel_decoding import Denoiser
 from ...models.text import generate, generate_in_parallel
-from ...models.text.decoding import Denoiser
 
 Query = Callable[[Tensor], Tensor]
 """What `transform` takes as ``query``: ``ids [B, N]`` to the tokens whose results are read, bool ``[B, N]``."""

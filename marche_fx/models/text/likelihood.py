@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..parallel_decoding import Denoiser
 from .corpus import Corpus
-from .decoding import Denoiser
 from .masking import stratified_mask
 
 

@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from ...errors import TrainingError
+from ..optimizer import MuonWithAdamW
 from ..training_state import prepare_folder, resume, save
 from .averaging import average
 from .batches import Batch, draw_batch
 from .corpus import Corpus
 from .model import TextDiffusion
-from .optimizer import MuonWithAdamW
 from .recipe import MAY_CHANGE, Recipe
 
 LOOK_EVERY = 20

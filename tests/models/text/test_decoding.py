@@ -1,29 +1,14 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from marche_fx.errors import ArgumentError
-from marche_fx.models.text import generate, generate_in_parallel
-from marche_fx.models.text.decoding import add_gumbel_noise, even_shares
+from marche_fx.models.parallel_decoding import generate_in_parallel
+from marche_fx.models.text import generate
+from marche_fx.models.text.decoding import even_shares
+from tests.models.decoders import ANSWER, PROMPT, Oracle
 
 from .tiny import tiny_model
-
-PROMPT = torch.tensor([[5, 6, 7], [8, 9, 10]])
-ANSWER = torch.arange(1, 101)
-
-
-class Oracle:
-    """It knows the piece at each place, the surer of it the smaller its position, and keeps what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[Tensor] = []
-
-    def __call__(self, ids: Tensor) -> Tensor:
-        self.asked.append(ids.clone())
-        tokens = ids.shape[1]
-        sureness = torch.linspace(20, 10, tokens)[:, None]
-        return (F.one_hot(ANSWER[:tokens], 128) * sureness).expand(len(ids), -1, -1)
 
 
 @pytest.mark.parametrize("remasking", ["low_confidence", "random"])
@@ -57,15 +42,6 @@ def test_the_surest_pieces_are_kept_first() -> None:
     ]
 
 
-def test_noise_draws_pieces_as_often_as_they_are_likely() -> None:
-    logits = torch.tensor([0.5, 0.3, 0.2]).log().expand(20_000, 3)
-    drawn = add_gumbel_noise(logits, 1.0, torch.Generator().manual_seed(0)).argmax(-1)
-    shares = drawn.bincount(minlength=3) / len(drawn)
-    assert torch.allclose(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.015)
-    colder = add_gumbel_noise(logits, 0.5, torch.Generator().manual_seed(0)).argmax(-1).bincount() / len(drawn)
-    assert torch.allclose(colder, torch.tensor([25, 9, 4]) / 38, atol=0.015)
-
-
 def test_shares_are_even() -> None:
     assert even_shares(8, 3) == [3, 3, 2]
     with pytest.raises(ArgumentError, match="8 pieces cannot be filled in 9 steps"):
@@ -77,21 +53,6 @@ def test_what_cannot_be_decoded_is_refused() -> None:
         generate(Oracle(), PROMPT, 8, mask_id=0, block_length=8, remasking="high")
     with pytest.raises(ArgumentError, match="length 9 is no multiple of block_length 8"):
         generate(Oracle(), PROMPT, 9, mask_id=0, block_length=8)
-
-
-def test_masks_become_fewer_along_a_cosine() -> None:
-    oracle = Oracle()
-    ids = generate_in_parallel(oracle, PROMPT, 20, mask_id=0, steps=4, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(ids[:, :3], PROMPT)
-    assert (ids != 0).all()
-    assert [int((asked[0] == 0).sum()) for asked in oracle.asked] == [20, 18, 14, 7]
-
-
-def test_more_steps_than_pieces_fill_one_in_each() -> None:
-    oracle = Oracle()
-    ids = generate_in_parallel(oracle, PROMPT, 3, mask_id=0, steps=10, generator=torch.Generator().manual_seed(0))
-    assert (ids != 0).all()
-    assert len(oracle.asked) == 3
 
 
 def test_decoding_is_the_same_again_with_the_same_seed() -> None:

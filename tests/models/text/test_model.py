@@ -3,7 +3,7 @@ from torch import nn
 
 import marche_fx
 from marche_fx.models.text import TextDiffusion
-from marche_fx.models.text.model import Attention, rotate
+from marche_fx.models.transformer import Attention, rotate
 
 from .tiny import VOCABULARY, tiny_model
 

@@ -9,10 +9,10 @@ from torch import nn
 
 from marche_fx.errors import TrainingError
 from marche_fx.models import load_checkpoint, save_weights
+from marche_fx.models.optimizer import MuonWithAdamW
 from marche_fx.models.text import TextDiffusion
 from marche_fx.models.text.batches import Batch, draw_batch
 from marche_fx.models.text.masking import stratified_mask
-from marche_fx.models.text.optimizer import MuonWithAdamW
 from marche_fx.models.text.recipe import Recipe
 from marche_fx.models.text.training import Progress, masked_loss, train_text
 from marche_fx.models.training_state import EARLIER_FILE, STATE_FILE
