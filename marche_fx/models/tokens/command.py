@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..bundled import load_judge
 from ..checkpoint import save_weights
-from ..fashion import CLASSES, Fashion, load_fashion, to_pixels
+from ..dataset import to_pixels
+from ..fashion import CLASSES, Fashion, load_fashion
 from ..timed_training import Tell
 from ..train import WEIGHTS_FILE
 from .choosing import Judged, judge_decodings
@@ -38,8 +39,8 @@ def run_training(
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     say = log_to(out / LOG_FILE)
-    training = on(load_fashion(data), device)
-    test = on(first(load_fashion(data, "t10k"), HELD_OUT), device)
+    training = load_fashion(data).to(device)
+    test = first(load_fashion(data, "t10k"), HELD_OUT).to(device)
     torch.manual_seed(recipe.seed)
     garments = TokenGarments().to(device)
     say(f"{device}, {minutes:g} minutes, {recipe}; read and built in {time.monotonic() - began:.1f} s")
@@ -92,17 +93,6 @@ def progress(say: Say, name: str, more: Callable[[], str]) -> Tell:
 
 def first(data: Fashion, count: int) -> Fashion:
     return Fashion(data.images[:count], data.labels[:count])
-
-
-def on(data: Fashion, device: torch.device) -> Fashion:
-    return Fashion(data.images.to(device), data.labels.to(device))
-
-
-def round_to_half(garments: TokenGarments) -> None:
-    """Give the parameters the values that `save_weights` writes."""
-    with torch.no_grad():
-        for parameter in garments.parameters():
-            parameter.copy_(parameter.half())
 
 
 def describe_codes(say: Say, tokenizer: ImageTokenizer, coded: CodedFashion, images: Fashion) -> None:

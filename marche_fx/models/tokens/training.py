@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...errors import TrainingError
-from ..fashion import Fashion, to_pixels
+from ..dataset import to_pixels
+from ..fashion import Fashion
 from ..optimizer import MuonWithAdamW
 from ..timed_training import Tell, train_for
 from .model import MaskGIT
