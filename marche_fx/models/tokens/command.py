@@ -95,6 +95,13 @@ def first(data: Fashion, count: int) -> Fashion:
     return Fashion(data.images[:count], data.labels[:count])
 
 
+def round_to_half(garments: TokenGarments) -> None:
+    """Give the parameters the values that `save_weights` writes."""
+    with torch.no_grad():
+        for parameter in garments.parameters():
+            parameter.copy_(parameter.half())
+
+
 def describe_codes(say: Say, tokenizer: ImageTokenizer, coded: CodedFashion, images: Fashion) -> None:
     """Say how good the images are that codes are decoded to, and how evenly codes are used."""
     judge = load_judge().to(images.images.device)
