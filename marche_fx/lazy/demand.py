@@ -107,9 +107,7 @@ class Demand:
             self.tokens.setdefault(source, []).append(tokens)
 
     def meet(self) -> None:
-        """Run the steps whose results are wanted; no more can be asked for then."""
-        # What computes them refers to this demand: a cycle would keep every result of a session in memory for a while.
-        self.wanted.clear()
+        """Run the steps whose results are wanted."""
         for source in self.tokens:
             self.results[source] = source.read(self.union(source))
         for source in self.wholes:

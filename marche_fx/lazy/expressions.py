@@ -58,9 +58,11 @@ class Result(Expression):
     def prepare(self, rows: Rows | None, demand: Demand) -> Compute:
         tokens = None if rows is None else self.tokens_of(rows)
         demand.ask(self.source, tokens)
+        # Not the demand, which holds this: a cycle would keep the results of a session until garbage is collected.
+        results = demand.results
 
         def compute() -> Tensor:
-            value: Tensor = demand.results[self.source][self.number]
+            value: Tensor = results[self.source][self.number]
             return as_like(value, self.like) if rows is None else self.frame.taken(value, rows.on(value.device))
 
         return compute
