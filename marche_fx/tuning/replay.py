@@ -93,6 +93,14 @@ class Call:
     """``(args, kwargs)``, with `Earlier` for what earlier calls returned."""
     reads: list[Read] = field(default_factory=list)
 
+    @property
+    def share_read(self) -> float | None:
+        """Of the tokens, how many results are read of; None where none are, or results as a whole."""
+        rows = [own.rows for own in self.reads]
+        if not rows or any(own is None for own in rows):
+            return None
+        return torch.stack([own for own in rows if own is not None]).any(0).float().mean().item()
+
     def given(self, results: Mapping[int, Sequence[Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments, with the results of a replay's earlier calls."""
         merged = pytree.tree_map(
@@ -117,6 +125,12 @@ class Recording:
     def digest(self) -> str:
         """Another one for each generation: of every call its arguments, and the rows read with what they held."""
         return digest(*(part for calls in self.sessions for part in ("a session", *map(told, calls))))
+
+    @property
+    def share_read(self) -> float:
+        """Of the tokens, how many a call's results are read of where rows are, mean over calls; 0 where none are."""
+        shares = [share for calls in self.sessions for call in calls if (share := call.share_read) is not None]
+        return sum(shares) / max(len(shares), 1)
 
     def transformed(self, refresh: RefreshPolicy | Mapping[str, RefreshPolicy]) -> nn.Module:
         """The model under a policy."""

@@ -13,35 +13,15 @@ from rich.table import Table
 from torch import nn
 
 from ..errors import ArgumentError, CheckpointError, TuningError
-from ..refresh import (
-    FullRefresh,
-    InterleavedRefresh,
-    RefreshPolicy,
-    SelectiveRefresh,
-    StalenessRefresh,
-    policy_from_dict,
-    policy_to_dict,
-    save_policy,
-)
+from ..refresh import FullRefresh, RefreshPolicy, policy_from_dict, policy_to_dict, save_policy
 from ..runtime.method import Query
 from ..saving.files import DamagedError, read_sealed_json, weights_hash, write_sealed_json
 from ..saving.fingerprint import software
+from .families import families_for
 from .replay import Recording, record, replay
 
 Run = Callable[[nn.Module, int], Any]
 """``run(model, seed)``: one generation with what it is given."""
-
-FRACTIONS = (0.0, 0.02, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.7)
-"""Shares of the token axis among which a search halves."""
-
-FAMILIES: dict[str, Sequence[RefreshPolicy]] = {
-    "selective": [SelectiveRefresh(fraction) for fraction in FRACTIONS],
-    "selective, one warm-up step": [SelectiveRefresh(fraction, warmup=1) for fraction in FRACTIONS],
-    "selective, loose": [SelectiveRefresh(fraction, warmup=1, tolerance=0.3) for fraction in FRACTIONS],
-    "oldest first": [StalenessRefresh(fraction, warmup=1) for fraction in FRACTIONS],
-    "full steps between": [InterleavedRefresh(period, warmup=2) for period in (8, 6, 5, 4, 3, 2)],
-}
-"""Policies from cheap to dear, each list in the order of falling drift."""
 
 MARGIN = 0.9
 """On the seeds of the search a policy must stay below so much of the bound, since other seeds differ."""
@@ -67,6 +47,8 @@ class Tuned:
 
     Attributes:
         policy: the cheapest within the bound. drift, flops_ratio: on the unseen seeds. trials: everything tried.
+        searched: names of the families of policies that were searched. share_read: of the tokens, what the loop reads
+            in a step, which decides whether bounds on the queried are among them.
     """
 
     policy: RefreshPolicy
@@ -76,6 +58,8 @@ class Tuned:
     seeds: tuple[int, ...]
     unseen: tuple[int, ...]
     trials: tuple[Trial, ...] = field(repr=False)
+    searched: tuple[str, ...]
+    share_read: float
 
     def save(self, path: str | Path) -> None:
         """Write the policy as JSON, for `load_policy`."""
@@ -88,6 +72,9 @@ class Tuned:
             style = "bold" if trial.policy == self.policy else ""
             numbers = f"{trial.drift:.4f}", f"{trial.flops_ratio:.3f}"
             table.add_row(f"{trial.policy!r}", " ".join(map(str, seeds)), *numbers, style=style)
+        table.caption = (
+            f"searched: {'; '.join(self.searched)}. The loop reads {self.share_read:.0%} of the tokens in a step"
+        )
         yield table
 
 
@@ -116,7 +103,8 @@ def tune(
         run: one generation with the model and the seed that it is given; with a loop of its own, inside
             ``with marche_fx.decoding(model):``.
         max_drift: bound on the mean over decoding steps of the norm of the difference of the rows read, over their own.
-        candidates: by name, policies from cheap to dear; some that are built in when omitted.
+        candidates: by name, policies from cheap to dear; some that are built in when omitted, with bounds on the
+            queried among them where the loop reads many tokens in a step.
         step, loop, query: as in `transform`.
         out: file of results; a search that was ended goes on from there, as long as the generations are bit for bit
             those that it measured.
@@ -130,7 +118,6 @@ def tune(
         raise ArgumentError(f"max_drift must be positive, got {max_drift}")
     if not seeds or not unseen or set(seeds) & set(unseen):
         raise ArgumentError(f"seeds and unseen must be some seeds each and none in common, got {seeds} and {unseen}")
-    families = FAMILIES if candidates is None else candidates
     options: dict[str, Any] = {"step": step, "loop": loop, "query": query}
     key = {
         "model": type(model).__qualname__,
@@ -158,9 +145,11 @@ def tune(
         trials = Trials(recordings, store)
         tried = bar.add_task("trying policies", total=None)
         trials.on_trial = lambda: bar.advance(tried)
+        share_read = recordings[False].share_read
+        families = families_for(share_read) if candidates is None else candidates
         chosen = cheapest(trials, families, max_drift)
-    found = tuple(store.trials)
-    return Tuned(chosen.policy, max_drift, chosen.drift, chosen.flops_ratio, tuple(seeds), tuple(unseen), found)
+    found = chosen.policy, max_drift, chosen.drift, chosen.flops_ratio
+    return Tuned(*found, tuple(seeds), tuple(unseen), tuple(store.trials), tuple(families), share_read)
 
 
 def cheapest(trials: Trials, families: Mapping[str, Sequence[RefreshPolicy]], max_drift: float) -> Trial:

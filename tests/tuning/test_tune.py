@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import marche_fx
 from marche_fx import (
@@ -17,15 +17,21 @@ from marche_fx import (
     RandomRefresh,
     RefreshPolicy,
     SelectiveRefresh,
+    StalenessRefresh,
     TuningError,
     tune,
 )
 from marche_fx.models import load_fashion_mar
 from marche_fx.models.mar import MAR
+from marche_fx.models.text import generate_in_parallel
+from marche_fx.refresh.builtin import BudgetedRefresh
+from marche_fx.reporting.tables import as_text
 from marche_fx.saving.fingerprint import software
+from marche_fx.tuning.families import BOUNDED, FAMILIES, MANY, families_for
 from marche_fx.tuning.replay import record, replay
 from marche_fx.tuning.tune import Store, Trial, cheapest, first_within
 from tests.flips import flipped
+from tests.models.text.tiny import VOCABULARY, tiny_model
 from tests.models.tiny import tiny_mar
 from tests.networks import small_mar
 
@@ -100,6 +106,66 @@ A, B, C = (SelectiveRefresh(fraction) for fraction in (0.1, 0.2, 0.3))
 def test_which_policy_is_chosen(drifts: dict[Any, tuple[float, float]], expected: Any) -> None:
     trials: Any = Known(drifts)
     assert cheapest(trials, {"family": [A, B, C]}, 0.1).policy == expected
+
+
+PROMPT, ANSWER, STEPS = 8, 56, 8
+
+
+def fill_masks(given: Any, seed: int) -> None:
+    """MaskGIT's loop, which looks at every mask in every step."""
+    generator = torch.Generator().manual_seed(seed)
+    prompt = torch.randint(1, VOCABULARY, (2, PROMPT), generator=generator)
+    # What nobody looks at is not read in the last step.
+    generate_in_parallel(given, prompt, ANSWER, mask_id=0, steps=STEPS, generator=generator).tolist()
+
+
+def fill_in_session(given: nn.Module, seed: int) -> None:
+    with marche_fx.decoding(given):
+        fill_masks(given, seed)
+
+
+def test_how_much_a_loop_reads_is_counted_row_by_row() -> None:
+    model, masks = tiny_model().eval(), []
+
+    def counted(ids: Tensor) -> Any:
+        masks.append((ids == 0).float().mean().item())
+        return model(ids)
+
+    fill_masks(counted, 0)
+    assert record(model, lambda given: fill_in_session(given, 0)).share_read == pytest.approx(sum(masks) / STEPS)
+
+
+@torch.no_grad()
+def test_bounds_are_searched_for_a_loop_that_reads_many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounded = {"oldest, bounded": [StalenessRefresh(own, warmup=1, queried=2 * own) for own in (0.05, 0.15, 0.3)]}
+    monkeypatch.setattr("marche_fx.tuning.families.FAMILIES", FEW)
+    monkeypatch.setattr("marche_fx.tuning.families.BOUNDED", bounded)
+    model, bound = tiny_model(depth=3).eval(), 0.6
+    found = tune(model, fill_in_session, bound, seeds=(0, 1), unseen=(100, 101))
+    assert found.share_read > MANY
+    assert found.searched == (*FEW, *bounded)
+    assert found.policy in bounded["oldest, bounded"], "without a bound most of the rows are read, and so computed"
+    assert 0 < found.drift <= bound
+    unbounded = [own for own in found.trials if own.policy in FEW["selective"]]
+    assert all(found.flops_ratio < own.flops_ratio for own in unbounded)
+    assert replay(record(model, lambda given: fill_in_session(given, 200)), found.policy).drift <= bound
+    assert "searched: selective; random; oldest, bounded. The loop reads" in as_text(found)
+
+
+def test_no_bound_is_searched_for_a_loop_that_reads_few() -> None:
+    share = record(small(), lambda given: generate(given, 0)).share_read
+    assert 0 < share < MANY
+    assert families_for(share) == FAMILIES
+    assert all(
+        own.queried is None for family in FAMILIES.values() for own in family if isinstance(own, BudgetedRefresh)
+    )
+
+
+def test_bounded_families_go_from_cheap_to_dear() -> None:
+    for family in BOUNDED.values():
+        bounds = [(own.queried, own.fraction) for own in family if isinstance(own, BudgetedRefresh)]
+        assert bounds == sorted(bounds)
+        assert len(set(bounds)) == len(family)
 
 
 def small() -> MAR:
@@ -202,6 +268,4 @@ def test_the_table_and_the_policy_file(tmp_path: Path) -> None:
     found = tune(small(), generate, 1.0, seeds=(0,), unseen=(1,), candidates=ONE)
     found.save(tmp_path / "policy.json")
     assert marche_fx.load_policy(tmp_path / "policy.json") == found.policy
-    from marche_fx.reporting.tables import as_text
-
     assert "drift at most 1" in as_text(found)
