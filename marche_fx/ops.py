@@ -80,7 +80,7 @@ def attention_received(
         q: ``[B, H, A, d]``, queries of the active tokens. k: ``[B, H, N, d]`` or ``[B, H / groups, N, d]``. Samples
             may be another dimension, and heads several or none.
         rows: ``[B, Q]`` int64, numbers of active tokens, of a sample's queried ones all.
-        queried: bool ``[B, Q]``, which of these are; where none is, all of ``rows`` count.
+        queried: bool ``[B, Q]``, which of these are; all of ``rows`` count where none is, in any sample.
         mask: bool or additive, broadcast to ``[B, H, A, N]``.
     """
     if mask is not None and mask.shape[-2] != 1:
@@ -121,9 +121,12 @@ def numbers_among(rows: Tensor, read: Tensor) -> Tensor:
 
 
 def mean_over_queried(attention: Tensor, queried: Tensor) -> Tensor:
-    """``attention [B, .., Q, N]`` to ``[B, N]``: mean over heads, if there are any, and over the queried tokens."""
+    """``attention [B, .., Q, N]`` to ``[B, N]``: mean over heads, if there are any, and over the queried tokens.
+
+    NaN, not measured, of a sample that has none of them while another has: nobody reads it in this step.
+    """
     weights = queried.to(torch.float32)
-    weights = torch.where(weights.sum(-1, keepdim=True) > 0, weights, 1.0)
+    weights = torch.where(weights.sum() > 0, weights, 1.0)
     weights = weights / weights.sum(-1, keepdim=True)
     # Heads first: what is left is small, and no copy of all of it is made in another order.
     attention, heads = attention.float(), tuple(range(1, attention.ndim - 2))

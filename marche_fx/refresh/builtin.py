@@ -120,6 +120,8 @@ class SelectiveRefresh(BudgetedRefresh):
         attention = history.smoothed(signal) if self.age else history.latest(signal)
         if attention is None:
             return history.age
+        # Of a sample of which nothing was read yet nobody told whom it attends to.
+        attention = torch.where(attention.any(1, keepdim=True), attention, 1.0)
         return attention * history.age if self.age else attention
 
 

@@ -29,8 +29,8 @@ class Active:
         positions: ``[B, A]`` int64, ascending in each sample.
         complete: every token that the step does not drop is among them.
         visible: how many tokens of a sample the step does not drop, at most.
-        queried: so many of them are enough to hold every queried token of a sample; all of them where a sample has
-            none.
+        queried: so many of them are enough to hold every queried token of a sample; all of them where no sample has
+            any.
     """
 
     positions: Tensor
@@ -172,7 +172,7 @@ class Wanted:
         found = []
         if self.queried is not None:
             own = self.queried.sum(1)
-            found.append(torch.where(own.min() > 0, own.max(), self.must.shape[1]))
+            found.append(torch.where(own.max() > 0, own.max(), self.must.shape[1]))
         if not self.everything:
             found.append(self.must.sum(1).max())
         return found if self.visible is None else [*found, self.visible.sum(1).max()]

@@ -304,6 +304,14 @@ def test_where_nobody_is_queried_all_active_tokens_count() -> None:
     assert torch.allclose(ops.mean_over_queried(attention, none), attention.mean((1, 2)))
 
 
+def test_of_a_sample_of_which_nobody_is_queried_nothing_is_measured_while_another_has_some() -> None:
+    attention = torch.rand(2, 3, 4, 6).softmax(-1)
+    queried = torch.tensor([[False, True, True, False], [False] * 4])
+    received = ops.mean_over_queried(attention, queried)
+    assert torch.allclose(received[0], attention[0, :, 1:3].mean((0, 1)))
+    assert received[1].isnan().all()
+
+
 def test_einsum_attention_is_not_mistaken() -> None:
     program = Program(Transformer(7, 8, 2, attention=EinsumAttention).eval(), "forward", [torch.randn(2, 7, 8)])
     for site in Hooks(program.split, program.plan).observable.values():
