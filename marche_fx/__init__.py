@@ -1,6 +1,7 @@
 """Turn a masked transformer's decoding step into an incremental program that recomputes active tokens only."""
 
 from .api.decoding import decoding, session
+from .api.samples import keep_samples
 from .api.transform import transform
 from .errors import (
     ArgumentError,
@@ -88,6 +89,7 @@ __all__ = [
     "check_rule",
     "decoding",
     "explain",
+    "keep_samples",
     "load",
     "load_policy",
     "register_rule",

@@ -142,9 +142,10 @@ class OptimizedStep:
         stream = session.stream_of(self.method.order, program, CallInputs.of(program, list(given.values())))
         # Before it is known whether this call is the first that runs.
         stream.read_pending(program)
-        state = stream.state(program)
+        unverified = self.settings.verify and not program.verified
+        state = stream.state(program, anew=unverified)
         values = state.begin(given)
-        verify = self.settings.verify and state.is_new and not program.verified
+        verify = unverified and state.is_new
         expected = None
         if verify:
             with as_traced(self.model):

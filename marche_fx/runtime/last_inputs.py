@@ -89,6 +89,12 @@ class LastInputs:
                     is_active = torch.zeros_like(self.computed).scatter(1, active, True)[:, tokens]
                     before.copy_(torch.where(is_active[..., None], after, before))
 
+    def keep(self, samples: Tensor) -> None:
+        """Go on with these ``samples [B']`` alone."""
+        self.shape = (len(samples), self.shape[1])
+        self.last, self.moved = [own[samples] for own in self.last], []
+        self.computed = None if self.computed is None else self.computed[samples]
+
     def tokens_of(self, watched: Watched, rows: Tensor) -> slice:
         """Where the tokens of a value ``[B, N, F]`` are among those of all streams."""
         return slice(watched.start, watched.start + rows.shape[1])

@@ -290,9 +290,13 @@ class PendingStep:
             # In place: a read that is under way holds them.
             self.leaves[:] = [leaf.clone() if self.state.is_cache(leaf) else leaf for leaf in self.leaves]
 
+    def note_age(self) -> None:
+        """Take down how old the results are, before another call computes some anew."""
+        self.age = self.state.age(self.call)
+
     def let_go(self) -> None:
         """Another call is about to write the caches: keep the results if somebody holds late tensors of them."""
-        self.age = self.state.age(self.call)
+        self.note_age()
         if self.leaves is None:
             return
         largest = max((leaf.numel() for leaf in self.leaves if isinstance(leaf, Tensor)), default=0)

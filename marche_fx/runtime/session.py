@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from torch import Tensor
+
 from ..errors import ArgumentError
 from .call_inputs import CallInputs
 from .program import Program
@@ -58,6 +60,10 @@ class Session:
         self.conditions_move = False
         """Whether a condition was seen to move from step to step."""
         self.log = SessionLog()
+        self.samples: int | None = None
+        """Of the last call, or of those that go on with the next."""
+        self.kept: Tensor | None = None
+        """``[B']``, the samples of the last call that go on with the next; None where all do."""
 
     def begin(self) -> None:
         """A step of the session is called."""
@@ -76,6 +82,7 @@ class Session:
 
     def stream_of(self, method: int, program: Program, call: CallInputs) -> Stream:
         """The stream that a call belongs to, opened if it is the first of one."""
+        self.go_on_with_kept(program)
         name = STREAM.get()
         if name is None:
             found = find_stream(self.streams, self.current, method, call) or self.moved(call)
@@ -93,6 +100,31 @@ class Session:
         found.enter(method, call)
         self.current = found
         return found
+
+    def keep(self, samples: Tensor) -> None:
+        """The next calls are of these ``samples [B']`` of the last."""
+        counts = {state.program.samples for state in self.states}
+        if len(counts) > 1:
+            raise ArgumentError(
+                "keep_samples is for loops that call their steps with all samples at once, and this one calls them "
+                f"with {' and '.join(map(str, sorted(counts)))} samples"
+            )
+        # Until the next call, of which arguments may be results of the last, nothing else is known of it.
+        self.kept = samples if self.kept is None else self.kept[samples]
+        self.samples = len(samples)
+
+    def go_on_with_kept(self, program: Program) -> None:
+        """A call of ``program`` begins: what is cached is that of its samples."""
+        kept, self.kept, self.samples = self.kept, None, program.samples
+        if kept is None:
+            return
+        if len(kept) != program.samples:
+            raise ArgumentError(
+                f"keep_samples kept {len(kept)} samples, and the next call has {program.samples}: its batch must be "
+                "the samples that were kept"
+            )
+        for own in self.streams:
+            own.keep(kept)
 
     def moved(self, call: CallInputs) -> Stream | None:
         """The latest stream, where no stream is ever called again, so that calls are no branches; None otherwise."""

@@ -22,6 +22,9 @@ from .prologue import Prologue, Values
 class Call(Protocol):
     """A call whose results may be the caches."""
 
+    def note_age(self) -> None:
+        """Take down how old the results are."""
+
     def let_go(self) -> None:
         """Copy of the results what is still wanted."""
 
@@ -176,6 +179,38 @@ class StepState:
 
     def results(self, values: Values) -> list[Any]:
         return self.program.finish(values, self.caches)
+
+    def keep(self, samples: Tensor) -> None:
+        """Go on with these ``samples [B']`` alone, under the program that `move_to` names."""
+        before = None if self.writer is None else self.writer()
+        if before is not None:
+            # Nobody writes the caches that its results may be.
+            before.note_age()
+        self.writer = None
+        samples = samples.to(self.caches[0].device)
+        # As in `Program.allocate`.
+        with torch.inference_mode(False):
+            dims = [spec.layout.batch_dim for spec in self.program.split.caches]
+            self.caches = [cache.index_select(dim, samples) for cache, dim in zip(self.caches, dims)]
+            self.inputs.keep(samples)
+            self.unread = None if self.unread is None else self.unread[samples]
+            self.computed_at = None if self.computed_at is None else self.computed_at[samples]
+        # Who saw whom is told by values of the step, which are others now.
+        self.exactness = None
+
+    def fits(self, program: Program) -> bool:
+        """Whether what is kept can be that of ``program``, the same step for other samples."""
+        own, other = self.program.split.caches, program.split.caches
+        kinds = [(spec.name, tuple(cache.shape), cache.dtype) for spec, cache in zip(own, self.caches)]
+        watched = [[each.node.name for each in given] for given in (self.program.watched, program.watched)]
+        is_kept = bool(kinds) and self.inputs.shape == program.shape
+        return is_kept and kinds == [(spec.name, spec.shape, spec.dtype) for spec in other] and watched[0] == watched[1]
+
+    def move_to(self, program: Program) -> None:
+        """Be the state of another program that it `fits`."""
+        self.program = program
+        self.prologue = Prologue(program.stages, program.plan.inputs)
+        self.inputs.watched = program.watched
 
     def end(self) -> None:
         """Free the caches; results of earlier calls stay what they are."""

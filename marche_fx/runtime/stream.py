@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from ..refresh import RefreshPolicy
 from .call_inputs import CallInputs, look_at
@@ -33,7 +34,8 @@ class Stream:
 
     Attributes:
         name: what the user called it; None where it was found.
-        states: caches by program. histories: of its token axes.
+        states: caches by program. kept: those of samples that go on, until it is known under which program.
+        histories: of its token axes.
         pending: the last call of each program, while somebody holds its results.
     """
 
@@ -41,6 +43,7 @@ class Stream:
         self.number = number
         self.name = name
         self.states: dict[Program, StepState] = {}
+        self.kept: list[StepState] = []
         self.histories: list[TokenHistory] = []
         self.pending: dict[Program, weakref.ref[PendingStep]] = {}
         self.calls: dict[Program, deque[CallInputs]] = {}
@@ -52,10 +55,31 @@ class Stream:
         self.called: set[int] = set()
         """Step methods called in this round of them."""
 
-    def state(self, program: Program) -> StepState:
+    def state(self, program: Program, *, anew: bool = False) -> StepState:
+        """The caches of a program; ``anew`` where its first step must be in full."""
         if program not in self.states:
-            self.states[program] = StepState(program)
+            fitting = next((own for own in self.kept if own.fits(program)), None)
+            if fitting is not None:
+                self.kept.remove(fitting)
+            if fitting is None or anew:
+                self.states[program] = StepState(program)
+            else:
+                fitting.move_to(program)
+                self.states[program] = fitting
         return self.states[program]
+
+    def keep(self, samples: Tensor) -> None:
+        """The call that begins, and later ones, are of these ``samples [B']`` of the last."""
+        for program in list(self.pending):
+            self.read_pending(program)
+        self.pending.clear()
+        self.kept = [*self.kept, *(own for own in self.states.values() if not own.is_new)]
+        self.states.clear()
+        self.calls.clear()
+        for state in self.kept:
+            state.keep(samples)
+        for history in self.histories:
+            history.keep(samples)
 
     def history(self, policy: RefreshPolicy, program: Program, device: torch.device) -> TokenHistory:
         for own in self.histories:
@@ -94,9 +118,10 @@ class Stream:
 
     def discard(self) -> None:
         """Free the caches."""
-        for state in self.states.values():
+        for state in (*self.states.values(), *self.kept):
             state.end()
         self.states.clear()
+        self.kept.clear()
         self.histories.clear()
         self.pending.clear()
         self.calls.clear()

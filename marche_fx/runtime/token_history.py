@@ -66,6 +66,13 @@ class TokenHistory:
             history.look = None
         return self.choice
 
+    def keep(self, samples: Tensor) -> None:
+        """Go on with these ``samples [B']`` alone."""
+        history = self.history
+        history.age = history.age[samples]
+        history.signals = {own: (last[samples], mean[samples]) for own, (last, mean) in history.signals.items()}
+        history.changed = history.queried = self.choice = None
+
     @property
     def measured(self) -> list[Tensor]:
         """Numbers on the device that the policy wants on the host."""
