@@ -59,6 +59,9 @@ VARIANTS: dict[str, Variant] = {
     "neighbours 5%": Variant(lambda loop: NeighbourRefresh(0.05, grid="line", radius=4.0)),
     "neighbours 10%": Variant(lambda loop: NeighbourRefresh(0.1, grid="line", radius=4.0)),
     "neighbours 5%, bounded": Variant(lambda loop: NeighbourRefresh(0.05, grid="line", radius=4.0, queried=0.1)),
+    "neighbours 5%, tighter": Variant(
+        lambda loop: NeighbourRefresh(0.05, warmup=2, grid="line", radius=4.0, queried=0.08)
+    ),
     "selective 5%, bounded": Variant(lambda loop: SelectiveRefresh(0.05, queried=0.1)),
     "oldest 10%": Variant(lambda loop: StalenessRefresh(0.1)),
     "random 10%": Variant(lambda loop: RandomRefresh(0.1)),
