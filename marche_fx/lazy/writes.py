@@ -34,6 +34,17 @@ def refuse_reshaping(name: str) -> None:
         )
 
 
+def drawn(
+    own: Looked, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The write ``function(view, *args, **kwargs)``, with random numbers drawn now where it draws some."""
+    if function._schema.name.removeprefix("aten::") not in FILLS:
+        return function, args, kwargs
+    numbers = empty(own)
+    function(numbers, *args, **kwargs)
+    return aten.copy_.default, (numbers,), {}
+
+
 def written(own: Looked, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, records: bool) -> Expression:
     """What the memory of a view holds when ``function(view, *args, **kwargs)`` has written into it.
 
@@ -42,10 +53,6 @@ def written(own: Looked, function: Any, args: tuple[Any, ...], kwargs: dict[str,
     if not own.geometry.like.numel():
         return own.expression
     name = function._schema.name.removeprefix("aten::")
-    if name in FILLS:
-        drawn = empty(own)
-        function(drawn, *args, **kwargs)
-        function, args, kwargs, name = aten.copy_.default, (drawn,), {}, "copy_"
     found = token_wise(own, name, function, args, kwargs) if records else None
     if found is not None:
         return found
