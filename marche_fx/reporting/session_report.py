@@ -170,11 +170,13 @@ def session_report(session: Session, *, is_open: bool = False) -> SessionReport:
         for column, amount in enumerate(computed, 1):
             row[column] += amount
     kept = {(own.stream, own.program) for own in session.records}
+    specs = [spec for _, program in kept for spec in program.split.caches]
+    specs += [program.head.spec for _, program in session.log.wide if program.head is not None]
     return SessionReport(
         tuple(tuple(row) for row in by_name.values()),
         choices_of(session),
         causes=causes_of(session.log.calls),
         is_open=is_open,
         streams=len({own.stream for own in session.records}),
-        cache_bytes=sum(byte_count(program.split.caches) for _, program in kept),
+        cache_bytes=byte_count(specs),
     )
