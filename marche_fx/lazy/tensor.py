@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -105,7 +106,7 @@ class LateTensor(Tensor):
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func._can_decompose():
+        if decomposes(func):
             # Under inference mode PyTorch leaves this to whoever answers.
             return func.decompose(*args, **kwargs)
         own = args[0] if args else None
@@ -150,6 +151,12 @@ class LateTensor(Tensor):
             function(own, *args, **kwargs)
         memory.write(found)
         return self
+
+
+@cache
+def decomposes(function: Any) -> bool:
+    """Whether an operator is made of others."""
+    return bool(function._can_decompose())
 
 
 def by_operator(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

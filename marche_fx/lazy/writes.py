@@ -16,6 +16,7 @@ from .geometry import Frame, stand_in
 from .operands import Looked, Place, Plain, placed
 from .operators import recorded
 from .picks import Pick, is_mask
+from .trees import mapped
 
 aten = torch.ops.aten
 
@@ -87,8 +88,12 @@ def token_wise(
 
 def without_values(tree: Any) -> Any:
     """Arguments with a stand-in for every tensor."""
-    tensors = pytree.tree_map(lambda leaf: leaf.geometry.like if isinstance(leaf, Looked) else leaf, tree)
-    return pytree.tree_map(lambda leaf: stand_in(leaf, leaf.stride()) if isinstance(leaf, Tensor) else leaf, tensors)
+    return mapped(without_value, tree)
+
+
+def without_value(leaf: Any) -> Any:
+    tensor = leaf.geometry.like if isinstance(leaf, Looked) else leaf
+    return stand_in(tensor, tensor.stride()) if isinstance(tensor, Tensor) else leaf
 
 
 def over_all(own: Looked, value: Tensor | Looked) -> Expression | None:
