@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -86,13 +86,16 @@ class Geometry:
 
     Attributes:
         like: in memory. rows: among the rows of what is viewed. channels: among the channels of a row.
-        views: of this one that were seen before, by function and arguments.
     """
 
     like: Tensor
     rows: Tensor
     channels: Tensor
-    views: dict[Any, list[Geometry] | None] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def views(self) -> dict[Any, list[Geometry] | None]:
+        """Those of this one that were seen before, by function and arguments."""
+        return {}
 
     @classmethod
     def whole(cls, like: Tensor, frame: Frame) -> Geometry:

@@ -105,7 +105,7 @@ class PendingStep:
             only_queried = not self.state.reads_all
             if self.leaves is None:
                 self.run(queried, only_queried=only_queried)
-            else:
+            elif not self.is_there(queried):
                 if self.is_current and self.lacks(queried):
                     due = None if queried is None else self.due(queried)
                     self.run(due, again=True, only_queried=only_queried)
@@ -119,6 +119,11 @@ class PendingStep:
         """The result that is computed where it is read, unless all rows of it are there."""
         leaf = None if self.leaves is None or self.program.wide is None else self.leaves[self.program.wide]
         return leaf if isinstance(leaf, WideResult) else None
+
+    def is_there(self, queried: Tensor | None) -> bool:
+        """Whether this call computed all rows of the wide result that are read; the one wait of a second read."""
+        wide = self.wide
+        return wide is not None and queried is not None and not bool((queried & ~(self.computed & wide.there)).any())
 
     def have(self, queried: Tensor | None) -> None:
         """Compute the rows of the wide result that are read and are not there; all of them where None."""

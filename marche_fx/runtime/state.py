@@ -57,6 +57,11 @@ class StepState:
     def is_new(self) -> bool:
         return not self.caches
 
+    @property
+    def kept(self) -> list[Tensor]:
+        """All that is kept of rows from call to call."""
+        return self.caches if self.wide is None else [*self.caches, self.wide]
+
     def next_call(self) -> int:
         """The number of a call of the step; from now on the caches are no longer those of an earlier one."""
         self.calls += 1
@@ -85,8 +90,7 @@ class StepState:
 
     def is_cache(self, leaf: Any) -> bool:
         """Whether a result stands in the memory of a cache."""
-        caches = self.caches if self.wide is None else [*self.caches, self.wide]
-        owned = {cache.untyped_storage().data_ptr() for cache in caches}
+        owned = {cache.untyped_storage().data_ptr() for cache in self.kept}
         return isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in owned
 
     def begin_writing(self, call: Call) -> None:

@@ -39,6 +39,11 @@ class WideResult:
         # Of what was expanded, each row in memory of its own.
         return found.contiguous()
 
+    @property
+    def there(self) -> Tensor:
+        """The tokens whose rows are computed, bool ``[B, N]``."""
+        return (self.place >= 0).view(self.shape)
+
     def forget(self, tokens: Tensor) -> None:
         """The rows of ``tokens``, bool ``[B, N]``, are others by now."""
         self.place.masked_fill_(tokens.flatten(), -1)
@@ -55,7 +60,7 @@ class WideResult:
 
     def ensure(self, tokens: Tensor) -> int:
         """Have the rows of ``tokens``, bool ``[B, N]``; return how many of each sample were computed for it."""
-        missing = tokens & (self.place < 0).view(self.shape)
+        missing = tokens & ~self.there
         most = int(missing.sum(1).amax())
         if not most:
             return 0

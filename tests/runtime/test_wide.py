@@ -81,9 +81,7 @@ def decode(optimized: nn.Module, *reads: Callable[[Tensor], Any]) -> int:
             result = optimized(x)
             for read in reads:
                 read(result)
-        state = only_state(optimized)
-        kept = state.caches if state.wide is None else [*state.caches, state.wide]
-        return max(cache.numel() for cache in kept)
+        return max(cache.numel() for cache in only_state(optimized).kept)
 
 
 @torch.no_grad()
