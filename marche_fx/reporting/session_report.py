@@ -50,12 +50,13 @@ class SessionReport:
 
     @property
     def measured(self) -> float | None:
-        """How many times faster a call was on average than one that computed all tokens; None before there was one.
+        """How many times faster a call was on average than one that computed all results; None before there was one.
 
-        The first call of a kind, which captures and compiles, does not count.
+        The first call of a kind, which captures and compiles, does not count. Of a wide result a loop that reads rows
+        has them all computed in no call, so that nothing is there to compare with.
         """
         timed = [(own.seconds, number) for number, own in enumerate(self.causes) if own.seconds]
-        whole = {own.step for own in self.choices if own.active >= own.visible}
+        whole = {own.step for own in self.choices if own.active >= own.visible and own.read >= own.visible}
         full = [seconds for seconds, number in timed if self.causes[number].step in whole]
         if not full or len(full) == len(timed):
             return None

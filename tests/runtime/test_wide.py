@@ -144,6 +144,21 @@ def test_a_report_counts_the_cache_that_a_session_came_to_make() -> None:
 
 
 @torch.no_grad()
+def test_no_time_is_compared_with_calls_that_left_results_out() -> None:
+    """All tokens are computed in the first two calls: of the head either eight rows, or all."""
+    policy = StalenessRefresh(0.1, warmup=2)
+    for read, is_measured in ((rows(1, 30), False), (rows(*range(TOKENS)), True)):
+        optimized = transformed(refresh=policy)
+        with marche_fx.decoding(optimized):
+            for number, x in enumerate(inputs(4)):
+                optimized(x)[read if number < 2 else rows(1)]
+        session = marche_fx.report(optimized).session
+        assert session is not None
+        assert (session.measured is not None) == is_measured
+        assert ("measured" in session.verdict) == is_measured
+
+
+@torch.no_grad()
 def test_a_row_that_was_read_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """To the last bit, although products of other shapes round otherwise."""
     computed = WideResult.computed
