@@ -11,6 +11,8 @@ from torch import fx, nn
 from .analysis.attention import find_attention_sites
 from .analysis.axes import find_token_axes, query_axis
 from .analysis.cost import Cost, step_cost
+from .analysis.heads import find_head
+from .analysis.liveness import find_read_only
 from .analysis.mlp import find_mlp_sites
 from .analysis.plan import Plan, key_axis
 from .analysis.region import find_region
@@ -119,6 +121,7 @@ def rewrite(
     *,
     skip_unread: bool,
     compile: bool,
+    headed: bool = False,
     shared: SharedCode | None = None,
 ) -> Rewritten:
     """Do what was planned.
@@ -127,11 +130,13 @@ def rewrite(
         inserts: measurements for refresh policies.
         skip_unread: leave out, of active tokens that nobody reads, what no other token reads either.
         compile: lower what came out with `torch.compile`. shared: what was compiled of the step for other lengths.
+        headed: with ``skip_unread``, cache what a wide result is computed of instead of it.
     """
     trail, source = Trail(), plan.dense.graph_module
+    head = find_head(plan, find_read_only(plan.graph, plan.region)) if skip_unread and headed else None
     plain = trail.run(
         "split",
-        lambda: split(source, plan.axes, plan.region, plan.sites, skip_unread=skip_unread),
+        lambda: split(source, plan.axes, plan.region, plan.sites, skip_unread=skip_unread, head=head),
         lambda own: counted(len(own.caches), "cache"),
     )
     hooked, measured = trail.run(
@@ -154,7 +159,8 @@ def rewrite(
         lambda _: "by torch.compile" if compile else "not compiled",
     )
     if compile:
-        for part in (hooked.epilogue, *(stage.part for stage in stages)):
+        heads = () if hooked.head is None else (hooked.head.part,)
+        for part in (hooked.epilogue, *heads, *(stage.part for stage in stages)):
             multiply_by_onednn(part.module)
-    cost = step_cost(plan.graph, plan.axes, plan.region, hooked.read_only)
+    cost = step_cost(plan.graph, plan.axes, plan.region, hooked.read_only, head)
     return Rewritten(hooked, tuple(measured), watched, stages, incremental, cost, tuple(trail.runs))

@@ -26,7 +26,7 @@ from ..passes.capture.surroundings import Surroundings
 from ..passes.graph.source import describe
 from ..passes.lower.shared import SharedCode
 from ..passes.pipeline import make_plan, plan_of
-from ..refresh import RefreshPolicy
+from ..refresh import FullRefresh, RefreshPolicy
 from ..runtime.call_inputs import CallInputs
 from ..runtime.method import Settings, StepMethod
 from ..runtime.open_sessions import current_session
@@ -247,6 +247,8 @@ class OptimizedStep:
             signals=signals,
             compile=self.settings.compile,
             skip_unread=self.method.skips_unread,
+            # In full, rows are what the original computes of all tokens, to the last bit.
+            headed=self.policy != FullRefresh(),
             tolerance=self.settings.tolerance,
             shared=self.shared,
         )

@@ -153,5 +153,5 @@ class HeadTurn:
 
 def held_bytes(session: Session) -> int:
     """What the caches of an open session take."""
-    storages = [own.untyped_storage() for state in session.states for own in state.caches]
+    storages = [own.untyped_storage() for state in session.states for own in state.kept]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

@@ -39,6 +39,13 @@ class Rows:
         return len(self.numbers)
 
 
+class ByToken(Protocol):
+    """A result of which those rows are there that were asked for, and not all."""
+
+    def of(self, tokens: Tensor) -> Tensor:
+        """The rows of tokens ``[R]``, ``sample N + token`` each: ``[R, ...]``, with its other dimensions in order."""
+
+
 class Source(Protocol):
     """One call of a step.
 
@@ -50,7 +57,10 @@ class Source(Protocol):
     def views(self) -> list[ref[Any]]: ...
 
     def read(self, tokens: Tensor | None) -> Sequence[Any]:
-        """The results, with the rows of ``tokens``, bool ``[B, N]``, computed; as a policy chooses where None."""
+        """The results, with the rows of ``tokens``, bool ``[B, N]``, computed; as a policy chooses where None.
+
+        Each is a tensor, or has the rows alone that were asked for: where None, it is a tensor.
+        """
 
     def has(self, tokens: Tensor | None) -> bool:
         """Whether it has been computed, with the rows of ``tokens``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .demand import Compute, Demand, Rows, Source
+from .demand import ByToken, Compute, Demand, Rows, Source
 from .geometry import Frame, sent, stand_in
 from .rows import RowNumbers
 
@@ -62,14 +62,19 @@ class Result(Expression):
         results = demand.results
 
         def compute() -> Tensor:
-            value: Tensor = results[self.source][self.number]
+            value: Tensor | ByToken = results[self.source][self.number]
+            if not isinstance(value, Tensor):
+                assert rows is not None
+                assert self.numbers is not None
+                (of,) = self.numbers.among_tokens(rows.on(self.device))
+                return value.of(of).reshape(len(of), self.frame.channels)
             return as_like(value, self.like) if rows is None else self.frame.taken(value, rows.on(value.device))
 
         return compute
 
-    def read(self, tokens: Tensor | None) -> Tensor:
-        """All of it, with the rows of ``tokens``, bool ``[B, N]``, computed; as a policy chooses where None."""
-        found: Tensor = self.source.read(tokens)[self.number]
+    def read(self, tokens: Tensor | None) -> Tensor | ByToken:
+        """All of it, or at least the rows of ``tokens``, bool ``[B, N]``; computed as a policy chooses where None."""
+        found: Tensor | ByToken = self.source.read(tokens)[self.number]
         return found
 
     def tokens_of(self, rows: Rows) -> Tensor | None:

@@ -5,10 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .trees import key_of
+
+MOST_KNOWN = 256
+"""Views of one view that are remembered, and values whose geometry is: a loop's later steps see the same ones."""
+
+
+UNKNOWN: Any = object()
 
 
 def sent(numbers: Tensor, device: torch.device) -> Tensor:
@@ -23,20 +32,20 @@ class Frame:
     shape: torch.Size
     dims: tuple[int, ...]
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         return tuple(self.shape[dim] for dim in self.dims)
 
-    @property
+    @cached_property
     def count(self) -> int:
         return math.prod(self.sizes)
 
-    @property
+    @cached_property
     def strides(self) -> tuple[int, ...]:
         """Of the numbers of rows along ``dims``."""
         return tuple(math.prod(self.sizes[number + 1 :]) for number in range(len(self.dims)))
 
-    @property
+    @cached_property
     def channels(self) -> int:
         """Elements of a row."""
         return math.prod(size for dim, size in enumerate(self.shape) if dim not in self.dims)
@@ -71,7 +80,7 @@ class Frame:
         front[tuple(self.positions(rows))] = part.reshape(len(rows), *front.shape[len(self.dims) :])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Geometry:
     """A view. The three tensors have its shape, no values, and strides that say where an element stands.
 
@@ -83,16 +92,15 @@ class Geometry:
     rows: Tensor
     channels: Tensor
 
+    @cached_property
+    def views(self) -> dict[Any, list[Geometry] | None]:
+        """Those of this one that were seen before, by function and arguments."""
+        return {}
+
     @classmethod
     def whole(cls, like: Tensor, frame: Frame) -> Geometry:
         """All of a value that stands in memory as ``like`` does."""
-        rows, channels, step = [0] * like.ndim, [0] * like.ndim, 1
-        for dim in reversed(range(like.ndim)):
-            if dim in frame.dims:
-                rows[dim] = frame.strides[frame.dims.index(dim)]
-            else:
-                channels[dim], step = step, step * like.shape[dim]
-        return cls(like, stand_in(like, rows), stand_in(like, channels))
+        return whole_of(tuple(like.shape), like.stride(), like.dtype, frame)
 
     def narrowed(self, dim: int, start: int, size: int) -> Geometry:
         """``size`` positions from ``start`` on along a dimension."""
@@ -100,6 +108,17 @@ class Geometry:
 
     def seen(self, view: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> list[Geometry] | None:
         """What a view of this one shows, in as many tensors as it has; None where rows are joined with channels."""
+        key = view, key_of((args, kwargs))
+        known = self.views.get(key, UNKNOWN)
+        if known is not UNKNOWN:
+            return known
+        if len(self.views) >= MOST_KNOWN:
+            self.views.clear()
+        return self.views.setdefault(key, self.found_view(view, args, kwargs))
+
+    def found_view(
+        self, view: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> list[Geometry] | None:
         like = view(self.like, *args, **kwargs)
         try:
             others = [view(own, *args, **kwargs) for own in (self.rows, self.channels)]
@@ -115,12 +134,12 @@ class Geometry:
         strides = zip(self.like.shape, self.rows.stride(), self.channels.stride())
         return all(size == 1 or not (row and channel) for size, row, channel in strides)
 
-    @property
+    @cached_property
     def frame(self) -> Frame:
         strides = zip(self.like.shape, self.rows.stride())
         return Frame(self.like.shape, tuple(dim for dim, (size, stride) in enumerate(strides) if size > 1 and stride))
 
-    @property
+    @cached_property
     def row_dims(self) -> tuple[int, ...]:
         """Those of ``frame``, and before them the ones along which rows are repeated, as a sample expanded to many."""
         own = self.frame.dims
@@ -128,7 +147,7 @@ class Geometry:
         repeated = [dim for dim, (size, row, channel) in enumerate(strides) if size > 1 and not row and not channel]
         return tuple(sorted([*own, *(dim for dim in repeated if own and dim < own[0])]))
 
-    @property
+    @cached_property
     def row_strides(self) -> tuple[int, ...]:
         """Along the dimensions of ``frame`` the distance between rows of what is viewed."""
         return tuple(self.rows.stride(dim) for dim in self.frame.dims)
@@ -153,10 +172,23 @@ class Geometry:
         strides = (rows.stride(0), *(self.channels.stride(dim) for dim in kept))
         return rows.as_strided(sizes, strides, rows.storage_offset() + self.channels.storage_offset())
 
-    @property
+    @cached_property
     def channel_count(self) -> int:
         """How many channels of a row it shows."""
         return math.prod(size for size, stride in zip(self.like.shape, self.channels.stride()) if size > 1 and stride)
+
+
+@lru_cache(MOST_KNOWN)
+def whole_of(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, frame: Frame) -> Geometry:
+    """The geometry of a value without any view."""
+    like = torch.empty_strided(shape, strides, dtype=dtype, device="meta")
+    rows, channels, step = [0] * like.ndim, [0] * like.ndim, 1
+    for dim in reversed(range(like.ndim)):
+        if dim in frame.dims:
+            rows[dim] = frame.strides[frame.dims.index(dim)]
+        else:
+            channels[dim], step = step, step * like.shape[dim]
+    return Geometry(like, stand_in(like, rows), stand_in(like, channels))
 
 
 def stand_in(like: Tensor, strides: Sequence[int]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,10 +16,13 @@ from ..passes.rules.table import RULES, dim_map, is_pointwise
 from .choices import chosen_rows, joined_rows
 from .computed import Operated, Operation
 from .expressions import Expression
-from .geometry import Frame
+from .geometry import Frame, Geometry
 from .moves import MOVES
 from .operands import Looked, Place, placed
-from .trees import key_of, leaves_of, mapped
+from .trees import key_of, mapped
+
+MOST_KNOWN = 4096
+"""Plans, and shapes of views, that are remembered."""
 
 HELD = object()
 """Stands for a tensor among an operator's arguments."""
@@ -43,7 +47,12 @@ class Shape:
     def of(cls, leaf: Tensor | Looked) -> Shape:
         if isinstance(leaf, Tensor):
             return cls(tuple(leaf.shape), leaf.stride(), leaf.dtype)
-        like, geometry = leaf.geometry.like, leaf.geometry
+        return cls.of_view(leaf.geometry)
+
+    @classmethod
+    @lru_cache(MOST_KNOWN)
+    def of_view(cls, geometry: Geometry) -> Shape:
+        like = geometry.like
         fixed = tuple(dim for dim, stride in enumerate(geometry.channels.stride()) if stride)
         return cls(tuple(like.shape), like.stride(), like.dtype, geometry.row_dims, fixed)
 
@@ -68,24 +77,21 @@ class Template:
         args, kwargs = self.filled(tensors)
         return self.function(*args, **kwargs)
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """Equal for operators that do the same to tensors of the same shapes."""
-        return self.function, key_of((self.args, self.kwargs))
-
 
 @dataclass(frozen=True)
 class Plan:
     """How an operator computes rows.
 
     Attributes:
-        values: what it gives, without values. frame: of each. places: where each tensor among its arguments has the
-            rows.
+        template: the operator and its other arguments. values: what it gives, without values. frame: of the first of
+            these. frames: of each. places: where each tensor among its arguments has the rows.
     """
 
+    template: Template
     values: tuple[Tensor, ...]
     is_one: bool
     frame: Frame
+    frames: tuple[Frame, ...]
     places: tuple[Place, ...]
 
 
@@ -93,10 +99,8 @@ def recorded(
     function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Expression | tuple[Expression, ...] | None:
     """What an operator gives, of arguments among which some are `Looked`; None where it mixes rows."""
-    tensors = [leaf for leaf in leaves_of((args, kwargs)) if isinstance(leaf, (Tensor, Looked))]
-    template = Template(
-        function, *mapped(lambda leaf: HELD if isinstance(leaf, (Tensor, Looked)) else leaf, (args, kwargs))
-    )
+    tensors: list[Tensor | Looked] = []
+    key = function, key_of((args, kwargs), (Tensor, Looked), tensors)
     if function is torch.ops.aten.cat.default:
         joined = joined_rows(tensors, *args[1:], **kwargs)
         if joined is not None:
@@ -105,7 +109,7 @@ def recorded(
         moved = MOVES[function](*args, **kwargs)
         if moved is not None:
             return moved
-    plan = plan_of(template, tuple(Shape.of(leaf) for leaf in tensors))
+    plan = plan_of(key, args, kwargs, tuple([Shape.of(leaf) for leaf in tensors]))
     if plan is None:
         return None
     chosen = chosen_rows(function, args, kwargs, tensors, plan.values[0], plan.frame, plan.places)
@@ -113,32 +117,42 @@ def recorded(
         return chosen
     device = next(leaf.expression.device for leaf in tensors if isinstance(leaf, Looked))
     own = tuple(placed(leaf, place) for leaf, place in zip(tensors, plan.places))
-    operation = Operation(template, own, plan.frame)
+    operation = Operation(plan.template, own, plan.frame)
     found = tuple(
-        Operated(value, Frame(value.shape, plan.frame.dims), device, operation, None if plan.is_one else number)
-        for number, value in enumerate(plan.values)
+        Operated(value, frame, device, operation, None if plan.is_one else number)
+        for number, (value, frame) in enumerate(zip(plan.values, plan.frames))
     )
     return found[0] if plan.is_one else found
 
 
+UNKNOWN: Any = object()
+
 KNOWN: dict[Any, Plan | None] = {}
 """Plans by operator and shapes, so that a loop's later steps only look them up."""
 
-MOST_KNOWN = 4096
 
+def plan_of(key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: tuple[Shape, ...]) -> Plan | None:
+    """The plan of an operator, from a loop's earlier steps if it is known.
 
-def plan_of(template: Template, shapes: tuple[Shape, ...]) -> Plan | None:
-    key = template.key, shapes
+    Args:
+        key: equal for operators that do the same to tensors of the same shapes.
+    """
     try:
-        is_new = key not in KNOWN
+        known = KNOWN.get((key, shapes), UNKNOWN)
     except TypeError:
         # An argument without a hash.
-        return found_plan(template, shapes)
-    if is_new:
-        if len(KNOWN) >= MOST_KNOWN:
-            KNOWN.clear()
-        return KNOWN.setdefault(key, found_plan(template, shapes))
-    return KNOWN[key]
+        return found_plan(template_of(key[0], args, kwargs), shapes)
+    if known is not UNKNOWN:
+        return known
+    if len(KNOWN) >= MOST_KNOWN:
+        KNOWN.clear()
+    return KNOWN.setdefault((key, shapes), found_plan(template_of(key[0], args, kwargs), shapes))
+
+
+def template_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Template:
+    return Template(
+        function, *mapped(lambda leaf: HELD if isinstance(leaf, (Tensor, Looked)) else leaf, (args, kwargs))
+    )
 
 
 def is_known(function: Any) -> bool:
@@ -172,7 +186,9 @@ def found_plan(template: Template, shapes: Sequence[Shape]) -> Plan | None:
     places = [place_of(rule, number, shape, frame) for number, shape in zip(numbers, shapes)]
     if any(own is None for own in places):
         return None
-    return Plan(tuple(values), isinstance(value, Tensor), frame, tuple(own for own in places if own is not None))
+    found = tuple(own for own in places if own is not None)
+    frames = tuple(Frame(own.shape, rows) for own in values)
+    return Plan(template, tuple(values), isinstance(value, Tensor), frame, frames, found)
 
 
 def rows_of(rule: DimMap, late: Sequence[tuple[int, Shape]]) -> tuple[int, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .computed import Chosen
+from .computed import Chosen, Repeated
 from .demand import Source
 from .draws import LIKE, made_like, multinomial
 from .expressions import Expression, Result
@@ -22,7 +23,7 @@ from .operators import recorded
 from .picks import Pick
 from .rows import RowNumbers
 from .trees import leaves_of, mapped
-from .writes import refuse_reshaping, written
+from .writes import drawn, refuse_reshaping, written
 
 aten = torch.ops.aten
 
@@ -105,7 +106,7 @@ class LateTensor(Tensor):
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func._can_decompose():
+        if decomposes(func):
             # Under inference mode PyTorch leaves this to whoever answers.
             return func.decompose(*args, **kwargs)
         own = args[0] if args else None
@@ -140,12 +141,22 @@ class LateTensor(Tensor):
     def write(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LateTensor:
         """Write into it, which reads nothing of it."""
         memory, looked = self.late.memory, self.looked
-        given = tuple(looks(args)), looks(kwargs)
+        function, args, kwargs = drawn(looked, function, args, kwargs)
+        args, kwargs = looks((args, kwargs)) if memory.held is None else values_of((args, kwargs))
+        found = written(looked, function, args, kwargs, records=memory.records)
         if memory.held is not None:
-            given = values_of((args, kwargs))
-            function(self.late.handed_out(), *given[0], **given[1])
-        memory.write(written(looked, function, *given, records=memory.records))
+            # Rows that are not there yet are computed with what is written, when they are read.
+            is_by_row = not isinstance(found, Repeated)
+            own = self.late.geometry.of(memory.held) if is_by_row else self.late.handed_out()
+            function(own, *args, **kwargs)
+        memory.write(found)
         return self
+
+
+@cache
+def decomposes(function: Any) -> bool:
+    """Whether an operator is made of others."""
+    return bool(function._can_decompose())
 
 
 def by_operator(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -16,6 +16,7 @@ from .geometry import Frame, stand_in
 from .operands import Looked, Place, Plain, placed
 from .operators import recorded
 from .picks import Pick, is_mask
+from .trees import mapped
 
 aten = torch.ops.aten
 
@@ -34,6 +35,17 @@ def refuse_reshaping(name: str) -> None:
         )
 
 
+def drawn(
+    own: Looked, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The write ``function(view, *args, **kwargs)``, with random numbers drawn now where it draws some."""
+    if function._schema.name.removeprefix("aten::") not in FILLS:
+        return function, args, kwargs
+    numbers = empty(own)
+    function(numbers, *args, **kwargs)
+    return aten.copy_.default, (numbers,), {}
+
+
 def written(own: Looked, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, records: bool) -> Expression:
     """What the memory of a view holds when ``function(view, *args, **kwargs)`` has written into it.
 
@@ -42,10 +54,6 @@ def written(own: Looked, function: Any, args: tuple[Any, ...], kwargs: dict[str,
     if not own.geometry.like.numel():
         return own.expression
     name = function._schema.name.removeprefix("aten::")
-    if name in FILLS:
-        drawn = empty(own)
-        function(drawn, *args, **kwargs)
-        function, args, kwargs, name = aten.copy_.default, (drawn,), {}, "copy_"
     found = token_wise(own, name, function, args, kwargs) if records else None
     if found is not None:
         return found
@@ -80,8 +88,12 @@ def token_wise(
 
 def without_values(tree: Any) -> Any:
     """Arguments with a stand-in for every tensor."""
-    tensors = pytree.tree_map(lambda leaf: leaf.geometry.like if isinstance(leaf, Looked) else leaf, tree)
-    return pytree.tree_map(lambda leaf: stand_in(leaf, leaf.stride()) if isinstance(leaf, Tensor) else leaf, tensors)
+    return mapped(without_value, tree)
+
+
+def without_value(leaf: Any) -> Any:
+    tensor = leaf.geometry.like if isinstance(leaf, Looked) else leaf
+    return stand_in(tensor, tensor.stride()) if isinstance(tensor, Tensor) else leaf
 
 
 def over_all(own: Looked, value: Tensor | Looked) -> Expression | None:

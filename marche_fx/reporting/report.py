@@ -156,7 +156,7 @@ def explain(
     # What other step methods return is read by a step method, as a whole, and nothing is observed there.
     is_last = name not in default_steps(model)[:-1]
     skip_unread = is_last and can_wait(plan, find_row_outputs(plan))
-    rewritten = rewrite(plan, skip_unread=skip_unread, compile=False)
+    rewritten = rewrite(plan, skip_unread=skip_unread, headed=True, compile=False)
     names = input_names(model, plan)
     moves_all = tuple(value_name(plan, own.node, names) for own in rewritten.watched if own.token_dim is None)
     found = step_report(plan, rewritten.split, fraction, (*plan.passes, *rewritten.passes), moves_all)

@@ -50,12 +50,13 @@ class SessionReport:
 
     @property
     def measured(self) -> float | None:
-        """How many times faster a call was on average than one that computed all tokens; None before there was one.
+        """How many times faster a call was on average than one that computed all results; None before there was one.
 
-        The first call of a kind, which captures and compiles, does not count.
+        The first call of a kind, which captures and compiles, does not count. Of a wide result a loop that reads rows
+        has them all computed in no call, so that nothing is there to compare with.
         """
         timed = [(own.seconds, number) for number, own in enumerate(self.causes) if own.seconds]
-        whole = {own.step for own in self.choices if own.active >= own.visible}
+        whole = {own.step for own in self.choices if own.active >= own.visible and own.read >= own.visible}
         full = [seconds for seconds, number in timed if self.causes[number].step in whole]
         if not full or len(full) == len(timed):
             return None
@@ -170,11 +171,13 @@ def session_report(session: Session, *, is_open: bool = False) -> SessionReport:
         for column, amount in enumerate(computed, 1):
             row[column] += amount
     kept = {(own.stream, own.program) for own in session.records}
+    specs = [spec for _, program in kept for spec in program.split.caches]
+    specs += [program.head.spec for _, program in session.log.wide if program.head is not None]
     return SessionReport(
         tuple(tuple(row) for row in by_name.values()),
         choices_of(session),
         causes=causes_of(session.log.calls),
         is_open=is_open,
         streams=len({own.stream for own in session.records}),
-        cache_bytes=sum(byte_count(program.split.caches) for _, program in kept),
+        cache_bytes=byte_count(specs),
     )

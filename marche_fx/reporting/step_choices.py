@@ -90,7 +90,7 @@ def choices_of(session: Session) -> tuple[StepChoices, ...]:
                 record.name,
                 record.active,
                 record.visible,
-                sum(record.read),
+                sum(record.read) if record.results is None else min(record.results, record.active),
                 own,
                 ratio,
                 record.drift,

@@ -5,6 +5,7 @@ stream         calls under one condition: caches        call_inputs  how far two
 pending        one call, computed when it is read       log of it: records
 program        a rewritten step, shared by sessions     state        what a stream keeps of it
 prologue       what need not run again                  last_inputs  which tokens changed
+wide           a result whose rows are computed where they are read
 choose         which tokens are active                  token_history  ages, signals and choices of the policy
 exactness      which cached rows nothing new can reach
 advice         what a session lost, and what mends it

@@ -27,6 +27,7 @@ from .records import CallRecord, ReadRecord, SessionLog, StepRecord, reasons_of
 from .state import StepState
 from .token_history import TokenHistory
 from .verify import check_equal
+from .wide import WideResult
 
 
 class PendingStep:
@@ -72,6 +73,8 @@ class PendingStep:
         """bool ``[B, N]``, tokens that were read and not computed, where the policy has no room for all that are."""
         self.room = 0
         """For how many of a sample's tokens it has."""
+        self.number = 0
+        """Of its last record."""
         self.computed = torch.zeros(state.program.shape, dtype=torch.bool, device=history.device)
         """``[B, N]``, the tokens whose results this call computed."""
 
@@ -102,12 +105,51 @@ class PendingStep:
             only_queried = not self.state.reads_all
             if self.leaves is None:
                 self.run(queried, only_queried=only_queried)
-            elif self.is_current and self.lacks(queried):
-                due = None if queried is None else self.due(queried)
-                self.run(due, again=True, only_queried=only_queried)
+            elif not self.is_there(queried):
+                if self.is_current and self.lacks(queried):
+                    due = None if queried is None else self.due(queried)
+                    self.run(due, again=True, only_queried=only_queried)
+                self.have(queried)
             self.note_read(queried)
         assert self.leaves is not None
         return self.leaves
+
+    @property
+    def wide(self) -> WideResult | None:
+        """The result that is computed where it is read, unless all rows of it are there."""
+        leaf = None if self.leaves is None or self.program.wide is None else self.leaves[self.program.wide]
+        return leaf if isinstance(leaf, WideResult) else None
+
+    def is_there(self, queried: Tensor | None) -> bool:
+        """Whether this call computed all rows of the wide result that are read; the one wait of a second read."""
+        wide = self.wide
+        return wide is not None and queried is not None and not bool((queried & ~(self.computed & wide.there)).any())
+
+    def have(self, queried: Tensor | None) -> None:
+        """Compute the rows of the wide result that are read and are not there; all of them where None."""
+        wide = self.wide
+        if wide is None:
+            return
+        with torch.no_grad(), self.program.plan.dense.autocast.restored():
+            if queried is not None:
+                self.count_head(wide.ensure(queried))
+            else:
+                self.widen(wide)
+
+    def widen(self, wide: WideResult) -> None:
+        """Have all rows of the wide result; the session keeps them from now on if it is still as this call left it."""
+        assert self.leaves is not None
+        assert self.program.wide is not None
+        self.leaves[self.program.wide] = whole = wide.whole()
+        self.count_head(self.program.tokens)
+        if self.is_current:
+            self.state.wide = whole
+            self.log.wide.add((self.stream, self.program))
+
+    def count_head(self, rows: int) -> None:
+        """So many rows of each sample were computed by the head."""
+        own = self.log.records[self.number]
+        self.log.records[self.number] = replace(own, results=(own.results or 0) + rows)
 
     def has(self, tokens: Tensor | None) -> bool:
         """Whether it has been computed, with the rows of ``tokens``, bool ``[B, N]``."""
@@ -203,7 +245,8 @@ class PendingStep:
             if queried is not None and not again:
                 must = self.afforded(asked, changed, refresh)
                 asked = asked if self.spared is None else asked & ~self.spared
-            active = self.compute(changed, asked, must, refresh, only_queried=only_queried)
+            is_named = is_read and queried is not None
+            active = self.compute(changed, asked, must, refresh, only_queried=only_queried, is_named=is_named)
             drift = None if self.exact is None or active.complete else self.drift()
             if drift is not None and self.is_off(drift):
                 active = self.compute(changed, asked, must, Refresh(self.program.tokens))
@@ -230,9 +273,20 @@ class PendingStep:
             self.program.verified = True
 
     def compute(
-        self, changed: Tensor, asked: Tensor, must: Tensor, refresh: Refresh, *, only_queried: bool = False
+        self,
+        changed: Tensor,
+        asked: Tensor,
+        must: Tensor,
+        refresh: Refresh,
+        *,
+        only_queried: bool = False,
+        is_named: bool = False,
     ) -> ActiveStreams:
-        """Compute the tokens of ``must`` and those that are refreshed, and results of those asked for; note it."""
+        """Compute the tokens of ``must`` and those that are refreshed, and results of those asked for; note it.
+
+        Args:
+            is_named: whether a read names those asked for.
+        """
         history, again = self.history, self.leaves is not None
         if self.state.unread is not None and not only_queried:
             must = must | self.state.unread
@@ -240,7 +294,6 @@ class PendingStep:
         history.take_in(active.measured)
         self.state.begin_writing(self)
         signals = self.state.compute(self.values, active, asked)
-        self.leaves = self.state.results(self.values)
         history.leave(self.method.order, active, signals)
         computed = self.state.note_read(active)
         self.computed = self.computed | computed
@@ -255,9 +308,37 @@ class PendingStep:
             again=again,
             stream=self.stream,
             computed=computed,
+            results=None if self.program.head is None else 0,
         )
+        self.number = len(self.log.records)
         self.log.records.append(record)
+        self.take_results(computed, is_named=is_named)
         return active
+
+    def take_results(self, computed: Tensor, *, is_named: bool) -> None:
+        """Have the results of what was just computed, those of tokens ``computed``, bool ``[B, N]``.
+
+        Of a wide result the rows that a read names are computed now; all of them where the session keeps them, as it
+        does from when one is read that was not computed in the same call.
+        """
+        before, state = self.wide, self.state
+        self.leaves = state.results(self.values)
+        wide = self.wide
+        if wide is None or self.program.wide is None:
+            return
+        if before is not None:
+            # Of the same call, from before more of it was read.
+            self.leaves[self.program.wide] = wide = before
+            wide.forget(computed)
+        if state.wide is not None:
+            wide.update(state.wide, state.read)
+            self.leaves[self.program.wide] = state.wide
+            self.count_head(state.read.shape[1])
+        elif state.reads_all or self.spared is not None:
+            self.widen(wide)
+        elif is_named:
+            wide.add(state.asked)
+            self.count_head(state.asked.shape[1])
 
     def visible(self, tokens: Tensor) -> Tensor:
         """Those of ``tokens``, bool ``[B, N]``, that the step does not drop."""
@@ -282,13 +363,16 @@ class PendingStep:
 
     def tree(self) -> Any:
         assert self.leaves is not None
-        return closed(pytree.tree_unflatten(self.leaves, self.program.plan.dense.out_spec))
+        whole = [leaf.whole() if isinstance(leaf, WideResult) else leaf for leaf in self.leaves]
+        return closed(pytree.tree_unflatten(whole, self.program.plan.dense.out_spec))
 
     def keep(self) -> None:
         """Have the results for oneself: the caches that they may be are about to be written."""
         if self.leaves is not None:
             # In place: a read that is under way holds them.
             self.leaves[:] = [leaf.clone() if self.state.is_cache(leaf) else leaf for leaf in self.leaves]
+            if self.wide is not None:
+                self.wide.keep()
 
     def note_age(self) -> None:
         """Take down how old the results are, before another call computes some anew."""
@@ -299,7 +383,8 @@ class PendingStep:
         self.note_age()
         if self.leaves is None:
             return
-        largest = max((leaf.numel() for leaf in self.leaves if isinstance(leaf, Tensor)), default=0)
+        results = [leaf.meta["val"] for leaf in self.program.plan.results if isinstance(leaf, fx.Node)]
+        largest = max((leaf.numel() for leaf in results if isinstance(leaf, Tensor)), default=0)
         if is_still_wanted(self, largest):
             self.keep()
 

@@ -18,7 +18,7 @@ from ..passes.graph.source import describe
 from ..passes.lower.shared import SharedCode
 from ..passes.pipeline import rewrite
 from ..passes.rewrite.watch import Watched
-from ..refresh import AttentionReceived, InputDrift, Signal
+from ..refresh import AttentionReceived, InputDrift, ResultConfidence, Signal
 from .measure import inserter, reads_results
 from .prologue import Values
 from .weights import find_weight, weight_kind
@@ -31,6 +31,7 @@ class Program:
         plan: what the passes found. model: whose weights are read at every call.
         signals: what to measure for the refresh policy.
         skip_unread: whether rows of the results that nobody reads may be left out.
+        headed: whether a wide result may be computed where it is read, of rows and not of all tokens at once.
         tolerance: by name of an argument how far what is computed from it may move before tokens count as changed.
         shared: what was compiled of the step for other lengths.
     """
@@ -43,6 +44,7 @@ class Program:
         signals: Sequence[Signal],
         compile: bool,
         skip_unread: bool = False,
+        headed: bool = False,
         tolerance: Mapping[str, float] | None = None,
         shared: SharedCode | None = None,
     ) -> None:
@@ -52,7 +54,8 @@ class Program:
         skip_unread = skip_unread and self.is_late and not any(reads_results(signal) for signal in signals)
         wanted = [signal for signal in signals if not isinstance(signal, InputDrift)]
         inserts = [inserter(own) for own in wanted]
-        rewritten = rewrite(plan, inserts, skip_unread=skip_unread, compile=compile, shared=shared)
+        headed = headed and not any(isinstance(signal, ResultConfidence) for signal in signals)
+        rewritten = rewrite(plan, inserts, skip_unread=skip_unread, headed=headed, compile=compile, shared=shared)
         self.passes = (*plan.passes, *rewritten.passes)
         self.split = rewritten.split
         self.signals = tuple(wanted[number] for number in rewritten.hooked)
@@ -62,7 +65,11 @@ class Program:
         self.stages = rewritten.stages
         self.incremental = rewritten.incremental
         self.cost = rewritten.cost
+        self.head = self.split.head
+        self.wide = None if self.head is None else plan.results.index(self.head.head.result)
+        """Number of the result that is computed where it is read."""
         self.read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}
+        self.read_later |= set() if self.head is None else {*self.head.part.inputs}
         sight = find_sight(plan)
         self.sight = sight if sight and all(node in self.read_later for node, _ in sight.masks) else None
         """Whom each token attends to, where the step's values tell."""
@@ -161,7 +168,7 @@ class Program:
             return [torch.zeros(spec.shape, dtype=spec.dtype, device=device) for spec in self.split.caches]
 
     def finish(self, values: Values, caches: list[Tensor]) -> list[Any]:
-        """Run the epilogue: the step's results, as leaves of what it returns, which may be caches."""
+        """Run the epilogue: the results as leaves of what the step returns, maybe caches; None for that of `head`."""
         cached = {spec.value: cache for spec, cache in zip(self.split.caches, caches, strict=True)}
         return list(
             self.split.epilogue.module(*(cached.get(node, values.get(node)) for node in self.split.epilogue.inputs))

@@ -35,7 +35,9 @@ class StepRecord:
         again: whether the call had computed some tokens before: more of its rows were read, or a `Monitor` found cached
             ones off. The original computes a call once, so that only the first record of one has what it computes.
         stream: number of the condition that it was called under, among those of its session.
-        computed: bool ``[B, N]``, tokens whose results were computed.
+        computed: bool ``[B, N]``, tokens whose results were computed, or what a wide one is computed of.
+        results: of so many tokens of each sample rows of a wide result were computed, while it was read; None where
+            the step has none.
     """
 
     name: str
@@ -48,6 +50,7 @@ class StepRecord:
     again: bool = False
     stream: int = 0
     computed: Tensor | None = field(default=None, repr=False)
+    results: int | None = None
 
     @property
     def active(self) -> int:
@@ -64,7 +67,7 @@ class StepRecord:
 
     @property
     def flops(self) -> float:
-        return self.program.cost.incremental(self.counts, self.read)
+        return self.program.cost.incremental(self.counts, self.read, self.results)
 
     @property
     def original_flops(self) -> float:
@@ -134,6 +137,8 @@ class SessionLog:
     def __init__(self) -> None:
         self.records: list[StepRecord] = []
         self.calls: list[CallRecord] = []
+        self.wide: set[tuple[int, Program]] = set()
+        """Streams, and programs of them, that came to keep all rows of a wide result."""
         self.lock = threading.RLock()
 
     @contextmanager

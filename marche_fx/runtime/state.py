@@ -17,6 +17,7 @@ from .last_inputs import LastInputs
 from .measure import compares_rows
 from .program import Program
 from .prologue import Prologue, Values
+from .wide import WideResult
 
 
 class Call(Protocol):
@@ -33,6 +34,8 @@ class StepState:
     """One step of one session: its caches, and the inputs that each token was last computed with."""
 
     caches: list[Tensor]
+    wide: Tensor | None
+    """All rows of the wide result, from when some are read that were not computed in the same call."""
     computed_at: Tensor | None
     """``[B, N]``, number of the call in which each token's results were computed; None before any was."""
     exactness: Exactness | None
@@ -43,9 +46,11 @@ class StepState:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.reads_all = False
+        """Whether results were read as a whole: from then on those of every active token are computed."""
         self.read = torch.zeros(0)
         """``[B, R]``, positions of the tokens whose results the last step computed."""
-        """Whether results were read as a whole: from then on those of every active token are computed."""
+        self.asked = torch.zeros(0)
+        """``[B, Q]``, positions of those tokens that it was asked for, all of them, and some others."""
         self.calls = 0
         self.writer: ref[Call] | None = None
         """The call that wrote the caches last."""
@@ -54,6 +59,11 @@ class StepState:
     @property
     def is_new(self) -> bool:
         return not self.caches
+
+    @property
+    def kept(self) -> list[Tensor]:
+        """All that is kept of rows from call to call."""
+        return self.caches if self.wide is None else [*self.caches, self.wide]
 
     def next_call(self) -> int:
         """The number of a call of the step; from now on the caches are no longer those of an earlier one."""
@@ -83,7 +93,7 @@ class StepState:
 
     def is_cache(self, leaf: Any) -> bool:
         """Whether a result stands in the memory of a cache."""
-        owned = {cache.untyped_storage().data_ptr() for cache in self.caches}
+        owned = {cache.untyped_storage().data_ptr() for cache in self.kept}
         return isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in owned
 
     def begin_writing(self, call: Call) -> None:
@@ -110,6 +120,8 @@ class StepState:
         asked = [own.gather(1, first) for own, first in zip(among_active, rows)]
         # Never the same tensors: whether two inputs are one is something that compiled code is compiled for.
         read = [own.clone() for own in rows] if active.skips_unread else [all_numbers(own) for own in ragged]
+        if program.head is not None:
+            self.asked = positions.gather(1, rows[0])
         self.read = torch.cat([own.gather(1, of) for own, of in zip(positions.split(active.counts, 1), read)], 1)
         try:
             signals = program.incremental(samples, *ragged, *read, *rows, *asked, *inputs, *self.caches)
@@ -153,7 +165,7 @@ class StepState:
         program = self.program
         chosen = Refresh(program.tokens) if self.is_new else refresh
         skips = only_queried and bool(program.split.read_only) and chosen.count < program.tokens
-        told = queried if program.observes_attention or skips else None
+        told = queried if program.observes_attention or skips or program.head is not None else None
         lengths = program.plan.axes.lengths
         return choose_streams(must, self.visible(values), chosen, lengths, measured, told, only_queried=skips)
 
@@ -178,7 +190,13 @@ class StepState:
         return read
 
     def results(self, values: Values) -> list[Any]:
-        return self.program.finish(values, self.caches)
+        """What the step returns, as leaves; a `WideResult` for that of the head."""
+        program = self.program
+        found = program.finish(values, self.caches)
+        if program.head is not None and program.wide is not None:
+            cached = {spec.value: cache for spec, cache in zip(program.split.caches, self.caches, strict=True)}
+            found[program.wide] = WideResult(program.head, cached[program.head.head.value], values)
+        return found
 
     def keep(self, samples: Tensor) -> None:
         """Go on with these ``samples [B']`` alone, under the program that `move_to` names."""
@@ -220,6 +238,7 @@ class StepState:
     def release(self) -> None:
         """Forget everything: the next step computes every token."""
         self.caches = []
+        self.wide = None
         self.unread = None
         self.computed_at = None
         self.prologue = Prologue(self.program.stages, self.program.plan.inputs)

@@ -21,7 +21,7 @@ from ..api.optimization import optimization_of
 from ..api.options import what_is_measured
 from ..api.transform import transform
 from ..errors import ArgumentError
-from ..lazy.demand import Source
+from ..lazy.demand import ByToken, Source
 from ..lazy.expressions import Result
 from ..lazy.rows import RowNumbers
 from ..lazy.tensor import LateTensor, values_of
@@ -73,8 +73,11 @@ class Read:
         return self.rows[:, self.numbers.offset : self.numbers.offset + self.numbers.rows]
 
 
-def read_of(result: Tensor, rows: Tensor | None, numbers: RowNumbers | None) -> Tensor:
+def read_of(result: Tensor | ByToken, rows: Tensor | None, numbers: RowNumbers | None) -> Tensor:
     """What is read of a result: all of it, rows, or elements."""
+    if not isinstance(result, Tensor):
+        assert rows is not None
+        return result.of(rows.flatten().nonzero()[:, 0])
     if rows is None:
         return result
     if numbers is None:

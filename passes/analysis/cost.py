@@ -11,6 +11,7 @@ from ..graph.operands import operands
 from ..rules.flops import node_flops
 from ..rules.table import dim_map
 from .axes import TokenAxes
+from .heads import Head
 from .region import Region
 
 
@@ -34,17 +35,20 @@ class StreamCost:
     """Floating-point operations for one token of one sample.
 
     Attributes:
-        live, read_only: of what is computed of each active token, and of each whose results are.
+        live, read_only, head: of what is computed of each active token, of each whose results are as new, and of each
+            for which the head runs.
         tokens: of the stream. keys: that a token attends to, of all streams.
     """
 
     live: RowCost
     read_only: RowCost
+    head: RowCost
     tokens: int
     keys: int
 
-    def of(self, rows: int, read: int, keys: int) -> float:
-        return rows * self.live.of(keys) + read * self.read_only.of(keys)
+    def of(self, rows: int, read: int, keys: int, results: int | None = None) -> float:
+        own = rows * self.live.of(keys) + read * self.read_only.of(keys)
+        return own + (read if results is None else results) * self.head.of(keys)
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,18 @@ class Cost:
     fixed: float
     samples: int
 
-    def incremental(self, active: Sequence[int], read: Sequence[int] | None = None) -> float:
+    def incremental(
+        self, active: Sequence[int], read: Sequence[int] | None = None, results: int | None = None
+    ) -> float:
         """With so many active tokens a sample in each stream, of which so many are read, all when omitted.
 
         That is rows x weights + rows x tokens.
+
+        Args:
+            results: of so many tokens the head's result is computed; of those that are read when omitted.
         """
         counts = zip(self.streams, active, active if read is None else read, strict=True)
-        return self.fixed + self.samples * sum(own.of(rows, some, own.keys) for own, rows, some in counts)
+        return self.fixed + self.samples * sum(own.of(rows, some, own.keys, results) for own, rows, some in counts)
 
     def original(self, visible: int | None = None) -> float:
         """Of the original step, which computes all tokens, or the ``visible`` of all streams that it does not drop."""
@@ -79,9 +88,16 @@ class Cost:
         return self.fixed + self.samples * rows
 
 
-def step_cost(graph: fx.Graph, axes: TokenAxes, region: Region, read_only: Collection[fx.Node] = frozenset()) -> Cost:
-    """Count the contractions of ``graph``, apart for what runs on active rows, and on those that are read."""
-    live, read = ([RowCost() for _ in axes.streams] for _ in range(2))
+def step_cost(
+    graph: fx.Graph,
+    axes: TokenAxes,
+    region: Region,
+    read_only: Collection[fx.Node] = frozenset(),
+    head: Head | None = None,
+) -> Cost:
+    """Count the contractions of ``graph``, apart for what runs on active rows, on those read, and in a head."""
+    live, read, last = ([RowCost() for _ in axes.streams] for _ in range(3))
+    of_head = () if head is None else head.nodes
     fixed = 0.0
     for node in graph.nodes:
         flops = node_flops(node)
@@ -91,12 +107,12 @@ def step_cost(graph: fx.Graph, axes: TokenAxes, region: Region, read_only: Colle
         streams = region.rows[node].streams
         rows = region.samples * sum(axes.lengths[number] for number in streams)
         for number in streams:
-            cost = (read if node in read_only else live)[number]
+            cost = (last if node in of_head else read if node in read_only else live)[number]
             if meets_all_tokens(node, axes):
                 cost.per_pair += flops / (rows * axes.length)
             else:
                 cost.per_row += flops / rows
-    costs = (StreamCost(*own, axes.length) for own in zip(live, read, axes.lengths))
+    costs = (StreamCost(*own, axes.length) for own in zip(live, read, last, axes.lengths))
     return Cost(tuple(costs), fixed, region.samples)
 
 

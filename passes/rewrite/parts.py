@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx
 
+from ..analysis.heads import Head
 from ..analysis.layout import Layout
 from .cut import Part
 
@@ -36,14 +37,28 @@ class CacheSpec:
 
 
 @dataclass(frozen=True)
+class HeadPart:
+    """A wide result that is computed of a narrow one's cache where it is read.
+
+    Attributes:
+        part: called with ``(samples, positions [B, R], *inputs)``, the cache among these, returns rows of the result.
+        spec: of the cache that a session makes of the result when it needs one.
+    """
+
+    head: Head
+    part: Part
+    spec: CacheSpec
+
+
+@dataclass(frozen=True)
 class Split:
-    """A step in three parts.
+    """A step in three parts, and the head of a result that is not cached.
 
     Attributes:
         prologue: from the step's inputs to what the region reads; all tokens, every step.
         incremental: called with ``(samples, *active, *read, *rows, *queried, *inputs, *caches)``, where each stream of
             tokens has its active positions; writes the caches and returns the values of its hooks.
-        epilogue: from caches and prologue values to the step's results.
+        epilogue: from caches and prologue values to the step's results; None for that of ``head``.
         gathered: values of the prologue of which the region reads active rows.
         copies: node of the captured graph to its counterpart in the incremental graph.
         active: for each stream the placeholder of its active positions, ``[B, A]``. read: that of the numbers of those
@@ -65,4 +80,5 @@ class Split:
     rows: tuple[fx.Node, ...]
     queried: tuple[fx.Node, ...]
     read_only: frozenset[fx.Node]
+    head: HeadPart | None = None
     unobservable: dict[str, str] = field(default_factory=dict)

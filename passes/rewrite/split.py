@@ -13,6 +13,7 @@ from torch import fx
 from ... import ops
 from ..analysis.attention import FUSED, AttentionSite
 from ..analysis.axes import TokenAxes
+from ..analysis.heads import Head
 from ..analysis.layout import Layout, find_layout
 from ..analysis.liveness import find_read_only
 from ..analysis.region import Region
@@ -21,7 +22,7 @@ from ..graph.operands import argument, map_operands, operands, same_size, shape_
 from ..rules.reshapes import RESHAPES
 from ..rules.table import dim_map
 from .cut import Part, cut_part
-from .parts import CacheSpec, Split
+from .parts import CacheSpec, HeadPart, Split
 
 aten = torch.ops.aten
 
@@ -33,6 +34,7 @@ def split(
     sites: Sequence[AttentionSite],
     *,
     skip_unread: bool = False,
+    head: Head | None = None,
 ) -> Split:
     """Recompute active tokens only; read the others from caches.
 
@@ -46,9 +48,10 @@ def split(
 
     Args:
         skip_unread: leave out, of active tokens that nobody reads, what no other token reads either.
+        head: of a result that is not cached; what it is computed of is.
     """
     read_only = find_read_only(graph_module.graph, region) if skip_unread else frozenset()
-    return Splitter(graph_module, axes, region, sites, read_only).run()
+    return Splitter(graph_module, axes, region, sites, read_only, head).run()
 
 
 class Splitter:
@@ -59,11 +62,14 @@ class Splitter:
         region: Region,
         sites: Sequence[AttentionSite],
         read_only: frozenset[fx.Node],
+        head: Head | None = None,
     ) -> None:
         self.source = graph_module
         self.axes = axes
         self.region = region
         self.read_only = read_only
+        self.head = head
+        self.of_head = frozenset() if head is None else frozenset(head.nodes)
         self.attention_operands = {region.unrepeated(own) for site in sites for own in (site.k, site.v)}
         self.graph = fx.Graph()
         self.samples = self.graph.placeholder("samples")
@@ -92,11 +98,11 @@ class Splitter:
                 self.rows[node] = self.gather(
                     node, self.value_of(node), region.layouts[node], region.rows[node].dim, node
                 )
-            elif node in region.rows:
+            elif node in region.rows and node not in self.of_head:
                 self.rows[node] = self.copy_rows(node)
         after = self.nodes_after(nodes)
         for node in nodes:
-            if node in region.rows and any(user in after for user in node.users):
+            if node in self.rows and any(user in after or user in self.of_head for user in node.users):
                 self.update(node, "result")
         self.graph.output(())
         self.drop_unused_inputs()
@@ -105,13 +111,16 @@ class Splitter:
     def parts(self, nodes: list[fx.Node], after: set[fx.Node]) -> Split:
         incremental = Part(fx.GraphModule(self.source, self.graph), tuple(self.inputs), ())
         output = next(node for node in nodes if node.op == "output")
-        results: Any = output.args[0]
+        given: Any = output.args[0]
+        results = [None if leaf in self.of_head else leaf for leaf in given]
         leaves = tuple(leaf for leaf in results if isinstance(leaf, fx.Node))
         layouts = {node: spec.layout for node, spec in self.caches.items()}
         epilogue = cut_part(
             self.source, [node for node in nodes if node in after], leaves, results_of=results, layouts=layouts
         )
+        head = None if self.head is None else cut_head(self.source, self.head, self.region)
         wanted = {*incremental.inputs, *epilogue.inputs, *self.region.always}
+        wanted |= set() if head is None else {*head.part.inputs}
         before = [node for node in nodes if node.op == "call_function" and self.region.is_before(node)]
         prologue = cut_part(self.source, before, [node for node in before if node in wanted])
         return Split(
@@ -126,6 +135,7 @@ class Splitter:
             rows=self.asked,
             queried=self.queried,
             read_only=self.read_only,
+            head=head,
         )
 
     def nodes_after(self, nodes: list[fx.Node]) -> set[fx.Node]:
@@ -141,7 +151,7 @@ class Splitter:
 
     def declare_inputs(self, nodes: Iterable[fx.Node]) -> None:
         """A placeholder for every value from outside that the region reads."""
-        inside = {*self.region.rows, *self.region.full} - (self.region.sources - self.region.full)
+        inside = {*self.region.rows, *self.region.full} - (self.region.sources - self.region.full) - self.of_head
         for node in nodes:
             reads = node in self.region.sources or any(user in inside for user in node.users)
             if self.region.is_before(node) and reads:
@@ -357,30 +367,62 @@ class Splitter:
     def copy(
         self, node: fx.Node, operand: Callable[[int, fx.Node | None], fx.Node | None], rows: Rows | None = None
     ) -> fx.Node:
-        """``node`` on other operands; on rows, a baked size of the token axis becomes -1, what the rows have."""
-        args, kwargs = map_operands(node, operand)
-        target = node.target
-        if target in RESHAPES:
-            # The layout of gathered rows is not the original's, so a view may need a copy.
-            target = aten.reshape.default
-        if rows is not None and target in (aten.squeeze.dim, aten.squeeze.dims):
-            # A single active row is still a dimension.
-            own = operands(node)[0]
-            assert own is not None
-            given = [args[1]] if isinstance(args[1], int) else args[1]
-            dims = [dim % len(shape_of(own)) for dim in given]
-            target = aten.squeeze.dims
-            args = (args[0], [dim for dim in dims if same_size(shape_of(own)[dim], 1)])
-        if rows is not None and node.target in (*RESHAPES, aten.expand.default):
-            # An inferred size would be a second -1.
-            inferred = node.target in RESHAPES
-            shape = shape_of(node)
-            sizes = [shape[dim] if given == -1 and inferred else given for dim, given in enumerate(args[1])]
-            sizes[rows.dim] = -1
-            args = (args[0], sizes, *args[2:])
-        copied = self.graph.create_node("call_function", target, args, kwargs, name=node.name)
-        copied.meta = {name: value for name, value in node.meta.items() if name != "val"}
-        return copied
+        return copied(self.graph, node, operand, rows)
+
+
+def cut_head(source: fx.GraphModule, head: Head, region: Region) -> HeadPart:
+    """A head as a module of its own, which computes rows of its result.
+
+    Before:  y = linear(z, w)
+    After:   y = linear(gather_active(z_cache, samples, positions), w)
+    """
+    graph, layout = fx.Graph(), region.layouts[head.value]
+    samples, positions = graph.placeholder("samples"), graph.placeholder("positions")
+    read = {operand for node in head.nodes for operand in node.all_input_nodes} - {*head.nodes}
+    inputs = tuple(node for node in source.graph.nodes if node in read)
+    values = {node: graph.placeholder(node.name) for node in inputs}
+    for node, own in values.items():
+        own.meta = dict(node.meta)
+    cached = (values[head.value], samples, positions, layout.batch_dim, layout.token_dim)
+    values[head.value] = graph.call_function(ops.gather_active, cached)
+    for node in head.nodes:
+        values[node] = copied(graph, node, lambda _, own: None if own is None else values[own], region.rows[node])
+    graph.output(values[head.result])
+    part = Part(fx.GraphModule(source, graph), inputs, (head.result,))
+    result = head.result
+    return HeadPart(head, part, CacheSpec(f"{result.name}_cache", result, "result", region.layouts[result]))
+
+
+def copied(
+    graph: fx.Graph,
+    node: fx.Node,
+    operand: Callable[[int, fx.Node | None], fx.Node | None],
+    rows: Rows | None = None,
+) -> fx.Node:
+    """``node`` on other operands; on rows, a baked size of the token axis becomes -1, what the rows have."""
+    args, kwargs = map_operands(node, operand)
+    target = node.target
+    if target in RESHAPES:
+        # The layout of gathered rows is not the original's, so a view may need a copy.
+        target = aten.reshape.default
+    if rows is not None and target in (aten.squeeze.dim, aten.squeeze.dims):
+        # A single active row is still a dimension.
+        own = operands(node)[0]
+        assert own is not None
+        given = [args[1]] if isinstance(args[1], int) else args[1]
+        dims = [dim % len(shape_of(own)) for dim in given]
+        target = aten.squeeze.dims
+        args = (args[0], [dim for dim in dims if same_size(shape_of(own)[dim], 1)])
+    if rows is not None and node.target in (*RESHAPES, aten.expand.default):
+        # An inferred size would be a second -1.
+        inferred = node.target in RESHAPES
+        shape = shape_of(node)
+        sizes = [shape[dim] if given == -1 and inferred else given for dim, given in enumerate(args[1])]
+        sizes[rows.dim] = -1
+        args = (args[0], sizes, *args[2:])
+    found = graph.create_node("call_function", target, args, kwargs, name=node.name)
+    found.meta = {name: value for name, value in node.meta.items() if name != "val"}
+    return found
 
 
 def cut_size(size: int, factors: Sequence[int]) -> Sequence[int]:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from marche_fx.lazy import operators
+from marche_fx.lazy.geometry import Geometry
 from marche_fx.lazy.operators import is_known
 from marche_fx.lazy.tensor import MOST_CALLS, LateTensor, resolved, values_of
 from tests.lazy.test_writes import MASK, B, N, PartialStep, V
@@ -217,6 +219,27 @@ def test_masks_bound_what_is_computed() -> None:
         found.append(llada(z, MASK, IDS, end=6))
     assert all(map(torch.equal, *found))
     assert torch.equal(step.done, MASK & (torch.arange(N) < 6))
+
+
+def test_later_steps_of_a_loop_only_look_up_how_their_rows_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("found out again")
+
+    llada(PartialStep(0).late(), MASK, IDS, end=6)
+    monkeypatch.setattr(operators, "found_plan", refuse)
+    monkeypatch.setattr(Geometry, "found_view", refuse)
+    step, found = PartialStep(1), []
+    for z in (step.late(), step.exact()):
+        torch.manual_seed(0)
+        found.append(llada(z, MASK, IDS, end=6))
+    assert all(map(torch.equal, *found))
+
+
+def test_equal_numbers_of_other_kinds_are_other_arguments() -> None:
+    words, exact = PartialStep().late().argmax(-1), PartialStep().exact().argmax(-1)
+    for number in (1, 1.0, True):
+        assert (words * number).dtype == (exact * number).dtype
+        assert torch.equal((words * number)[MASK], (exact * number)[MASK])
 
 
 def test_rows_that_a_mask_names_are_computed_however_many_they_are() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -97,6 +97,7 @@ READS: dict[str, Any] = {
     st.sampled_from(["no_grad", "inference", "plain"]),
 )
 def test_any_order_of_writes_and_reads_gives_what_the_tensor_would(script: list[str], mode: str) -> None:
+    assume("numpy" not in script or "index_fill_" not in script[script.index("numpy") :])
     modes: dict[str, Any] = {"no_grad": torch.no_grad, "inference": torch.inference_mode, "plain": torch.enable_grad}
     with modes[mode]():
         step = PartialStep()
@@ -111,6 +112,44 @@ def test_any_order_of_writes_and_reads_gives_what_the_tensor_would(script: list[
             assert torch.equal(late[index], plain[index]), name
         every = torch.ones(B, N, dtype=torch.bool)
         assert torch.equal(late[every], plain[every])
+
+
+@pytest.mark.parametrize("write", [name for name in WRITES if name != "index_fill_"])
+def test_a_write_reads_nothing_where_the_loop_got_hold_of_memory(write: str) -> None:
+    """Rows that nobody read yet are computed when they are, with what NumPy and the loop wrote."""
+    with torch.no_grad():
+        step = PartialStep()
+        late, plain = step.late(), step.exact()
+        for own in (late, plain):
+            WRITES["numpy"](own)
+            WRITES[write](own)
+        for index in READS.values():
+            assert torch.equal(late[index], plain[index])
+
+
+def test_what_is_not_proved_to_write_row_by_row_gets_the_whole_of_memory_that_was_handed_out() -> None:
+    """As old as the policy leaves it: what NumPy wrote is part of what it reads, and no row can be computed alone."""
+    step = PartialStep()
+    late = step.late()
+    with torch.no_grad():
+        WRITES["numpy"](late)
+        WRITES["index_fill_"](late)
+    stale = torch.where(step.done[..., None], step.value, step.stale)
+    WRITES["numpy"](stale)
+    WRITES["index_fill_"](stale)
+    assert torch.equal(late[~MASK], stale[~MASK])
+    assert int(step.done.sum()) == B
+
+
+@pytest.mark.parametrize("name", ["normal_", "exponential_"])
+def test_draws_into_memory_that_was_handed_out_are_those_of_the_original(name: str) -> None:
+    step, found = PartialStep(), []
+    for own in (step.late(), step.exact()):
+        WRITES["numpy"](own)
+        torch.manual_seed(1)
+        getattr(own, name)()
+        found.append((own[MASK], torch.rand(2)))
+    assert all(map(torch.equal, *found))
 
 
 @pytest.mark.parametrize(

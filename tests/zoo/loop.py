@@ -42,6 +42,7 @@ def told(own: Captured) -> tuple[list[str], SessionReport]:
             signals=step.policy.signals,
             compile=False,
             skip_unread=step.method.skips_unread,
+            headed=True,
         )
     )
     (args, kwargs), generator = own.given, torch.Generator().manual_seed(6)
