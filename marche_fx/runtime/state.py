@@ -210,6 +210,8 @@ class StepState:
         with torch.inference_mode(False):
             dims = [spec.layout.batch_dim for spec in self.program.split.caches]
             self.caches = [cache.index_select(dim, samples) for cache, dim in zip(self.caches, dims)]
+            if self.wide is not None and self.program.head is not None:
+                self.wide = self.wide.index_select(self.program.head.spec.layout.batch_dim, samples)
             self.inputs.keep(samples)
             self.unread = None if self.unread is None else self.unread[samples]
             self.computed_at = None if self.computed_at is None else self.computed_at[samples]

@@ -31,14 +31,16 @@ POLICIES = (
 )
 
 
-def model() -> Transformer:
+def model(*, is_wide: bool = False) -> nn.Module:
+    """Rows as wide as the inputs', or so wide that a head computes those that are read."""
     torch.manual_seed(0)
-    return Transformer(N, D, 2, depth=2).double().eval()
+    body = Transformer(N, D, 2, depth=2)
+    return (nn.Sequential(body, nn.Linear(3, D)) if is_wide else body).double().eval()
 
 
 @cache
-def transformed(policy: RefreshPolicy, *, verify: bool = False) -> nn.Module:
-    return marche_fx.transform(model(), refresh=policy, compile=False, verify=verify)
+def transformed(policy: RefreshPolicy, *, verify: bool = False, is_wide: bool = False) -> nn.Module:
+    return marche_fx.transform(model(is_wide=is_wide), refresh=policy, compile=False, verify=verify)
 
 
 def inputs(seed: int) -> list[Tensor]:
@@ -92,15 +94,16 @@ def kept_samples(draw: st.DrawFn) -> dict[int, list[int]]:
     return found
 
 
+@pytest.mark.parametrize("is_wide", [False, True])
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
 @settings(max_examples=12)
 @given(kept_samples(), st.integers(0, 99))
 def test_samples_that_go_on_are_decoded_as_if_the_others_did_too(
-    policy: RefreshPolicy, kept: dict[int, list[int]], seed: int
+    policy: RefreshPolicy, is_wide: bool, kept: dict[int, list[int]], seed: int
 ) -> None:
     """Equally many tokens of each sample are replaced and read, so that those computed are the same."""
-    whole, here = decode(policy, seed, {}), torch.arange(B)
-    for step, (own, other) in enumerate(zip(decode(policy, seed, kept), whole, strict=True)):
+    whole, here = decode(policy, seed, {}, is_wide=is_wide), torch.arange(B)
+    for step, (own, other) in enumerate(zip(decode(policy, seed, kept, is_wide=is_wide), whole, strict=True)):
         here = here[kept[step]] if step in kept else here
         torch.testing.assert_close(own, other[here])
 
