@@ -32,7 +32,11 @@ from ..runtime.method import Settings, StepMethod
 from ..runtime.open_sessions import current_session
 from ..runtime.pending import PendingStep
 from ..runtime.program import Program
+from ..runtime.prologue import Values
+from ..runtime.records import SessionLog
 from ..runtime.session import Session
+from ..runtime.state import StepState
+from ..runtime.token_history import TokenHistory
 from ..runtime.verify import as_traced
 from ..runtime.weights import fits_weights
 from .lengths import Lengths
@@ -137,21 +141,26 @@ class OptimizedStep:
         self, session: Session, program: Program, given_args: tuple[Any, ...], given_kwargs: dict[str, Any]
     ) -> Any:
         args, kwargs = self.as_first_passed(given_args, given_kwargs)
-        self.warn_of_new_length(session, program)
         given = program.given(args, kwargs)
-        stream = session.stream_of(self.method.order, program, CallInputs.of(program, list(given.values())))
+        inputs = CallInputs.of(program, list(given.values()))
+        stream = session.stream_of(self.method.order, program, inputs)
         # Before it is known whether this call is the first that runs.
         stream.read_pending(program)
         state = stream.state(program)
         values = state.begin(given)
-        verify = self.settings.verify and state.is_new and not program.verified
         expected = None
-        if verify:
+        if self.settings.verify and state.is_new and not program.verified:
             with as_traced(self.model):
                 expected = self.original(program, given_args, given_kwargs)
+        kept, refused = stream.go_on(state, values, inputs) if state.is_new else (0, "")
+        if kept and expected is not None:
+            self.verify(program, values, expected)
+            expected = None
+        if refused:
+            self.tell_of_new_length(program, refused)
         query = self.queried(program, given_args, given_kwargs)
         history = stream.history(self.policy, program, program.device(values))
-        pending = PendingStep(self.method, history, state, values, session.log, stream.number, expected, query)
+        pending = PendingStep(self.method, history, state, values, session.log, stream.number, expected, query, kept)
         if pending.is_checked:
             pending.exact = self.original(program, given_args, given_kwargs)
         stream.pending[program] = weakref.ref(pending)
@@ -351,18 +360,19 @@ class OptimizedStep:
                 "Decode under torch.no_grad() or torch.inference_mode()."
             )
 
-    def warn_of_new_length(self, session: Session, program: Program) -> None:
+    def verify(self, program: Program, values: Values, expected: Any) -> None:
+        """Check a call that goes on with rows of another length: beside these, all of it is computed once."""
+        history = TokenHistory(self.policy, *program.shape, program.device(values))
+        PendingStep(self.method, history, StepState(program), values, SessionLog(), 0, expected).run(None)
+
+    def tell_of_new_length(self, program: Program, reason: str) -> None:
         """Say once that a session computes every token anew because their number changed."""
-        programs = [state.program for state in session.states]
-        if program in programs:
-            return
-        before = [own.tokens for own in programs if own in self.programs and own.samples == program.samples]
-        if before and program.tokens not in before:
-            self.method.warn_once(
-                f"{self.name} was called with {program.tokens} tokens after {before[-1]} in the same session. Cached "
-                "rows belong to one length, so every token is computed anew. Pad to a fixed length to keep them.",
-                topic="length",
-            )
+        self.method.warn_once(
+            f"{self.name} was called with {program.tokens} tokens after another number in the same session, and "
+            f"computes every token anew, since {reason} is another for another length. Pad to a fixed length to keep "
+            "cached rows",
+            topic="length",
+        )
 
     def count_outside(self) -> None:
         self.calls_outside += 1

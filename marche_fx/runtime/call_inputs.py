@@ -50,8 +50,15 @@ class LeafInput:
         return known and tensor is not None and tensor is other.tensor()
 
     def moved(self, other: LeafInput) -> np.ndarray[Any, Any]:
-        """Which rows differ from the other's, in an array of their shape; both have been looked at."""
-        return np.asarray(self.rows != other.rows)
+        """Which rows differ from the other's, in an array of their shape; both have been looked at.
+
+        Of calls of two lengths, the rows that they have in common.
+        """
+        own, others = np.asarray(self.rows), np.asarray(other.rows)
+        if own.ndim != others.ndim:
+            return np.ones(own.shape, bool)
+        common = tuple(slice(min(sizes)) for sizes in zip(own.shape, others.shape))
+        return np.asarray(own[common] != others[common])
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,12 @@ class CallInputs:
             rows += count
             conditions += count > 0 and not own.is_tokens
         return conditions, rows
+
+    def is_of_other_length(self, last: CallInputs) -> bool:
+        """Whether the two are of as many tensors and samples, and not of as many tokens."""
+        own, other = self.program, last.program
+        alike = len(self.leaves) == len(last.leaves) and own.samples == other.samples
+        return alike and own.plan.axes.lengths != other.plan.axes.lengths
 
     def is_another_condition(self, last: CallInputs) -> bool:
         """Whether the same tokens are asked for under another condition, as a second branch of guidance is.

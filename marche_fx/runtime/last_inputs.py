@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..ops import row_drift
 from ..passes.rewrite.watch import Watched
+from .lengths import Kept
 
 
 class LastInputs:
@@ -88,6 +89,21 @@ class LastInputs:
                     tokens = self.tokens_of(own, after)
                     is_active = torch.zeros_like(self.computed).scatter(1, active, True)[:, tokens]
                     before.copy_(torch.where(is_active[..., None], after, before))
+
+    def forget(self, tokens: Tensor) -> None:
+        """Take ``tokens``, bool ``[B, N]`` or what broadcasts to it, for never computed."""
+        if self.computed is not None:
+            self.computed &= ~tokens.to(self.computed.device)
+
+    def at_length(self, kept: Kept, watched: Sequence[Watched]) -> LastInputs:
+        """The same for calls of another length, whose values are ``watched``: new tokens were never computed."""
+        found = LastInputs(watched, self.shape[0], sum(kept.after))
+        if self.computed is not None:
+            found.computed = kept.rows(self.computed, fill=False)
+            for own, rows in zip(self.watched, self.last, strict=True):
+                streams = kept.streams_from(own.start, rows.shape[1])
+                found.last.append(rows.clone() if rows.ndim == 2 else kept.rows(rows, 1, streams))
+        return found
 
     def tokens_of(self, watched: Watched, rows: Tensor) -> slice:
         """Where the tokens of a value ``[B, N, F]`` are among those of all streams."""

@@ -10,8 +10,10 @@ import torch
 
 from ..refresh import RefreshPolicy
 from .call_inputs import CallInputs, look_at
+from .lengths import Kept
 from .pending import PendingStep
 from .program import Program
+from .prologue import Values
 from .state import StepState
 from .token_history import TokenHistory
 
@@ -51,11 +53,57 @@ class Stream:
         """Calls so far."""
         self.called: set[int] = set()
         """Step methods called in this round of them."""
+        self.left: dict[Program, Program] = {}
+        """Programs of lengths that calls went on from, and those of the lengths that they went on with."""
 
     def state(self, program: Program) -> StepState:
         if program not in self.states:
             self.states[program] = StepState(program)
         return self.states[program]
+
+    def go_on(self, state: StepState, values: Values, call: CallInputs) -> tuple[int, str]:
+        """Give a new state the rows of the nearest call of another length, which stay where they were too.
+
+        They are freed there when two calls of this length in a row show that lengths take no turns.
+
+        Args:
+            values: of ``call``, the first of the state.
+
+        Returns:
+            How many rows of a sample it has now; why it has none although there were calls of another length.
+        """
+        program = state.program
+        alive = [own for own, other in self.states.items() if not other.is_new and own.step == program.step]
+        others = [own for own in alive if call.is_of_other_length(self.calls[own][-1])]
+        reasons = {own: program.refuses_rows_of(own) for own in others}
+        able = [own for own in others if not reasons[own]]
+        if not able:
+            return 0, reasons[others[-1]] if others else ""
+        before = able[-1] if len(able) == 1 else min(able[::-1], key=lambda own: call.distance(self.calls[own][-1]))
+        self.read_pending(before)
+        kept = Kept(before.plan.axes.lengths, program.plan.axes.lengths)
+        state.take_rows(self.states[before], kept, values)
+        self.drop_histories_of(program.shape, but=program)
+        if not any(own.history.age.shape == program.shape for own in self.histories):
+            self.histories += [own.at_length(kept) for own in self.histories if own.history.age.shape == before.shape]
+        self.leave_for(before)
+        self.left[before] = program
+        return sum(kept.counts), ""
+
+    def leave_for(self, program: Program) -> None:
+        """Free what calls of other lengths left, which went on with those of ``program``."""
+        for before in [own for own, after in self.left.items() if after is program]:
+            del self.left[before]
+            self.read_pending(before)
+            self.states.pop(before).end()
+            self.pending.pop(before, None)
+            del self.calls[before]
+            self.drop_histories_of(before.shape, but=before)
+
+    def drop_histories_of(self, shape: tuple[int, int], but: Program) -> None:
+        """Forget those of a token axis that no program but one has caches of."""
+        if not any(own.shape == shape and own is not but for own in self.states):
+            self.histories = [own for own in self.histories if own.history.age.shape != shape]
 
     def history(self, policy: RefreshPolicy, program: Program, device: torch.device) -> TokenHistory:
         for own in self.histories:
@@ -64,8 +112,17 @@ class Stream:
         self.histories.append(TokenHistory(policy, *program.shape, device))
         return self.histories[-1]
 
+    def last_call(self, method: int, program: Program) -> CallInputs:
+        """What the stream was last called with: if ever for this program, else of this step method."""
+        return self.calls[program][-1] if program in self.calls else self.last_calls[method]
+
     def enter(self, method: int, call: CallInputs) -> None:
         """A step method is called with these inputs."""
+        last = self.last_calls.get(method)
+        if last is not None and last.program is call.program:
+            self.leave_for(call.program)
+        # What is called again was not left.
+        self.left.pop(call.program, None)
         if method in self.called:
             self.called.clear()
         self.called.add(method)
@@ -100,12 +157,17 @@ class Stream:
         self.histories.clear()
         self.pending.clear()
         self.calls.clear()
+        self.left.clear()
 
 
 def is_settled(stream: Stream, call: CallInputs) -> bool:
     """Whether a call is taken for the stream's without a look at its values, for which it would wait for the device."""
     calls = stream.calls[call.program]
     return call.waits and stream.count > LOOKED and call.has_the_same_conditions(calls[-1])
+
+
+def is_of_other_length(stream: Stream, method: int, call: CallInputs) -> bool:
+    return method in stream.last_calls and call.is_of_other_length(stream.last_calls[method])
 
 
 def find_stream(streams: Sequence[Stream], current: Stream | None, method: int, call: CallInputs) -> Stream | None:
@@ -119,8 +181,16 @@ def find_stream(streams: Sequence[Stream], current: Stream | None, method: int, 
         return current
     found = [own for own in streams if own.name is None]
     known = [own for own in found if call.program in own.calls]
-    if len(known) == 1 and is_settled(known[0], call):
+    others = [own for own in found if own not in known and is_of_other_length(own, method, call)]
+    if len(known) == 1 and not others and is_settled(known[0], call):
         return known[0]
+    if others and not known and len(others) == 1:
+        return others[0]
+    if others:
+        # One of them goes on with this length, unless a stream of this length is as near.
+        last_calls = {own: own.last_call(method, call.program) for own in (*known, *others)}
+        look_at([call, *last_calls.values()])
+        return min(last_calls, key=lambda own: call.distance(last_calls[own]))
     if known:
         look_at([call, *(before for own in known for before in own.calls[call.program])])
         nearest = min(known, key=lambda own: call.distance(own.calls[call.program][-1]))
