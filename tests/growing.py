@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 import marche_fx
 from marche_fx.api.optimization import optimization_of
 from marche_fx.lazy.tensor import resolved
-from marche_fx.passes.capture.arguments import opened
 from marche_fx.runtime.program import Program
 from marche_fx.runtime.records import StepRecord
 from tests.generated.check import leaves, relative_error
@@ -29,8 +29,8 @@ class Texts(nn.Module):
     Args:
         place: how tokens know where they stand: ``"table"``, ``"rotary"``, ``"share"``, which depends on how many there
             are, or ``"none"``.
-        mask: who sees whom: ``"none"``, ``"given"``, ``[N, N]`` among the arguments, ``"window"``, ``"blocks"``, which
-            is causal from block to block, ``"causal"``, ``"distance"``, a bias, or ``"distant"``, one that depends on N.
+        mask: who sees whom: ``"none"``, ``"given"``, ``[N, N]`` among the arguments, ``"window"``, ``"blocks"``, causal
+            from block to block, ``"causal"``, ``"distance"``, a bias, or ``"distant"``, one that depends on N.
         scale: whether rows are multiplied by the number of tokens.
     """
 
@@ -142,5 +142,8 @@ def programs(optimized: nn.Module) -> list[Program]:
     return optimization_of(optimized).steps["forward"].programs
 
 
-def opened_leaves(call: Any) -> list[Any]:
-    return leaves(opened(call))
+def first_tokens(short: Any, long: Any) -> Any:
+    """A call of the sizes of ``short`` with the values of ``long``, as far as tokens stand first."""
+    (own, spec), (other, _) = pytree.tree_flatten(short), pytree.tree_flatten(long)
+    cut = [b[tuple(map(slice, a.shape))].clone() if isinstance(a, Tensor) else a for a, b in zip(own, other)]
+    return pytree.tree_unflatten(cut, spec)

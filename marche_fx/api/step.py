@@ -19,6 +19,8 @@ from ..lazy.tensor import resolved, values_of
 from ..passes.analysis.plan import Plan
 from ..passes.capture.alone import LOCK
 from ..passes.capture.arguments import closed, opened
+from ..passes.capture.captured import Capture
+from ..passes.capture.lengths import AnyLength
 from ..passes.capture.rehearsal import state_after
 from ..passes.capture.stored import Premises, Stored
 from ..passes.capture.structure import Place, changed_attributes, structure
@@ -26,7 +28,7 @@ from ..passes.capture.surroundings import Surroundings
 from ..passes.graph.source import describe
 from ..passes.lower.shared import SharedCode
 from ..passes.pipeline import make_plan, plan_of
-from ..refresh import RefreshPolicy
+from ..refresh import FullRefresh, RefreshPolicy
 from ..runtime.call_inputs import CallInputs
 from ..runtime.method import Settings, StepMethod
 from ..runtime.open_sessions import current_session
@@ -282,22 +284,31 @@ class OptimizedStep:
         """What to do with a step for arguments of this kind; captured unless another process did that."""
         exact_sites = self.policy.exact_sites
         for stored in list(self.stored):
-            if stored.capture.accepts(args, kwargs) and fits_weights(stored.capture, self.model):
+            if stored.holds_for(args, kwargs) and fits_weights(stored.capture, self.model):
                 # Used now or never: what changes later is a change of this process.
                 self.stored.remove(stored)
-                tables = stored.rehearsed(self.model, args, kwargs)
-                changed = stored.premises.differences(Premises.of(tables, tables.surroundings.attributes()))
-                if not changed:
-                    return plan_of(replace(stored.capture, tables=tables), exact_sites=exact_sites)
-                where, name = changed[0]
-                self.method.warn_once(
-                    f"a saved capture of {self.name} is not used: {name!r} of {where or 'the model'} is another than "
-                    "where it was made; the step is captured anew",
-                    topic="other premises",
-                )
+                restored = self.restored(stored, args, kwargs)
+                if restored is not None:
+                    if stored.guards is None:
+                        return plan_of(restored, exact_sites=exact_sites)
+                    self.lengths.found.append(AnyLength.of(restored, stored.guards))
         known = [own.plan.original for own in self.programs]
         capturing = partial(self.lengths.capture, known=known, tell=self.tell_of_lengths)
         return make_plan(self.model, self.name, args, kwargs, exact_sites=exact_sites, capturing=capturing)
+
+    def restored(self, stored: Stored, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Capture | None:
+        """A capture of another process with the tables of this one; None, after a warning, where these are others."""
+        tables = stored.rehearsed(self.model, args, kwargs)
+        changed = stored.premises.differences(Premises.of(tables, tables.surroundings.attributes()))
+        if not changed:
+            return replace(stored.capture, tables=tables)
+        where, name = changed[0]
+        self.method.warn_once(
+            f"a saved capture of {self.name} is not used: {name!r} of {where or 'the model'} is another than "
+            "where it was made; the step is captured anew",
+            topic="other premises",
+        )
+        return None
 
     def tell_of_lengths(self, reason: str) -> None:
         """Say why one capture does not serve many lengths."""
@@ -362,7 +373,7 @@ class OptimizedStep:
 
     def verify(self, program: Program, values: Values, expected: Any) -> None:
         """Check a call that goes on with rows of another length: beside these, all of it is computed once."""
-        history = TokenHistory(self.policy, *program.shape, program.device(values))
+        history = TokenHistory(FullRefresh(), *program.shape, program.device(values))
         PendingStep(self.method, history, StepState(program), values, SessionLog(), 0, expected).run(None)
 
     def tell_of_new_length(self, program: Program, reason: str) -> None:

@@ -95,12 +95,16 @@ class LastInputs:
         if self.computed is not None:
             self.computed &= ~tokens.to(self.computed.device)
 
-    def at_length(self, kept: Kept, watched: Sequence[Watched]) -> LastInputs:
-        """The same for calls of another length, whose values are ``watched``: new tokens were never computed."""
+    def at_length(self, kept: Kept, watched: Sequence[Watched], order: Sequence[int]) -> LastInputs:
+        """The same for calls of another length: new tokens were never computed.
+
+        Args:
+            watched: its values. order: the number of each among those of this length.
+        """
         found = LastInputs(watched, self.shape[0], sum(kept.after))
         if self.computed is not None:
             found.computed = kept.rows(self.computed, fill=False)
-            for own, rows in zip(self.watched, self.last, strict=True):
+            for own, rows in ((self.watched[number], self.last[number]) for number in order):
                 streams = kept.streams_from(own.start, rows.shape[1])
                 found.last.append(rows.clone() if rows.ndim == 2 else kept.rows(rows, 1, streams))
         return found

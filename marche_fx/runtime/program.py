@@ -18,7 +18,7 @@ from ..passes.graph.reach import ancestors
 from ..passes.graph.source import describe
 from ..passes.lower.shared import SharedCode
 from ..passes.pipeline import rewrite
-from ..passes.rewrite.lengths import find_unwatched, first_difference_in_rows
+from ..passes.rewrite.lengths import Likeness, compare_rows, find_unwatched
 from ..passes.rewrite.watch import Watched
 from ..refresh import AttentionReceived, InputDrift, Signal
 from .measure import inserter, reads_results
@@ -74,8 +74,8 @@ class Program:
         self.allowed = [allowed(self, own.node, tolerance or {}) for own in self.watched]
         """For each watched value how far it may move, where somebody said so."""
         self.unwatched = find_unwatched(plan, self.split, {own.node for own in self.watched})
-        self.others: WeakKeyDictionary[Program, str] = WeakKeyDictionary()
-        """Programs of other lengths, and why rows of theirs are none of this one; empty where they are."""
+        self.likenesses: WeakKeyDictionary[Program, Likeness] = WeakKeyDictionary()
+        """By program of another length."""
         self.weights = {node: find_weight(model, path) for node, path in plan.dense.weights.items()}
         self.weight_kinds = self.current_weight_kinds()
         self.verified = False
@@ -98,14 +98,11 @@ class Program:
         """Samples B and tokens N."""
         return self.samples, self.tokens
 
-    def refuses_rows_of(self, other: Program) -> str:
-        """Why rows that ``other`` computed, of the same step for another length, are none of this one's, in words.
-
-        Empty where this program computes the same of the first tokens of each stream.
-        """
-        if other not in self.others:
-            self.others[other] = first_difference_in_rows(other.plan, other.split, self.plan, self.split)
-        return self.others[other]
+    def likeness(self, other: Program) -> Likeness:
+        """Whether rows that ``other`` computed, of the same step for another length, are rows of this one."""
+        if other not in self.likenesses:
+            self.likenesses[other] = compare_rows(other.plan, other.split, self.plan, self.split)
+        return self.likenesses[other]
 
     @property
     def observes_attention(self) -> bool:

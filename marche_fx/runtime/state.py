@@ -35,6 +35,9 @@ class StepState:
     """``[B, N]``, number of the call in which each token's results were computed; None before any was."""
     exactness: Exactness | None
     """Which cached rows nothing that moved can reach; None where that is not known of any."""
+    inputs: LastInputs
+    met: list[Any]
+    """Of `unwatched` the values in the last step."""
     unread: Tensor | None
     """bool ``[B, N]``, tokens whose results were left out when they were last active; None before any was."""
 
@@ -98,12 +101,17 @@ class StepState:
         self.calls, self.reads_all = source.calls, source.reads_all
         self.computed_at = None if source.computed_at is None else kept.rows(source.computed_at)
         self.unread = None if source.unread is None else kept.rows(source.unread, fill=False)
-        self.inputs = source.inputs.at_length(kept, program.watched)
+        twins, places = program.likeness(own).twins, {place.node: place for place in program.unwatched}
+        order = [value.node for value in program.watched]
+        self.inputs = source.inputs.at_length(
+            kept, program.watched, sorted(range(len(order)), key=lambda n: order.index(twins[own.watched[n].node]))
+        )
         if source.exactness is not None and program.sight is not None:
             self.exactness = source.exactness.at_length(kept, program.sight, values)
         self.met = self.unwatched(values)
-        for place, before, after in zip(zip(own.unwatched, program.unwatched), source.met, self.met, strict=True):
-            self.inputs.forget(kept.differing(place, before, after))
+        for place, before in zip(own.unwatched, source.met, strict=True):
+            twin = places[twins[place.node]]
+            self.inputs.forget(kept.differing((place, twin), before, values[twin.node]))
 
     def is_cache(self, leaf: Any) -> bool:
         """Whether a result stands in the memory of a cache."""
@@ -218,8 +226,7 @@ class StepState:
         self.prologue = Prologue(self.program.stages, self.program.plan.inputs)
         self.inputs = LastInputs(self.program.watched, *self.program.shape)
         self.exactness = None
-        self.met: list[Any] = []
-        """Values of `unwatched` in the last step."""
+        self.met = []
 
 
 def all_numbers(positions: Tensor) -> Tensor:

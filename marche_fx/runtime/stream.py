@@ -75,10 +75,9 @@ class Stream:
         program = state.program
         alive = [own for own, other in self.states.items() if not other.is_new and own.step == program.step]
         others = [own for own in alive if call.is_of_other_length(self.calls[own][-1])]
-        reasons = {own: program.refuses_rows_of(own) for own in others}
-        able = [own for own in others if not reasons[own]]
+        able = [own for own in others if not program.likeness(own).difference]
         if not able:
-            return 0, reasons[others[-1]] if others else ""
+            return 0, program.likeness(others[-1]).difference if others else ""
         before = able[-1] if len(able) == 1 else min(able[::-1], key=lambda own: call.distance(self.calls[own][-1]))
         self.read_pending(before)
         kept = Kept(before.plan.axes.lengths, program.plan.axes.lengths)
