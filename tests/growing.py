@@ -108,7 +108,8 @@ def follow(model: nn.Module, optimized: nn.Module, calls: Sequence[Call]) -> lis
             expected: list[Any] = []
             for own in records:
                 if own.program is not program:
-                    oracle = at_length(oracle, program, own.program, model, inputs)
+                    before = program if session.log.calls[-1].kept else None
+                    oracle = at_length(oracle, before, own.program, model, inputs)
                     program = own.program
                 assert oracle is not None
                 assert own.computed is not None

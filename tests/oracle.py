@@ -91,9 +91,10 @@ class Oracle:
         Args:
             kept: the number of each such token here by its number there, out of those of a sample.
         """
-        known = {node.name: node for node in before.stale}
+        # Names are numbered otherwise.
+        twins = dict(zip(self.graph.nodes, before.graph.nodes, strict=True))
         for node, stale in self.stale.items():
-            was = known[node.name]
+            was = twins[node]
             trees = stale, self.rows[node], before.stale[was], before.rows[was]
             for own, rows, old, old_rows in zip(*map(pytree.tree_leaves, trees)):
                 for sample in range(int(rows.max()) // self.length + 1):

@@ -73,13 +73,15 @@ class Stream:
             How many rows of a sample it has now; why it has none although there were calls of another length.
         """
         program = state.program
-        alive = [own for own, other in self.states.items() if not other.is_new and own.step == program.step]
-        others = [own for own in alive if call.is_of_other_length(self.calls[own][-1])]
+        called = [own for own in self.states if own.step == program.step and own in self.calls]
+        others = [own for own in called if call.is_of_other_length(self.calls[own][-1])]
+        for own in others:
+            self.read_pending(own)
+        others = [own for own in others if not self.states[own].is_new]
         able = [own for own in others if not program.likeness(own).difference]
         if not able:
             return 0, program.likeness(others[-1]).difference if others else ""
         before = able[-1] if len(able) == 1 else min(able[::-1], key=lambda own: call.distance(self.calls[own][-1]))
-        self.read_pending(before)
         kept = Kept(before.plan.axes.lengths, program.plan.axes.lengths)
         state.take_rows(self.states[before], kept, values)
         self.drop_histories_of(program.shape, but=program)
