@@ -34,9 +34,7 @@ class Kept:
         found = []
         for number, part in zip(numbers, own.split([self.before[number] for number in numbers], dim)):
             shape = [*part.shape[:dim], self.after[number], *part.shape[dim + 1 :]]
-            # Not as inference tensors: a session may go on outside of inference mode.
-            with torch.inference_mode(False):
-                whole = torch.full(shape, fill, dtype=own.dtype, device=own.device)
+            whole = torch.full(shape, fill, dtype=own.dtype, device=own.device)
             whole.narrow(dim, 0, self.counts[number]).copy_(part.narrow(dim, 0, self.counts[number]))
             found.append(whole)
         return found[0] if len(found) == 1 else torch.cat(found, dim)

@@ -83,7 +83,9 @@ class Stream:
             return 0, program.likeness(others[-1]).difference if others else ""
         before = able[-1] if len(able) == 1 else min(able[::-1], key=lambda own: call.distance(self.calls[own][-1]))
         kept = Kept(before.plan.axes.lengths, program.plan.axes.lengths)
-        state.take_rows(self.states[before], kept, values)
+        # Not as inference tensors: a session may go on outside of inference mode.
+        with torch.inference_mode(False):
+            state.take_rows(self.states[before], kept, values)
         self.drop_histories_of(program.shape, but=program)
         if not any(own.history.age.shape == program.shape for own in self.histories):
             self.histories += [own.at_length(kept) for own in self.histories if own.history.age.shape == before.shape]

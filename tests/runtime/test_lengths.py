@@ -281,6 +281,20 @@ def test_results_of_the_last_length_are_what_they_were() -> None:
         assert torch.allclose(first[:, 4:8], model(short)[:, 4:8])
 
 
+def test_a_session_may_leave_inference_mode_on_its_way() -> None:
+    model = texts("rotary")
+    optimized = optimize(model)
+    first, second, third, *_ = growing((16, 24, 32), 1)
+    with marche_fx.decoding(optimized) as session:
+        with torch.inference_mode():
+            for args, _, rows in (first, second):
+                optimized(*args)[rows].clone()
+        with torch.no_grad():
+            for args, _, rows in (second, third):
+                optimized(*args)[rows].clone()
+    assert active([[own] for own in session.records]) == [16, 8, 8, 8]
+
+
 @torch.no_grad()
 def test_each_length_is_checked_against_the_original_once() -> None:
     optimized = optimize(texts("rotary"))
