@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -141,6 +141,18 @@ def look_at(calls: Iterable[CallInputs]) -> None:
         ends = np.cumsum([rows.numel() for _, rows in leaves])
         for (leaf, rows), found in zip(leaves, np.split(values, ends[:-1])):
             leaf.rows = found.reshape(rows.shape)
+
+
+Owner = TypeVar("Owner")
+
+
+def nearest(call: CallInputs, last_calls: Mapping[Owner, CallInputs]) -> Owner:
+    """Whose last call is the nearest, the first of those that are as near; looks at none where there is but one."""
+    if len(last_calls) > 1:
+        look_at([call, *last_calls.values()])
+        return min(last_calls, key=lambda own: call.distance(last_calls[own]))
+    (own,) = last_calls
+    return own
 
 
 def rows_of(tensor: Tensor) -> Tensor:

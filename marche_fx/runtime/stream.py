@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from ..refresh import RefreshPolicy
-from .call_inputs import CallInputs, look_at
+from .call_inputs import CallInputs, look_at, nearest
 from .lengths import Kept
 from .pending import PendingStep
 from .program import Program
@@ -81,7 +81,7 @@ class Stream:
         able = [own for own in others if not program.likeness(own).difference]
         if not able:
             return 0, program.likeness(others[-1]).difference if others else ""
-        before = able[-1] if len(able) == 1 else min(able[::-1], key=lambda own: call.distance(self.calls[own][-1]))
+        before = nearest(call, {own: self.calls[own][-1] for own in reversed(able)})
         kept = Kept(before.plan.axes.lengths, program.plan.axes.lengths)
         # Not as inference tensors: a session may go on outside of inference mode.
         with torch.inference_mode(False):
@@ -187,23 +187,19 @@ def find_stream(streams: Sequence[Stream], current: Stream | None, method: int, 
     others = [own for own in found if own not in known and is_of_other_length(own, method, call)]
     if len(known) == 1 and not others and is_settled(known[0], call):
         return known[0]
-    if others and not known and len(others) == 1:
-        return others[0]
     if others:
         # One of them goes on with this length, unless a stream of this length is as near.
-        last_calls = {own: own.last_call(method, call.program) for own in (*known, *others)}
-        look_at([call, *last_calls.values()])
-        return min(last_calls, key=lambda own: call.distance(last_calls[own]))
+        return nearest(call, {own: own.last_call(method, call.program) for own in (*known, *others)})
     if known:
         look_at([call, *(before for own in known for before in own.calls[call.program])])
-        nearest = min(known, key=lambda own: call.distance(own.calls[call.program][-1]))
-        last, *earlier = reversed(nearest.calls[call.program])
+        own = nearest(call, {each: each.calls[call.program][-1] for each in known})
+        last, *earlier = reversed(own.calls[call.program])
         if call.is_another_condition(last):
             return None
         if any(call.reverts(last, before) for before in earlier):
-            nearest.begin_again()
+            own.begin_again()
             return None
-        return nearest
+        return own
     called = [own for own in found if method in own.last_calls]
     if not called:
         return current
