@@ -73,6 +73,15 @@ def test_a_session_that_grows_by_blocks_computes_the_new_block_alone() -> None:
     assert active(found) == [16, 8, 8] + [8, 8, 8] * 3
 
 
+def test_new_tokens_are_computed_whatever_they_are_and_whoever_reads_them() -> None:
+    model, whole = texts("rotary"), ids(LONGEST)
+    # A place that holds nothing yet is no word number zero.
+    whole[:, 16:] = 0
+    calls = [((whole[:, :count].clone(),), {}, (slice(None), slice(2))) for count in (16, 24)]
+    first, second = follow(model, optimize(model), calls)
+    assert bool((second[0].reasons[:, 16:] > 0).all())
+
+
 @functools.cache
 def optimized_kind(kind: str, policy: str) -> tuple[Any, Any]:
     model = texts(*MODELS[kind])
