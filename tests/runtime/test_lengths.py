@@ -78,7 +78,7 @@ def test_new_tokens_are_computed_whatever_they_are_and_whoever_reads_them() -> N
     # A place that holds nothing yet is no word number zero.
     whole[:, 16:] = 0
     calls = [((whole[:, :count].clone(),), {}, (slice(None), slice(2))) for count in (16, 24)]
-    first, second = follow(model, optimize(model), calls)
+    _, second = follow(model, optimize(model), calls)
     assert bool((second[0].reasons[:, 16:] > 0).all())
 
 
