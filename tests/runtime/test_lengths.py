@@ -288,6 +288,7 @@ def test_results_of_the_last_length_are_what_they_were() -> None:
         optimized(long)[:, 16:].clone()
         optimized(long)[:, 16:].clone()
         assert torch.allclose(first[:, 4:8], model(short)[:, 4:8])
+    assert optimized_session(optimized).log.calls[1].kept == 16
 
 
 def test_a_session_may_leave_inference_mode_on_its_way() -> None:
