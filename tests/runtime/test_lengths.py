@@ -77,7 +77,7 @@ def test_new_tokens_are_computed_whatever_they_are_and_whoever_reads_them() -> N
     model, whole = texts("none"), ids(LONGEST)
     # A place that holds nothing yet is no word number zero.
     whole[:, 16:] = 0
-    calls = [((whole[:, :count].clone(),), {}, (slice(None), slice(2))) for count in (16, 24)]
+    calls: list[Call] = [((whole[:, :count].clone(),), {}, (slice(None), slice(2))) for count in (16, 24)]
     _, second = follow(model, optimize(model), calls)
     assert bool((second[0].reasons[:, 16:] > 0).all())
 
