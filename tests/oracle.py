@@ -83,6 +83,24 @@ class Oracle:
         output = next(node for node in self.graph.nodes if node.op == "output")
         return [self.merge(leaf, values[leaf]) if leaf in self.rows else values.get(leaf) for leaf in output.args[0]]
 
+    def go_on(self, before: Oracle, kept: Mapping[int, int]) -> None:
+        """Hold, of tokens that are ``kept``, what the oracle of another length held of them.
+
+        This one has computed a step of all tokens, by which it knows whose rows its values consist of.
+
+        Args:
+            kept: the number of each such token here by its number there, out of those of a sample.
+        """
+        # Names are numbered otherwise.
+        twins = dict(zip(self.graph.nodes, before.graph.nodes, strict=True))
+        for node, stale in self.stale.items():
+            was = twins[node]
+            trees = stale, self.rows[node], before.stale[was], before.rows[was]
+            for own, rows, old, old_rows in zip(*map(pytree.tree_leaves, trees)):
+                for sample in range(int(rows.max()) // self.length + 1):
+                    for there, here in kept.items():
+                        own[rows == sample * self.length + here] = old[old_rows == sample * before.length + there]
+
     def mask(self, positions: Tensor) -> Tensor:
         if positions.dtype is torch.bool:
             return positions

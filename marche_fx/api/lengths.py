@@ -9,7 +9,14 @@ from torch import nn
 
 from ..passes.capture.capture import capture
 from ..passes.capture.captured import Capture
-from ..passes.capture.lengths import AnyLength, LengthError, capture_any_length, changed_dims, differs_in_sizes
+from ..passes.capture.lengths import (
+    AnyLength,
+    LengthError,
+    capture_any_length,
+    changed_dims,
+    differs_in_sizes,
+    refuse_dropping,
+)
 from ..passes.trail import counted
 from ..runtime.weights import fits_weights
 
@@ -83,8 +90,9 @@ class Lengths:
         nearest = self.nearest(model, args, kwargs, known)
         if nearest is None:
             return None
-        self.traces += 1
         try:
+            refuse_dropping(nearest)
+            self.traces += 1
             found = capture_any_length(model, nearest, args, kwargs)
             made = found.at(model, args, kwargs)
             if made is None:

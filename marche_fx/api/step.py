@@ -19,6 +19,8 @@ from ..lazy.tensor import resolved, values_of
 from ..passes.analysis.plan import Plan
 from ..passes.capture.alone import LOCK
 from ..passes.capture.arguments import closed, opened
+from ..passes.capture.captured import Capture
+from ..passes.capture.lengths import AnyLength
 from ..passes.capture.rehearsal import state_after
 from ..passes.capture.stored import Premises, Stored
 from ..passes.capture.structure import Place, changed_attributes, structure
@@ -32,7 +34,11 @@ from ..runtime.method import Settings, StepMethod
 from ..runtime.open_sessions import current_session
 from ..runtime.pending import PendingStep
 from ..runtime.program import Program
+from ..runtime.prologue import Values
+from ..runtime.records import SessionLog
 from ..runtime.session import Session
+from ..runtime.state import StepState
+from ..runtime.token_history import TokenHistory
 from ..runtime.verify import as_traced
 from ..runtime.weights import fits_weights
 from .lengths import Lengths
@@ -137,22 +143,27 @@ class OptimizedStep:
         self, session: Session, program: Program, given_args: tuple[Any, ...], given_kwargs: dict[str, Any]
     ) -> Any:
         args, kwargs = self.as_first_passed(given_args, given_kwargs)
-        self.warn_of_new_length(session, program)
         given = program.given(args, kwargs)
-        stream = session.stream_of(self.method.order, program, CallInputs.of(program, list(given.values())))
+        inputs = CallInputs.of(program, list(given.values()))
+        stream = session.stream_of(self.method.order, program, inputs)
         # Before it is known whether this call is the first that runs.
         stream.read_pending(program)
         unverified = self.settings.verify and not program.verified
         state = stream.state(program, anew=unverified)
         values = state.begin(given)
-        verify = unverified and state.is_new
         expected = None
-        if verify:
+        if unverified and state.is_new:
             with as_traced(self.model):
                 expected = self.original(program, given_args, given_kwargs)
+        kept, refused = stream.go_on(state, values, inputs) if state.is_new else (0, "")
+        if kept and expected is not None:
+            self.verify(program, values, expected)
+            expected = None
+        if refused:
+            self.tell_of_new_length(program, refused)
         query = self.queried(program, given_args, given_kwargs)
         history = stream.history(self.policy, program, program.device(values))
-        pending = PendingStep(self.method, history, state, values, session.log, stream.number, expected, query)
+        pending = PendingStep(self.method, history, state, values, session.log, stream.number, expected, query, kept)
         if pending.is_checked:
             pending.exact = self.original(program, given_args, given_kwargs)
         stream.pending[program] = weakref.ref(pending)
@@ -276,22 +287,31 @@ class OptimizedStep:
         """What to do with a step for arguments of this kind; captured unless another process did that."""
         exact_sites = self.policy.exact_sites
         for stored in list(self.stored):
-            if stored.capture.accepts(args, kwargs) and fits_weights(stored.capture, self.model):
+            if stored.holds_for(args, kwargs) and fits_weights(stored.capture, self.model):
                 # Used now or never: what changes later is a change of this process.
                 self.stored.remove(stored)
-                tables = stored.rehearsed(self.model, args, kwargs)
-                changed = stored.premises.differences(Premises.of(tables, tables.surroundings.attributes()))
-                if not changed:
-                    return plan_of(replace(stored.capture, tables=tables), exact_sites=exact_sites)
-                where, name = changed[0]
-                self.method.warn_once(
-                    f"a saved capture of {self.name} is not used: {name!r} of {where or 'the model'} is another than "
-                    "where it was made; the step is captured anew",
-                    topic="other premises",
-                )
+                restored = self.restored(stored, args, kwargs)
+                if restored is not None:
+                    if stored.guards is None:
+                        return plan_of(restored, exact_sites=exact_sites)
+                    self.lengths.found.append(AnyLength.of(restored, stored.guards))
         known = [own.plan.original for own in self.programs]
         capturing = partial(self.lengths.capture, known=known, tell=self.tell_of_lengths)
         return make_plan(self.model, self.name, args, kwargs, exact_sites=exact_sites, capturing=capturing)
+
+    def restored(self, stored: Stored, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Capture | None:
+        """A capture of another process with the tables of this one; None, after a warning, where these are others."""
+        tables = stored.rehearsed(self.model, args, kwargs)
+        changed = stored.premises.differences(Premises.of(tables, tables.surroundings.attributes()))
+        if not changed:
+            return replace(stored.capture, tables=tables)
+        where, name = changed[0]
+        self.method.warn_once(
+            f"a saved capture of {self.name} is not used: {name!r} of {where or 'the model'} is another than "
+            "where it was made; the step is captured anew",
+            topic="other premises",
+        )
+        return None
 
     def tell_of_lengths(self, reason: str) -> None:
         """Say why one capture does not serve many lengths."""
@@ -354,18 +374,19 @@ class OptimizedStep:
                 "Decode under torch.no_grad() or torch.inference_mode()."
             )
 
-    def warn_of_new_length(self, session: Session, program: Program) -> None:
+    def verify(self, program: Program, values: Values, expected: Any) -> None:
+        """Check a call that goes on with rows of another length: beside these, all of it is computed once."""
+        history = TokenHistory(FullRefresh(), *program.shape, program.device(values))
+        PendingStep(self.method, history, StepState(program), values, SessionLog(), 0, expected).run(None)
+
+    def tell_of_new_length(self, program: Program, reason: str) -> None:
         """Say once that a session computes every token anew because their number changed."""
-        programs = [state.program for state in session.states]
-        if program in programs:
-            return
-        before = [own.tokens for own in programs if own in self.programs and own.samples == program.samples]
-        if before and program.tokens not in before:
-            self.method.warn_once(
-                f"{self.name} was called with {program.tokens} tokens after {before[-1]} in the same session. Cached "
-                "rows belong to one length, so every token is computed anew. Pad to a fixed length to keep them.",
-                topic="length",
-            )
+        self.method.warn_once(
+            f"{self.name} was called with {program.tokens} tokens after another number in the same session, and "
+            f"computes every token anew, since {reason} is another for another length. Pad to a fixed length to keep "
+            "cached rows",
+            topic="length",
+        )
 
     def count_outside(self) -> None:
         self.calls_outside += 1

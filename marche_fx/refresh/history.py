@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -66,6 +66,14 @@ class History:
     def smoothed(self, signal: Signal) -> Tensor | None:
         """The same averaged over the steps so far, the last with `SMOOTHING` of the weight."""
         return self.signals[signal][1] if signal in self.signals else None
+
+    def of(self, rows: Callable[[Tensor], Tensor]) -> History:
+        """The same of other tokens, whose numbers ``rows`` takes from those ``[B, N]`` of these."""
+        signals = {own: (rows(last), rows(smooth)) for own, (last, smooth) in self.signals.items()}
+        spent = {part: [*own] for part, own in self.spent_by_parts.items()}
+        return replace(
+            self, age=rows(self.age), changed=None, queried=None, look=None, signals=signals, spent_by_parts=spent
+        )
 
     def observe(self, signal: Signal, now: Tensor) -> None:
         """Take in a measurement ``[B, N]``, NaN where a token was not measured."""

@@ -27,6 +27,7 @@ class CallCauses:
             of each sample it read, None for a whole result, and the age of the oldest in steps.
         seconds: it took, where it was not the first of its kind.
         spared: rows read, of all samples, that the policy had no room to compute, and the age of the oldest in steps.
+        kept: tokens of a sample whose rows calls of another length left, in the first call of a length.
     """
 
     step: int
@@ -36,6 +37,7 @@ class CallCauses:
     reads: tuple[tuple[str, tuple[int, ...] | None, int], ...]
     seconds: float
     spared: tuple[int, int] = (0, 0)
+    kept: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values."""
@@ -43,7 +45,7 @@ class CallCauses:
             {"line": line, "rows": None if rows is None else list(rows), "oldest": oldest}
             for line, rows, oldest in self.reads
         ]
-        found = {"changed": self.changed, "method": self.method, "reads": reads}
+        found = {"changed": self.changed, "kept": self.kept, "method": self.method, "reads": reads}
         return {**found, "seconds": self.seconds, "spared": list(self.spared), "step": self.step, "stream": self.stream}
 
 
@@ -80,7 +82,8 @@ def causes_of(calls: Sequence[CallRecord]) -> tuple[CallCauses, ...]:
             reads.append((line, counts_of_samples or None, int(next(host))))
             if read.spared is not None:
                 spared = max(spared, (int(next(host)), int(next(host))))
-        found.append(CallCauses(counts[own.name], own.name, own.stream, changed, tuple(reads), own.seconds, spared))
+        call = counts[own.name], own.name, own.stream, changed, tuple(reads), own.seconds, spared, own.kept
+        found.append(CallCauses(*call))
     return tuple(found)
 
 

@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from ..passes.trail import counted
 from ..runtime.session import Session
 from .causes import CallCauses, causes_of, causes_table, oldest
 from .site_report import byte_count
@@ -74,6 +75,9 @@ class SessionReport:
         if spared:
             rows, age = sum(rows for rows, _ in spared), max(age for _, age in spared)
             parts.append(f"{rows} rows read as they were, up to {age} steps old, since the policy bounds the queried")
+        kept = [own.kept for own in self.causes if own.kept]
+        if kept:
+            parts.append(f"{counted(len(kept), 'new length')} went on with {sum(kept)} rows of a sample")
         parts.append("1 stream" if self.streams == 1 else f"{self.streams} streams")
         fewer = f"{1 / self.flops_ratio:.1f}x fewer FLOPs" if self.flops_ratio else "no FLOPs"
         measured = self.measured

@@ -7,7 +7,7 @@ program        a rewritten step, shared by sessions     state        what a stre
 prologue       what need not run again                  last_inputs  which tokens changed
 wide           a result whose rows are computed where they are read
 choose         which tokens are active                  token_history  ages, signals and choices of the policy
-exactness      which cached rows nothing new can reach
+exactness      which cached rows nothing new can reach  lengths      rows kept when the number of tokens changes
 advice         what a session lost, and what mends it
 measure        signals a policy asks for                method       what `transform` was told; warnings
 weights, verify, monitor   the model's weights; the check against the original, at first and now and then

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -50,8 +50,15 @@ class LeafInput:
         return known and tensor is not None and tensor is other.tensor()
 
     def moved(self, other: LeafInput) -> np.ndarray[Any, Any]:
-        """Which rows differ from the other's, in an array of their shape; both have been looked at."""
-        return np.asarray(self.rows != other.rows)
+        """Which rows differ from the other's, in an array of their shape; both have been looked at.
+
+        Of calls of two lengths, the rows that they have in common.
+        """
+        own, others = np.asarray(self.rows), np.asarray(other.rows)
+        if own.ndim != others.ndim:
+            return np.ones(own.shape, bool)
+        common = tuple(slice(min(sizes)) for sizes in zip(own.shape, others.shape))
+        return np.asarray(own[common] != others[common])
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,12 @@ class CallInputs:
             rows += count
             conditions += count > 0 and not own.is_tokens
         return conditions, rows
+
+    def is_of_other_length(self, last: CallInputs) -> bool:
+        """Whether the two are of as many tensors and samples, and not of as many tokens."""
+        own, other = self.program, last.program
+        alike = len(self.leaves) == len(last.leaves) and own.samples == other.samples
+        return alike and own.plan.axes.lengths != other.plan.axes.lengths
 
     def is_another_condition(self, last: CallInputs) -> bool:
         """Whether the same tokens are asked for under another condition, as a second branch of guidance is.
@@ -128,6 +141,18 @@ def look_at(calls: Iterable[CallInputs]) -> None:
         ends = np.cumsum([rows.numel() for _, rows in leaves])
         for (leaf, rows), found in zip(leaves, np.split(values, ends[:-1])):
             leaf.rows = found.reshape(rows.shape)
+
+
+Owner = TypeVar("Owner")
+
+
+def nearest(call: CallInputs, last_calls: Mapping[Owner, CallInputs]) -> Owner:
+    """Whose last call is the nearest, the first of those that are as near; looks at none where there is but one."""
+    if len(last_calls) > 1:
+        look_at([call, *last_calls.values()])
+        return min(last_calls, key=lambda own: call.distance(last_calls[own]))
+    (own,) = last_calls
+    return own
 
 
 def rows_of(tensor: Tensor) -> Tensor:

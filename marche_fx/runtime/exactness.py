@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from ..passes.analysis.sight import Sight
+from .lengths import Kept
 
 
 class Exactness:
@@ -62,6 +63,18 @@ class Exactness:
         elif self.is_of_use:
             computed = torch.zeros_like(self.rows).scatter(1, active, True)
             self.rows = torch.where(computed, ~self.reached(~computed & ~self.rows), self.rows)
+
+    def at_length(self, kept: Kept, sight: Sight, values: Mapping[fx.Node, Any]) -> Exactness:
+        """The same for calls of another length: rows that saw a token which is gone are not exact any more."""
+        found = Exactness(sight, self.rows.shape[0], sum(kept.after), self.rows.device)
+        rows = self.rows
+        if sum(kept.after) < sum(kept.before):
+            self.sees = self.seen(self.masks) if self.sees is None else self.sees
+            gone = torch.arange(rows.shape[1], device=rows.device) >= sum(kept.after)
+            rows = rows & ~self.reached(gone.expand_as(rows))
+        found.rows = kept.rows(rows, fill=False)
+        found.masks = found.masks_of(values)
+        return found
 
     def masks_of(self, values: Mapping[fx.Node, Any]) -> list[Tensor]:
         return [values[node] for node, _ in self.sight.masks]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..ops import row_drift
 from ..passes.rewrite.watch import Watched
+from .lengths import Kept
 
 
 class LastInputs:
@@ -94,6 +95,25 @@ class LastInputs:
         self.shape = (len(samples), self.shape[1])
         self.last, self.moved = [own[samples] for own in self.last], []
         self.computed = None if self.computed is None else self.computed[samples]
+
+    def forget(self, tokens: Tensor) -> None:
+        """Take ``tokens``, bool ``[B, N]`` or what broadcasts to it, for never computed."""
+        if self.computed is not None:
+            self.computed &= ~tokens.to(self.computed.device)
+
+    def at_length(self, kept: Kept, watched: Sequence[Watched], order: Sequence[int]) -> LastInputs:
+        """The same for calls of another length: new tokens were never computed.
+
+        Args:
+            watched: its values. order: the number of each among those of this length.
+        """
+        found = LastInputs(watched, self.shape[0], sum(kept.after))
+        if self.computed is not None:
+            found.computed = kept.rows(self.computed, fill=False)
+            for own, rows in ((self.watched[number], self.last[number]) for number in order):
+                streams = kept.streams_from(own.start, rows.shape[1])
+                found.last.append(rows.clone() if rows.ndim == 2 else kept.rows(rows, 1, streams))
+        return found
 
     def tokens_of(self, watched: Watched, rows: Tensor) -> slice:
         """Where the tokens of a value ``[B, N, F]`` are among those of all streams."""

@@ -43,6 +43,7 @@ class PendingStep:
         stream: int,
         expected: Any,
         query: Tensor | None = None,
+        kept: int = 0,
     ) -> None:
         self.method = method
         self.history = history
@@ -57,7 +58,7 @@ class PendingStep:
         """Where the step was called."""
         self.call = state.next_call()
         history.enter(method.order)
-        self.record = CallRecord(method.name, state.program, stream, history.history.step)
+        self.record = CallRecord(method.name, state.program, stream, history.history.step, kept=kept)
         log.calls.append(self.record)
         self.exact: Any = None
         """What the original returns, where the session is monitored in this step."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,6 +18,7 @@ from ..passes.graph.reach import ancestors
 from ..passes.graph.source import describe
 from ..passes.lower.shared import SharedCode
 from ..passes.pipeline import rewrite
+from ..passes.rewrite.lengths import Likeness, compare_rows, find_unwatched
 from ..passes.rewrite.watch import Watched
 from ..refresh import AttentionReceived, InputDrift, ResultConfidence, Signal
 from .measure import inserter, reads_results
@@ -78,9 +80,17 @@ class Program:
         """Arguments that say what the tokens are, so that a decoding step is expected to change them."""
         self.allowed = [allowed(self, own.node, tolerance or {}) for own in self.watched]
         """For each watched value how far it may move, where somebody said so."""
+        self.unwatched = find_unwatched(plan, self.split, {own.node for own in self.watched})
+        self.likenesses: WeakKeyDictionary[Program, Likeness] = WeakKeyDictionary()
+        """By program of another length."""
         self.weights = {node: find_weight(model, path) for node, path in plan.dense.weights.items()}
         self.weight_kinds = self.current_weight_kinds()
         self.verified = False
+
+    @property
+    def step(self) -> str:
+        """Name of the step method."""
+        return self.plan.dense.step
 
     @property
     def samples(self) -> int:
@@ -94,6 +104,12 @@ class Program:
     def shape(self) -> tuple[int, int]:
         """Samples B and tokens N."""
         return self.samples, self.tokens
+
+    def likeness(self, other: Program) -> Likeness:
+        """Whether rows that ``other`` computed, of the same step for another length, are rows of this one."""
+        if other not in self.likenesses:
+            self.likenesses[other] = compare_rows(other.plan, other.split, self.plan, self.split)
+        return self.likenesses[other]
 
     @property
     def observes_attention(self) -> bool:

@@ -108,6 +108,7 @@ class CallRecord:
             reads it; empty where everything was new.
         active: tokens computed in each sample, 0 for a call of which nobody read anything. wanted: of them, those that
             the policy asked for. seconds: it took to compute them, where it was not the first time.
+        kept: tokens of a sample whose rows calls of another length left, in the first call of a length.
     """
 
     name: str
@@ -120,6 +121,7 @@ class CallRecord:
     visible: int = 0
     wanted: int = 0
     seconds: float = 0.0
+    kept: int = 0
 
     @property
     def is_full(self) -> bool:

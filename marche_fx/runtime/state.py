@@ -14,6 +14,7 @@ from ..refresh.signals import Signal
 from .choose import ActiveStreams, choose_streams
 from .exactness import Exactness
 from .last_inputs import LastInputs
+from .lengths import Kept
 from .measure import compares_rows
 from .program import Program
 from .prologue import Prologue, Values
@@ -40,6 +41,9 @@ class StepState:
     """``[B, N]``, number of the call in which each token's results were computed; None before any was."""
     exactness: Exactness | None
     """Which cached rows nothing that moved can reach; None where that is not known of any."""
+    inputs: LastInputs
+    met: list[Any]
+    """Of `unwatched` the values in the last step."""
     unread: Tensor | None
     """bool ``[B, N]``, tokens whose results were left out when they were last active; None before any was."""
 
@@ -91,6 +95,37 @@ class StepState:
         device, found = self.program.device(values), [values[own.node] for own in self.program.watched]
         return [own if isinstance(own, Tensor) else torch.tensor(own, device=device) for own in found]
 
+    def unwatched(self, values: Values) -> list[Any]:
+        """What only a call of another length may find changed."""
+        return [values[own.node] for own in self.program.unwatched]
+
+    def take_rows(self, source: StepState, kept: Kept, values: Values) -> None:
+        """Go on where calls of another length stopped, ``source``: tokens that are kept are the same ones.
+
+        New tokens were never computed, and neither are those for which something that no call of one length changes is
+        another for this one, as a table of positions that depends on how many there are.
+
+        Args:
+            values: of the first call of this length.
+        """
+        own, program = source.program, self.program
+        for spec, cache in zip(own.split.caches, source.caches, strict=True):
+            self.caches.append(kept.rows(cache, spec.layout.token_dim, own.plan.region.rows[spec.value].streams))
+        self.calls, self.reads_all = source.calls, source.reads_all
+        self.computed_at = None if source.computed_at is None else kept.rows(source.computed_at)
+        self.unread = None if source.unread is None else kept.rows(source.unread, fill=False)
+        twins, places = program.likeness(own).twins, {place.node: place for place in program.unwatched}
+        order = [value.node for value in program.watched]
+        self.inputs = source.inputs.at_length(
+            kept, program.watched, sorted(range(len(order)), key=lambda n: order.index(twins[own.watched[n].node]))
+        )
+        if source.exactness is not None and program.sight is not None:
+            self.exactness = source.exactness.at_length(kept, program.sight, values)
+        self.met = self.unwatched(values)
+        for place, before in zip(own.unwatched, source.met, strict=True):
+            twin = places[twins[place.node]]
+            self.inputs.forget(kept.differing((place, twin), before, values[twin.node]))
+
     def is_cache(self, leaf: Any) -> bool:
         """Whether a result stands in the memory of a cache."""
         owned = {cache.untyped_storage().data_ptr() for cache in self.kept}
@@ -129,6 +164,7 @@ class StepState:
             # Some caches may hold rows of this step and others not.
             self.release()
             raise
+        self.met = self.unwatched(values)
         self.inputs.remember(self.watched(values), samples, positions, complete=active.complete)
         if program.sight is not None:
             if self.exactness is None:
@@ -246,6 +282,7 @@ class StepState:
         self.prologue = Prologue(self.program.stages, self.program.plan.inputs)
         self.inputs = LastInputs(self.program.watched, *self.program.shape)
         self.exactness = None
+        self.met = []
 
 
 def all_numbers(positions: Tensor) -> Tensor:

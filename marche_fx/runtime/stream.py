@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ..refresh import RefreshPolicy
-from .call_inputs import CallInputs, look_at
+from .call_inputs import CallInputs, look_at, nearest
+from .lengths import Kept
 from .pending import PendingStep
 from .program import Program
+from .prologue import Values
 from .state import StepState
 from .token_history import TokenHistory
 
@@ -54,6 +56,8 @@ class Stream:
         """Calls so far."""
         self.called: set[int] = set()
         """Step methods called in this round of them."""
+        self.left: dict[Program, Program] = {}
+        """Programs of lengths that calls went on from, and those of the lengths that they went on with."""
 
     def state(self, program: Program, *, anew: bool = False) -> StepState:
         """The caches of a program; ``anew`` where its first step must be in full."""
@@ -76,10 +80,58 @@ class Stream:
         self.kept = [*self.kept, *(own for own in self.states.values() if not own.is_new)]
         self.states.clear()
         self.calls.clear()
+        self.left.clear()
         for state in self.kept:
             state.keep(samples)
         for history in self.histories:
             history.keep(samples)
+
+    def go_on(self, state: StepState, values: Values, call: CallInputs) -> tuple[int, str]:
+        """Give a new state the rows of the nearest call of another length, which stay where they were too.
+
+        They are freed there when two calls of this length in a row show that lengths take no turns.
+
+        Args:
+            values: of ``call``, the first of the state.
+
+        Returns:
+            How many rows of a sample it has now; why it has none although there were calls of another length.
+        """
+        program = state.program
+        called = [own for own in self.states if own.step == program.step and own in self.calls]
+        others = [own for own in called if call.is_of_other_length(self.calls[own][-1])]
+        for own in others:
+            self.read_pending(own)
+        others = [own for own in others if not self.states[own].is_new]
+        able = [own for own in others if not program.likeness(own).difference]
+        if not able:
+            return 0, program.likeness(others[-1]).difference if others else ""
+        before = nearest(call, {own: self.calls[own][-1] for own in reversed(able)})
+        kept = Kept(before.plan.axes.lengths, program.plan.axes.lengths)
+        # Not as inference tensors: a session may go on outside of inference mode.
+        with torch.inference_mode(False):
+            state.take_rows(self.states[before], kept, values)
+        self.drop_histories_of(program.shape, but=program)
+        if not any(own.history.age.shape == program.shape for own in self.histories):
+            self.histories += [own.at_length(kept) for own in self.histories if own.history.age.shape == before.shape]
+        self.leave_for(before)
+        self.left[before] = program
+        return sum(kept.counts), ""
+
+    def leave_for(self, program: Program) -> None:
+        """Free what calls of other lengths left, which went on with those of ``program``."""
+        for before in [own for own, after in self.left.items() if after is program]:
+            del self.left[before]
+            self.read_pending(before)
+            self.states.pop(before).end()
+            self.pending.pop(before, None)
+            del self.calls[before]
+            self.drop_histories_of(before.shape, but=before)
+
+    def drop_histories_of(self, shape: tuple[int, int], but: Program) -> None:
+        """Forget those of a token axis that no program but one has caches of."""
+        if not any(own.shape == shape and own is not but for own in self.states):
+            self.histories = [own for own in self.histories if own.history.age.shape != shape]
 
     def history(self, policy: RefreshPolicy, program: Program, device: torch.device) -> TokenHistory:
         for own in self.histories:
@@ -88,8 +140,17 @@ class Stream:
         self.histories.append(TokenHistory(policy, *program.shape, device))
         return self.histories[-1]
 
+    def last_call(self, method: int, program: Program) -> CallInputs:
+        """What the stream was last called with: if ever for this program, else of this step method."""
+        return self.calls[program][-1] if program in self.calls else self.last_calls[method]
+
     def enter(self, method: int, call: CallInputs) -> None:
         """A step method is called with these inputs."""
+        last = self.last_calls.get(method)
+        if last is not None and last.program is call.program:
+            self.leave_for(call.program)
+        # What is called again was not left.
+        self.left.pop(call.program, None)
         if method in self.called:
             self.called.clear()
         self.called.add(method)
@@ -125,12 +186,17 @@ class Stream:
         self.histories.clear()
         self.pending.clear()
         self.calls.clear()
+        self.left.clear()
 
 
 def is_settled(stream: Stream, call: CallInputs) -> bool:
     """Whether a call is taken for the stream's without a look at its values, for which it would wait for the device."""
     calls = stream.calls[call.program]
     return call.waits and stream.count > LOOKED and call.has_the_same_conditions(calls[-1])
+
+
+def is_of_other_length(stream: Stream, method: int, call: CallInputs) -> bool:
+    return method in stream.last_calls and call.is_of_other_length(stream.last_calls[method])
 
 
 def find_stream(streams: Sequence[Stream], current: Stream | None, method: int, call: CallInputs) -> Stream | None:
@@ -144,18 +210,22 @@ def find_stream(streams: Sequence[Stream], current: Stream | None, method: int, 
         return current
     found = [own for own in streams if own.name is None]
     known = [own for own in found if call.program in own.calls]
-    if len(known) == 1 and is_settled(known[0], call):
+    others = [own for own in found if own not in known and is_of_other_length(own, method, call)]
+    if len(known) == 1 and not others and is_settled(known[0], call):
         return known[0]
+    if others:
+        # One of them goes on with this length, unless a stream of this length is as near.
+        return nearest(call, {own: own.last_call(method, call.program) for own in (*known, *others)})
     if known:
         look_at([call, *(before for own in known for before in own.calls[call.program])])
-        nearest = min(known, key=lambda own: call.distance(own.calls[call.program][-1]))
-        last, *earlier = reversed(nearest.calls[call.program])
+        own = nearest(call, {each: each.calls[call.program][-1] for each in known})
+        last, *earlier = reversed(own.calls[call.program])
         if call.is_another_condition(last):
             return None
         if any(call.reverts(last, before) for before in earlier):
-            nearest.begin_again()
+            own.begin_again()
             return None
-        return nearest
+        return own
     called = [own for own in found if method in own.last_calls]
     if not called:
         return current

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from ..refresh.history import History, Refresh
 from ..refresh.policy import RefreshPolicy
 from ..refresh.signals import InputDrift, Signal, ValueDrift
 from .choose import ActiveStreams
+from .lengths import Kept
 
 
 class TokenHistory:
@@ -30,6 +32,12 @@ class TokenHistory:
         self.drift: Tensor | None = None
         """The mean drift of the tokens refreshed last, not yet on the host."""
         self.drifts: list[float] = []
+
+    def at_length(self, kept: Kept) -> TokenHistory:
+        """The same for calls of another length."""
+        found = copy(self)
+        found.history, found.called, found.drifts = self.history.of(kept.rows), {*self.called}, [*self.drifts]
+        return found
 
     @property
     def device(self) -> torch.device:

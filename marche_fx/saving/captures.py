@@ -12,14 +12,19 @@ from torch import nn
 
 from ..api.optimization import Optimization, optimization_of
 from ..errors import ArgumentError
+from ..passes.capture.captured import Capture
+from ..passes.capture.sizes import Guard
 from ..passes.capture.stored import Premises, Stored
 from ..passes.capture.structure import Place
 from .files import DamagedError, read_sealed, write_sealed
 from .fingerprint import Fingerprint, differences, fingerprint, machine, software
 from .kernels import compiled_kernels, restore_kernels
 
-HEADING = b"marche_fx captured steps 3\n"
+HEADING = b"marche_fx captured steps 4\n"
 """With which a file begins."""
+
+Guards = tuple[Guard, ...] | None
+"""For which sizes a capture of many lengths holds; None for one of a single length."""
 
 NAMED = 3
 """Differences that a warning names."""
@@ -40,12 +45,15 @@ def save(optimized: nn.Module, path: str | Path) -> None:
     optimization, target = optimization_of(optimized), Path(path)
     if not target.parent.is_dir():
         raise ArgumentError(f"there is no folder {target.parent} to save to")
-    steps: dict[str, list[tuple[bytes, Premises]]] = {}
+    steps: dict[str, list[tuple[bytes, Premises, Guards]]] = {}
     for name, step in optimization.steps.items():
         step.drop_outdated()
         try:
-            captures = [own.plan.original for own in step.programs]
-            steps[name] = [(dump_capture(own), Premises.of(own.tables, step.structure)) for own in captures]
+            captures: list[tuple[Capture, Guards]] = [(own.plan.original, None) for own in step.programs]
+            captures += [(own.capture, own.sizes.guards) for own in step.lengths.found]
+            steps[name] = [
+                (dump_capture(own), Premises.of(own.tables, step.structure), guards) for own, guards in captures
+            ]
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ArgumentError(f"{type(optimized).__name__}.{name} as captured cannot be written: {error}") from error
     if not any(steps.values()):
@@ -84,7 +92,7 @@ def load(optimized: nn.Module, path: str | Path) -> bool:
         content = read(Path(path))
         refuse_others(content["made for"], made_for(optimization, content["assigned"]))
         steps = {
-            name: [Stored(load_capture(data), premises) for data, premises in found]
+            name: [Stored(load_capture(data), premises, guards) for data, premises, guards in found]
             for name, found in content["steps"].items()
         }
     except UnusableError as error:

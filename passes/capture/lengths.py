@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from .arguments import opened
 from .capture import Dynamic, capture
 from .captured import Autocast, Capture, Input
 from .rehearsal import rehearse_call
-from .sizes import Sizes, SymbolicSizes, is_symbolic
+from .sizes import Guard, Sizes, SymbolicSizes, is_symbolic
 from .specialise import specialised
 from .tables import are_alike, holds_all_of
 
@@ -33,6 +34,12 @@ class AnyLength:
 
     capture: Capture
     sizes: SymbolicSizes
+
+    @classmethod
+    def of(cls, capture: Capture, guards: Sequence[Guard]) -> AnyLength:
+        """The step that holds for sizes which ``guards`` allow."""
+        shapes = tuple(tuple(own.value.shape) for own in capture.inputs if own.node is not None)
+        return cls(capture, SymbolicSizes(shapes, tuple(guards)))
 
     def sizes_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sizes | None:
         """What the symbols are for these arguments; None where the trace does not hold for them."""
@@ -93,8 +100,6 @@ def capture_any_length(model: nn.Module, known: Capture, args: tuple[Any, ...], 
         LengthError: it is another one, holds for one length only, or there is none.
     """
     before = [own.value.shape for own in known.inputs if own.node is not None]
-    if holds_symbols(known):
-        raise LengthError("how many tokens it keeps depends on values")
     try:
         found = capture(model, known.step, *contiguous((args, kwargs)), dynamic=changed_dims(known, (args, kwargs)))
     except Exception as error:
@@ -132,6 +137,12 @@ def refuse_parts(found: AnyLength) -> None:
 def numbers_in(value: Any) -> list[Any]:
     leaves = pytree.tree_leaves(value)
     return [size for own in leaves for size in (own.shape if isinstance(own, Tensor) else (own,))]
+
+
+def refuse_dropping(known: Capture) -> None:
+    """Raise if a step drops tokens: then a size is a symbol already."""
+    if holds_symbols(known):
+        raise LengthError("how many tokens it keeps depends on values")
 
 
 def holds_symbols(known: Capture) -> bool:

@@ -9,7 +9,9 @@ from torch import nn
 
 from .captured import Capture
 from .digests import described, digest
+from .lengths import AnyLength
 from .rehearsal import rehearse_call
+from .sizes import Guard
 from .structure import Attributes, Place
 from .tables import Tables
 
@@ -48,10 +50,21 @@ class Premises:
 
 @dataclass(frozen=True)
 class Stored:
-    """A capture as it was read from a file, without tables."""
+    """A capture as it was read from a file, without tables.
+
+    Attributes:
+        guards: for which sizes it holds, where it is one for many lengths; None where it is not.
+    """
 
     capture: Capture
     premises: Premises
+    guards: tuple[Guard, ...] | None = None
+
+    def holds_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether it is for arguments of this kind."""
+        if self.guards is None:
+            return self.capture.accepts(args, kwargs)
+        return AnyLength.of(self.capture, self.guards).sizes_for(args, kwargs) is not None
 
     def rehearsed(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tables:
         """What a real call on copies makes in this process, and where it reads."""

@@ -4,5 +4,6 @@ pack     dropped tokens get stable positions and are hidden from attention
 split    active rows gathered, caches written and read; `parts` is what it makes, `cut` the knife
 hooks    signals for refresh policies          scores  which attention can be observed
 watch    which values tell that a token changed
+lengths  whether rows of one number of tokens are rows of another
 stages   the prologue cut by the inputs that it depends on
 """

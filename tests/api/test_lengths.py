@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import marche_fx
 from marche_fx.api.lengths import Lengths
 from marche_fx.api.optimization import optimization_of
 from tests.around import EAGER, optimize
-from tests.lengths import LENGTHS, Counted, Doubled, text_model, words
+from tests.lengths import LENGTHS, Around, Counted, Doubled, text_model, words
+from tests.networks import small_mar
 
 
 def lengths_of(optimized: nn.Module) -> Lengths:
@@ -117,9 +118,74 @@ def test_captures_made_without_a_trace_are_saved_like_others(tmp_path: Path) -> 
         with marche_fx.decoding(again):
             assert torch.equal(again(words(length)), model(words(length)))
     assert (lengths_of(again).traces, lengths_of(again).instances) == (0, 0)
-    with marche_fx.decoding(again):
-        assert torch.equal(again(words(LENGTHS[3])), model(words(LENGTHS[3])))
+    for length in LENGTHS[3:5]:
+        with marche_fx.decoding(again):
+            assert torch.equal(again(words(length)), model(words(length)))
+    assert (lengths_of(again).traces, lengths_of(again).instances) == (0, 2)
+    marche_fx.save(again, tmp_path / "steps")
+    third = optimize(model)
+    assert marche_fx.load(third, tmp_path / "steps")
+    with marche_fx.decoding(third):
+        assert torch.equal(third(words(LENGTHS[5])), model(words(LENGTHS[5])))
+    assert (lengths_of(third).traces, lengths_of(third).instances) == (0, 1)
+
+
+class Scaled(Around):
+    """Reads a number beside the model."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.text(ids) * SCALE[0]
+
+
+SCALE = [2.0]
+
+
+@torch.no_grad()
+def test_a_saved_capture_of_many_lengths_holds_for_what_it_was_made_under(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Scaled().eval()
+    optimized = optimize(model)
+    for length in LENGTHS[:2]:
+        with marche_fx.decoding(optimized):
+            optimized(words(length)).clone()
+    marche_fx.save(optimized, tmp_path / "steps")
+    monkeypatch.setitem(globals(), "SCALE", [3.0])
+    again = optimize(model)
+    assert marche_fx.load(again, tmp_path / "steps")
+    with pytest.warns(UserWarning, match="a saved capture of forward is not used"), marche_fx.decoding(again):
+        assert torch.equal(again(words(LENGTHS[2])), model(words(LENGTHS[2])))
+    assert (lengths_of(again).traces, lengths_of(again).instances) == (1, 0)
+
+
+@torch.no_grad()
+def test_a_saved_capture_of_many_lengths_keeps_what_it_was_decided_by(tmp_path: Path) -> None:
+    model = Doubled().eval()
+    optimized = optimize(model)
+    for length in (20, 30):
+        with marche_fx.decoding(optimized):
+            optimized(words(length)).clone()
+    marche_fx.save(optimized, tmp_path / "steps")
+    again = optimize(model)
+    assert marche_fx.load(again, tmp_path / "steps")
+    for length in (12, 25):
+        with marche_fx.decoding(again):
+            assert torch.equal(again(words(length)), model(words(length)))
     assert (lengths_of(again).traces, lengths_of(again).instances) == (1, 1)
+
+
+@torch.no_grad()
+def test_a_step_that_drops_tokens_is_traced_once_for_each_length() -> None:
+    mar = small_mar(side=4, buffer=2).eval()
+    optimized = marche_fx.transform(mar, compile=False)
+    for samples in (2, 3, 4):
+        masks = torch.zeros(samples, 16)
+        masks[:, :4] = 1
+        with marche_fx.decoding(optimized):
+            optimized.forward_mae_encoder(torch.randn(samples, 16, 4), masks, torch.ones(samples, 16))
+    found = optimization_of(optimized).steps["forward_mae_encoder"].lengths
+    assert (found.traces, found.instances) == (3, 0)
+    assert "depends on values" in found.reason
 
 
 @pytest.mark.slow
