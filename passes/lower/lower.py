@@ -40,7 +40,7 @@ def lower(split: Split, *, compile: bool, shared: SharedCode | None = None) -> I
     segments = find_segments(graph)
     kinds = {segment.kind: segment for segment in segments if len(segment.nodes) > FEW}
     modules = [Module(module_of(segment), ragged_inputs(segment, ragged)) for segment in kinds.values()]
-    compiled = dict(zip(kinds, (shared or SharedCode()).compiled(modules)))
+    compiled = dict(zip(kinds, (shared or SharedCode()).compiled(modules, samples_of(split))))
     for segment in segments:
         if segment.kind not in compiled:
             for node in segment.nodes:
@@ -52,6 +52,11 @@ def lower(split: Split, *, compile: bool, shared: SharedCode | None = None) -> I
     (output,) = graph.find_nodes(op="output")
     lowered.output(fx.map_arg(output.args[0], values.__getitem__))
     return fx.GraphModule({}, lowered)
+
+
+def samples_of(split: Split) -> int:
+    spec = split.caches[0]
+    return spec.shape[spec.layout.batch_dim]
 
 
 def result(results: Sequence[Tensor], number: int) -> Tensor:

@@ -37,22 +37,24 @@ class SharedCode:
     def __init__(self) -> None:
         self.known: list[Lowered] = []
 
-    def compiled(self, modules: Sequence[Module]) -> tuple[Compiled, ...]:
+    def compiled(self, modules: Sequence[Module], samples: int) -> tuple[Compiled, ...]:
         """Compiled code for the modules of a program: that of other lengths, if these differ in sizes only.
 
         A second length has all of its modules compiled for any length, or none: a tensor that is of any size for one
-        must not be of one size for another.
+        must not be of one size for another. Other numbers of samples have code of their own: every tensor has that
+        size, also those of which the graph does not tell any.
         """
-        for own in self.known:
+        alike = [own for own in self.known if own.samples == samples]
+        for own in alike:
             if own.holds_for(modules):
                 return own.code
-        for own in self.known:
+        for own in alike:
             found = own.general(modules)
             if found is not None:
                 self.known.append(found)
                 return found.code
         code = tuple(Compiled(own.module, own.ragged) for own in modules)
-        self.known.append(Lowered(tuple(modules), tuple(General() for _ in modules), code))
+        self.known.append(Lowered(samples, tuple(modules), tuple(General() for _ in modules), code))
         return code
 
 
@@ -97,6 +99,7 @@ class General:
 class Lowered:
     """Modules of a program, and the code that is theirs and that of programs which differ from it in sizes alone."""
 
+    samples: int
     modules: tuple[Module, ...]
     generals: tuple[General, ...]
     code: tuple[Compiled, ...]
@@ -119,7 +122,7 @@ class Lowered:
             Compiled(general_module(first.module, own), first.ragged, own.dims)
             for first, own in zip(self.modules, generals)
         )
-        return Lowered(self.modules, tuple(generals), code)
+        return Lowered(self.samples, self.modules, tuple(generals), code)
 
 
 Numbers = dict[tuple[int, int], tuple[int, int]]

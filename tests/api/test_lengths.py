@@ -205,3 +205,17 @@ def test_all_lengths_after_the_first_are_one_compilation() -> None:
                 assert torch.isfinite(optimized(ids)[:, :count].clone()).all()
         compiled.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert compiled == [2, 4, 4, 4]
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_more_samples_run_compiled_after_fewer_in_a_mar() -> None:
+    """Of some tensors between layers nothing tells that their first size is that of the samples."""
+    torch.manual_seed(0)
+    mar = small_mar().eval()
+    optimized = marche_fx.transform(mar, refresh="exact")
+    orders = mar.sample_orders(5)
+    noise = torch.randn(5, mar.seq_len, len(mar.diffloss.gen_diffusion), mar.token_embed_dim)
+    for cfg in (1.0, 2.0):
+        images = [own.sample_tokens(5, 3, cfg, orders=orders, noise=noise) for own in (mar, optimized)]
+        torch.testing.assert_close(images[1], images[0], atol=1e-3, rtol=0.0)

@@ -63,9 +63,10 @@ def test_what_is_no_size_of_an_input_is_not_generalised() -> None:
 
 def test_code_is_shared_by_the_modules_that_it_holds_for() -> None:
     shared = SharedCode()
-    (first,), (second,), (third,) = (shared.compiled([module_for(scores, length)]) for length in (12, 17, 23))
+    (first,), (second,), (third,) = (shared.compiled([module_for(scores, length)], 2) for length in (12, 17, 23))
     assert first is not second
     assert second is third
-    assert shared.compiled([module_for(scores, 12)]) == (first,)
-    (other,) = shared.compiled([module_for(lambda rows, cache: cache + 1, 17)])
+    assert shared.compiled([module_for(scores, 12)], 2) == (first,)
+    (other,) = shared.compiled([module_for(lambda rows, cache: cache + 1, 17)], 2)
     assert other not in (first, second)
+    assert shared.compiled([module_for(scores, 12)], 4) not in ((first,), (second,))
