@@ -1,9 +1,10 @@
 """How far a head's denoising is from 100 ancestral steps, in distribution: what docs/head.md shows.
 
-Each variant draws the same tokens of the bundled MAR many times, given vectors that a generation read. Of each token
-the draws are compared with those of 100 steps: energy distance (0 where the distributions are equal; unbiased, so it
-may be negative) and spread, the mean distance of two draws, both over the spread of exact draws; and the distance of
-the means over the exact deviation.
+Each variant draws the same tokens of the bundled MAR many times, given vectors that a generation read, on the noise of
+the exact draws, which two runs share where they can. Of each token the draws are compared with those of 100 steps:
+energy distance (0 where the distributions are equal; unbiased, so it may be negative) and spread, the mean distance of
+two draws, both over the spread of exact draws; and the distance of the means over the exact deviation. ``100, other
+noise`` shows what chance alone does where no noise is shared.
 
     python scripts/denoising_distance.py --out docs/head/distances.json
 """
@@ -24,12 +25,13 @@ from marche_fx.denoising.replace import with_denoising
 from marche_fx.models import MAR, load_fashion_mar
 from marche_fx.saving.files import write_json
 
-EXACT = Denoising(steps=100)
+EXACT_STEPS = 100
+EXACT = Denoising(steps=EXACT_STEPS)
+OTHER_NOISE = "100, other noise"
 
 WORDS = {
-    0.8: ("100", "50", "25", "15", "10", "quadratic:25", "quadratic:15", "quadratic:10", "logsnr:25", "logsnr:10"),
+    0.8: ("50", "25", "15", "10", "quadratic:25", "quadratic:15", "quadratic:10", "logsnr:10"),
     1.0: (
-        "100",
         *("quadratic:25", "quadratic:10"),
         *("ddim:50", "ddim:14", "ddim:logsnr:14"),
         *("dpm++2m:14", "dpm++2m:8", "dpm++2m:logsnr:14", "dpm++2m:logsnr:8"),
@@ -55,13 +57,15 @@ def main() -> None:
     reads = vectors(mar, given.tokens)
     rows: list[dict[str, Any]] = []
     for temperature, words in WORDS.items():
-        exact = drawn(mar, EXACT, temperature, reads, given.draws, seed=0)
+        exact = drawn(mar, EXACT, temperature, reads, given.draws)
         asked = {word: parse_denoising(word) for word in words}
+        if INTERVALS[temperature]:
+            asked[OTHER_NOISE] = EXACT
         for low, high in INTERVALS[temperature]:
             asked[f"100, guided in {low:g} .. {high:g}"] = Denoising(steps=100, guidance=(low, high))
         for word, denoising in asked.items():
             began = time.perf_counter()
-            own = drawn(mar, denoising, temperature, reads, given.draws, seed=1)
+            own = drawn(mar, denoising, temperature, reads, given.draws, seed=int(word == OTHER_NOISE))
             figures = compared(own, exact)
             rows.append({"denoising": word, "temperature": temperature, **figures, "of": denoising_to_dict(denoising)})
             console.print(f"{temperature:g} {word}: {figures}, {time.perf_counter() - began:.0f} s")
@@ -95,7 +99,7 @@ def vectors(mar: MAR, tokens: int, images: int = 40, steps: int = 32) -> list[Re
 
 
 def drawn(
-    mar: MAR, denoising: Denoising, temperature: float, reads: list[Read], draws: int, *, seed: int
+    mar: MAR, denoising: Denoising, temperature: float, reads: list[Read], draws: int, *, seed: int = 0
 ) -> list[Tensor]:
     """``[K, R, C]`` for the vectors of each step: every token drawn ``K`` times."""
     head: Any = with_denoising(mar.diffloss, denoising, lambda _: (0, 1))
@@ -104,7 +108,8 @@ def drawn(
     for z, cfg in reads:
         conditional, unconditional = z.chunk(2)
         repeated = torch.cat([conditional.repeat(draws, 1), unconditional.repeat(draws, 1)])
-        tokens = head.sample(repeated, temperature, cfg, generator=generator)[: len(repeated) // 2]
+        noise = torch.randn(EXACT_STEPS, draws * len(conditional), mar.token_embed_dim, generator=generator)
+        tokens = head.sample(repeated, temperature, cfg, noise=noise)[: len(repeated) // 2]
         found.append(tokens.view(draws, len(conditional), -1))
     return found
 
@@ -112,23 +117,31 @@ def drawn(
 def compared(own: list[Tensor], exact: list[Tensor]) -> dict[str, float]:
     """Figures over all tokens, with the standard error of the first."""
     x, y = torch.cat(own, 1).transpose(0, 1).double(), torch.cat(exact, 1).transpose(0, 1).double()
-    count = x.shape[1]
-    within = count / (count - 1)
-    spread, exact_spread = (torch.cdist(drawn, drawn).mean((1, 2)) * within for drawn in (x, y))
-    distance = 2 * torch.cdist(x, y).mean((1, 2)) - spread - exact_spread
-    # The squared distance of two means is, by chance alone, the sum of their variances.
-    variances = x.var(1).sum(-1), y.var(1).sum(-1)
-    shift = ((x.mean(1) - y.mean(1)) ** 2).sum(-1) - (variances[0] + variances[1]) / count
+    # Draws of one number may share their noise, so only those of different numbers are independent.
+    across, spread, exact_spread = (between_numbers(*both) for both in ((x, y), (x, x), (y, y)))
+    scale = exact_spread.mean()
+    distance = (2 * across - spread - exact_spread) / scale
+    ratio = spread.mean() / scale
+    step = x - y
+    shift = (step.mean(1) ** 2).sum(-1) - step.var(1).sum(-1) / x.shape[1]
     return {
-        **with_error("energy_distance", distance / exact_spread.mean()),
-        **with_error("spread", spread / exact_spread.mean()),
-        "shift": float((shift.mean().clamp(min=0) / variances[1].mean()).sqrt()),
+        "energy_distance": float(distance.mean()),
+        "energy_distance_error": standard_error(distance),
+        "spread": float(ratio),
+        "spread_error": standard_error((spread - ratio * exact_spread) / scale),
+        "shift": float((shift.mean().clamp(min=0) / y.var(1).sum(-1).mean()).sqrt()),
     }
 
 
-def with_error(name: str, values: Tensor) -> dict[str, float]:
-    """The mean over tokens and its standard error."""
-    return {name: float(values.mean()), f"{name}_error": float(values.std() / len(values) ** 0.5)}
+def between_numbers(x: Tensor, y: Tensor) -> Tensor:
+    """The mean distance of draws of different numbers, of ``[R, K, C]`` and the same: ``[R]``."""
+    distances, count = torch.cdist(x, y), x.shape[1]
+    return (distances.sum((1, 2)) - distances.diagonal(dim1=1, dim2=2).sum(-1)) / (count * (count - 1))
+
+
+def standard_error(values: Tensor) -> float:
+    """Of a mean over tokens."""
+    return float(values.std() / len(values) ** 0.5)
 
 
 if __name__ == "__main__":
