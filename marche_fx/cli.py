@@ -299,11 +299,13 @@ def bench(
     ] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     seed: Seed = 0,
+    denoising: Denoise = None,
     out: Annotated[Path, typer.Option("--out", help="folder for tables as JSON and pictures")] = Path("bench"),
 ) -> None:
     """Time a generation's steps side by side: the original, its torch.compile, marche_fx, and what one does instead."""
     from .bench import Settings
     from .bench.command import Wanted, run_bench
+    from .denoising import parse_denoising
 
     wanted = Wanted(size, model, tuple(variant or ()), tuple(refresh or ()), device, profile, scaling)
     run_bench(
@@ -318,6 +320,7 @@ def bench(
             head=head,
             cpu_time=cpu_time,
             seed=seed,
+            denoising=None if denoising is None else parse_denoising(denoising),
         ),
         out,
     )

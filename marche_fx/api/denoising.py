@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -11,7 +12,8 @@ from torch import nn
 from ..denoising import Denoising, parse_denoising
 from ..denoising.replace import with_denoising
 from ..errors import ArgumentError, UnsupportedModelError
-from ..runtime.open_sessions import current_session
+from ..runtime.open_sessions import OpenSession, current_session
+from .optimization import optimization_of
 
 KNOWN_COUNT = "num_iter"
 """The argument of MAR's loop that says in how many steps it decodes."""
@@ -69,6 +71,14 @@ def progress_of(owner: object) -> Callable[[int | None], tuple[int, int]]:
         return step, of
 
     return progress
+
+
+@contextmanager
+def decoding_at(model: nn.Module, step: int, of: int) -> Iterator[None]:
+    """Inside, the head of a transformed model is called as in decoding step ``step`` of ``of``."""
+    with OpenSession(optimization_of(model)) as session:
+        session.decoding_steps, session.head_calls = of, step
+        yield
 
 
 def decoding_steps(loop: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None:

@@ -64,11 +64,13 @@ class Schedule(Generic[Diffusion]):
         return self.denoising.solver not in SOLVERS
 
     def timesteps(self, count: int) -> tuple[int, ...]:
-        """``count`` timesteps; where they are the model's own but for rounding, the model's own."""
+        """``count`` timesteps: the model's own where nothing asks for others, or for others that differ by rounding."""
         asked, own = self.denoising, self.own.timesteps
         found = tuple(kept_timesteps(self.signal, count, asked.spacing, self.last))
-        is_own = asked.spacing == "even" and count == len(own) and all(abs(a - b) <= 1 for a, b in zip(found, own))
-        return own if is_own else found
+        if asked.spacing != "even" or len(found) != len(own):
+            return found
+        is_unasked = not asked.counts and self.last == self.length - 1
+        return own if is_unasked or all(abs(a - b) <= 1 for a, b in zip(found, own)) else found
 
     @property
     def last(self) -> int:

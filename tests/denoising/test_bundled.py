@@ -35,6 +35,15 @@ def test_as_many_even_steps_as_the_model_has_change_no_bit(steps: int, cfg: floa
         assert torch.equal(replaced(head, asked).sample(z, temperature, cfg, noise=noise), expected)
 
 
+@torch.no_grad()
+def test_uneven_timesteps_of_a_model_stay_unless_others_are_asked_for() -> None:
+    head, z, noise = bundled_head(4), normal(3, CONDITION), normal(4, 3, CHANNELS, seed=3)
+    head.gen_diffusion = head.gen_diffusion.respaced(torch.tensor([0, 3, 500, 999]))
+    expected = head.sample(z, noise=noise)
+    assert torch.equal(replaced(head, Denoising(guidance=(0.1, 0.5))).sample(z, noise=noise), expected)
+    assert not torch.equal(replaced(head, Denoising(4)).sample(z, noise=noise), expected)
+
+
 @given(
     own=st.integers(2, 40), steps=st.integers(2, 40), spacing=st.sampled_from(list(SPACINGS)), last=st.integers(60, 999)
 )
