@@ -130,4 +130,4 @@ def test_settings_are_kept_as_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "value"), [("images", 1), ("batch", 0), ("steps", 0), ("seed", -1)])
 def test_settings_out_of_range_are_refused(name: str, value: int) -> None:
     with pytest.raises(ArgumentError, match=f"{name} must be at least"):
-        Settings(**{name: value})
+        replace(Settings(), **{name: value})

@@ -249,7 +249,7 @@ def test_tokens_are_decoded_by_the_counts_that_are_given(cfg: float) -> None:
 def test_counts_along_a_cosine_are_what_happens_without() -> None:
     model = tiny_mar()
     orders, noise = noise_for(model, 2)
-    given = {"labels": LABELS[:2], "orders": orders, "noise": noise}
+    given: dict[str, Any] = {"labels": LABELS[:2], "orders": orders, "noise": noise}
     expected = model.sample_tokens(2, 6, 2.0, **given)
     assert torch.equal(model.sample_tokens(2, 6, 2.0, counts=cosine_counts(16, 6), **given), expected)
     assert not torch.equal(model.sample_tokens(2, 6, 2.0, counts=linear_counts(16, 6), **given), expected)
