@@ -77,9 +77,9 @@ def in_session(optimized: nn.Module, name: str, optimization: Optimization) -> C
     def opened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AbstractContextManager[Any]:
         if is_inside():
             return nullcontext()
-        opened = Decoding(optimization, is_loop=True)
-        opened.decoding_steps = decoding_steps(method, args, kwargs)
-        return opened
+        generation = Decoding(optimization, is_loop=True)
+        generation.decoding_steps = decoding_steps(method, args, kwargs)
+        return generation
 
     if inspect.isasyncgenfunction(method):
 

@@ -49,13 +49,14 @@ class BundledSampler:
 
     def __len__(self) -> int:
         """How many draws of each token suffice."""
-        return self.schedule.most_steps
+        return self.schedule.most_steps if self.schedule.solver_has_noise else 1
 
     def sample(self, denoiser: Denoiser, noise: Tensor, temperature: float = 1.0) -> Tensor:
         """Denoise from ``noise[0]``: ``[R, C]``; further draws are those of the nearest of evenly spaced timesteps.
 
         Args:
-            noise: ``[S, R, C]`` standard normal, no fewer draws than denoising steps.
+            noise: ``[S, R, C]`` standard normal, no fewer draws than denoising steps; a solver that adds no noise needs
+                one.
         """
         kept = self.schedule.of_this_call(temperature)
         process, timesteps, asked = kept.diffusion, kept.timesteps, self.schedule.denoising
@@ -64,7 +65,6 @@ class BundledSampler:
             is_guided = asked.is_guided_at(timesteps[index], self.schedule.length)
             return denoiser if is_guided else without_guidance(denoiser)
 
-        draws = chosen_draws(timesteps, len(noise), self.schedule.length)
         current = noise[0]
         if asked.solver in SOLVERS:
             return SOLVERS[asked.solver](
@@ -72,6 +72,7 @@ class BundledSampler:
                 self.schedule.signal_at(timesteps),
                 current,
             )
+        draws = chosen_draws(timesteps, len(noise), self.schedule.length)
         for index, draw in zip(reversed(range(len(timesteps))), [*draws[1:], None], strict=True):
             mean, deviation = process.denoise(denoiser_at(index), current, index)
             current = mean if draw is None else mean + deviation * noise[draw] * temperature

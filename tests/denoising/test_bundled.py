@@ -65,6 +65,8 @@ def test_a_solver_starts_from_the_first_draw_and_where_there_is_signal(solver: s
     asked = replaced(head, Denoising(5, solver=solver))
     other = torch.cat([noise[:1], normal(7, 3, CHANNELS, seed=4)])
     assert torch.equal(asked.sample(z, noise=noise), asked.sample(z, noise=other))
+    assert torch.equal(asked.sample(z, noise=noise), asked.sample(z, noise=noise[:1]))
+    assert len(asked.gen_diffusion) == 1
     assert not torch.equal(asked.sample(z, noise=noise), asked.sample(z, noise=noise.flip(0)))
     assert [timestep for timestep, _ in calls_of(head, lambda: asked.sample(z, noise=noise))] == [950, 712, 475, 238, 0]
 
