@@ -19,6 +19,7 @@ from marche_fx.orders import (
     checked_counts,
     checkerboard_order,
     cosine_counts,
+    counts_along,
     halton_order,
     linear_counts,
     order_by_name,
@@ -106,6 +107,15 @@ def test_the_second_colour_stands_between_neighbours_that_are_there(height: int,
 def test_counts_decode_every_token_with_one_at_least_in_each_step(name: str, tokens: int, data: st.DataObject) -> None:
     steps = data.draw(st.integers(2, tokens))
     counts = COUNTS[name](tokens, steps)
+    assert checked_counts(counts, tokens, steps) == counts
+
+
+@given(power=st.floats(0.1, 5), tokens=st.integers(1, 100), data=st.data())
+def test_counts_along_any_curve_leave_a_token_for_each_later_step(
+    power: float, tokens: int, data: st.DataObject
+) -> None:
+    steps = data.draw(st.integers(1, tokens))
+    counts = counts_along(lambda share: share**power, tokens, steps)
     assert checked_counts(counts, tokens, steps) == counts
 
 
