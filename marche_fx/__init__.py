@@ -3,6 +3,7 @@
 from .api.decoding import decoding, session
 from .api.samples import keep_samples
 from .api.transform import transform
+from .denoising import Denoising, load_denoising, save_denoising
 from .errors import (
     ArgumentError,
     CaptureError,
@@ -60,6 +61,7 @@ __all__ = [
     "CheckpointError",
     "CosineBudget",
     "DatasetError",
+    "Denoising",
     "DriftRefresh",
     "EquivalenceError",
     "FullRefresh",
@@ -91,10 +93,12 @@ __all__ = [
     "explain",
     "keep_samples",
     "load",
+    "load_denoising",
     "load_policy",
     "register_rule",
     "report",
     "save",
+    "save_denoising",
     "save_policy",
     "session",
     "stream",

@@ -21,6 +21,14 @@ Guidance = Annotated[float, typer.Option(help="guidance scale")]
 Temperature = Annotated[float, typer.Option(help="noise of the diffusion head; less is cleaner and less varied")]
 Weights = Annotated[Path | None, typer.Option(help="weights of mar_fashion; the bundled ones when omitted")]
 Seed = Annotated[int, typer.Option(help="seed of every random draw")]
+Denoise = Annotated[
+    str | None,
+    typer.Option(
+        "--denoising",
+        help="how the head denoises: 25, quadratic:25, dpm++2m:logsnr:14, 50-5 (annealed), disa, or a JSON file; "
+        "its own when omitted",
+    ),
+]
 
 
 def run() -> None:
@@ -162,11 +170,14 @@ def evaluate(
     drift: Annotated[bool, typer.Option("--drift", help="measure drift alone, without generating images")] = False,
     drift_images: Annotated[int, typer.Option(help="images on whose decoding drift is measured")] = 20,
     weights: Weights = None,
+    denoising: Denoise = None,
+    order: Annotated[str, typer.Option(help="of tokens: random, raster, halton or checkerboard")] = "random",
 ) -> None:
     """Judge garments that the bundled MAR generates under refresh policies; resumable after a kill at any moment.
 
     Frechet distance with intervals, label accuracy, precision, recall, teacher-forced drift, FLOPs and time.
     """
+    from .denoising import parse_denoising
     from .evaluate import DriftSettings, Settings, evaluate_drift, parse_points
     from .evaluate import evaluate as evaluate_points
     from .models.bundled import garment_model
@@ -174,9 +185,11 @@ def evaluate(
     points = parse_points(policy or ["exact", "selective:0.1"])
     model = garment_model(weights)
     if drift:
-        evaluate_drift(model, points, out, DriftSettings(steps, cfg, temperature, seed, drift_images))
+        evaluate_drift(model, points, out, DriftSettings(steps, cfg, temperature, seed, drift_images, order))
     else:
-        evaluate_points(model, points, out, Settings(steps, cfg, temperature, seed, drift_images, images, batch))
+        asked = None if denoising is None else parse_denoising(denoising)
+        shared = steps, cfg, temperature, seed, drift_images, order
+        evaluate_points(model, points, out, Settings(*shared, images, batch, asked))
 
 
 @app.command()
@@ -286,11 +299,13 @@ def bench(
     ] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     seed: Seed = 0,
+    denoising: Denoise = None,
     out: Annotated[Path, typer.Option("--out", help="folder for tables as JSON and pictures")] = Path("bench"),
 ) -> None:
     """Time a generation's steps side by side: the original, its torch.compile, marche_fx, and what one does instead."""
     from .bench import Settings
     from .bench.command import Wanted, run_bench
+    from .denoising import parse_denoising
 
     wanted = Wanted(size, model, tuple(variant or ()), tuple(refresh or ()), device, profile, scaling)
     run_bench(
@@ -305,6 +320,7 @@ def bench(
             head=head,
             cpu_time=cpu_time,
             seed=seed,
+            denoising=None if denoising is None else parse_denoising(denoising),
         ),
         out,
     )

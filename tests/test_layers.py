@@ -16,6 +16,8 @@ LAYERS = (
     "version",
     "errors",
     "ops",
+    "denoising",
+    "orders",
     "passes.trail",
     "passes.graph",
     "passes.rules",

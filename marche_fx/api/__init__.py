@@ -7,4 +7,5 @@ children   loops that call a child of the model and never its step
 step       what stands in for a step method: finds or makes its program, opens or finds the session
 lengths    how it captures: for a new length without a trace, where one capture holds for many
 head       the head that a loop runs between steps, with faster products
+denoising  the same with another denoising, told how far the decoding is
 """

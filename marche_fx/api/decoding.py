@@ -16,6 +16,7 @@ from ..runtime.advice import tell_at_the_end
 from ..runtime.open_sessions import OpenSession, current_session
 from ..runtime.session import Session
 from .children import ChildCalls, told
+from .denoising import decoding_steps
 from .optimization import Optimization, optimization_of
 
 
@@ -24,8 +25,10 @@ class Decoding(OpenSession):
 
     owner: Optimization
     watched: ChildCalls | None = None
+    decoding_steps: int | None = None
 
     def entered(self, session: Session) -> None:
+        session.decoding_steps = self.decoding_steps
         optimized = None if self.owner.optimized is None else self.owner.optimized()
         if self.owner.parts or self.owner.refused or optimized is None or session.log.calls:
             return
@@ -71,14 +74,18 @@ def in_session(optimized: nn.Module, name: str, optimization: Optimization) -> C
         session = current_session(optimization)
         return session is not None and session.is_loop
 
-    def opened() -> AbstractContextManager[Any]:
-        return nullcontext() if is_inside() else Decoding(optimization, is_loop=True)
+    def opened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AbstractContextManager[Any]:
+        if is_inside():
+            return nullcontext()
+        generation = Decoding(optimization, is_loop=True)
+        generation.decoding_steps = decoding_steps(method, args, kwargs)
+        return generation
 
     if inspect.isasyncgenfunction(method):
 
         @functools.wraps(method)
         async def run(*args: Any, **kwargs: Any) -> Any:
-            with opened():
+            with opened(args, kwargs):
                 async for result in method(*args, **kwargs):
                     yield resolved(result)
 
@@ -86,7 +93,7 @@ def in_session(optimized: nn.Module, name: str, optimization: Optimization) -> C
 
         @functools.wraps(method)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with opened():
+            with opened(args, kwargs):
                 steps = method(*args, **kwargs)
                 sent, reply = None, None
                 while True:
@@ -100,14 +107,14 @@ def in_session(optimized: nn.Module, name: str, optimization: Optimization) -> C
 
         @functools.wraps(method)
         async def run(*args: Any, **kwargs: Any) -> Any:
-            with opened():
+            with opened(args, kwargs):
                 return resolved(await method(*args, **kwargs))
 
     else:
 
         @functools.wraps(method)
         def run(*args: Any, **kwargs: Any) -> Any:
-            with opened():
+            with opened(args, kwargs):
                 return resolved(method(*args, **kwargs))
 
     return run

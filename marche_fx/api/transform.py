@@ -9,11 +9,13 @@ from typing import TypeVar
 
 from torch import nn
 
+from ..denoising import Denoising
 from ..errors import ArgumentError
 from ..refresh import RefreshPolicy
 from ..runtime.method import Query, Settings, StepMethod
 from ..runtime.monitor import Monitor
 from .decoding import in_session
+from .denoising import replaced_heads
 from .head import with_fast_products
 from .optimization import ATTRIBUTE, Optimization, rebind
 from .options import (
@@ -39,6 +41,7 @@ def transform(
     step: str | Sequence[str] | None = None,
     loop: str | Sequence[str] | None = None,
     head: str | Sequence[str] | None = None,
+    denoising: Denoising | str | None = None,
     query: Query | None = None,
     compile: bool = True,
     verify: bool = True,
@@ -80,6 +83,8 @@ def transform(
         head: children of the model that the loop calls between steps, such as a diffusion head. They compute what they
             did, for every row that they are given, with faster products where ``compile`` allows. ``diffloss`` where
             the model has it and the two methods above, otherwise none.
+        denoising: how the heads denoise on the result, in place of their own sampling schedule; or its word, such as
+            ``"quadratic:25"`` or ``"disa"``. Known for the bundled MAR and the official one.
         query: called with the arguments of the last step method, returns the tokens whose outputs will be read, bool
             ``[B, N]``. They are computed with what is read first, so they are needed where the loop reads a result as a
             whole, or row after row. A step waits until its result is read, with a query and without, and computes the
@@ -96,7 +101,7 @@ def transform(
 
     Raises:
         ArgumentError: an argument has the wrong type, or the model has no such method or child.
-        UnsupportedModelError: the model is wrapped for several devices.
+        UnsupportedModelError: the model is wrapped for several devices, or has no diffusion that ``denoising`` knows.
 
     At the first call of a step, `UnsupportedModelError`, `CaptureError` or `EquivalenceError` may be raised.
     """
@@ -133,6 +138,7 @@ def transform(
         )
 
     optimization = Optimization(model, replaced, (*loops, *heads), settings, alike)
+    own_heads = replaced_heads(model, heads, denoising, optimization)
     optimized = copy.copy(model)
     optimization.optimized = weakref.ref(optimized)
     optimized.__dict__[ATTRIBUTE] = optimization
@@ -142,7 +148,9 @@ def transform(
         optimized.__dict__[name] = optimized_step
     for name in loops:
         optimized.__dict__[name] = in_session(optimized, name, optimization)
-    for name in heads if compile else ():
-        # Found before the child of this name, which stays among the modules that the two models share.
-        optimized.__dict__[name] = with_fast_products(getattr(model, name))
+    for name, own in own_heads.items():
+        stand_in = with_fast_products(own) if compile else own
+        if stand_in is not getattr(model, name):
+            # Found before the child of this name, which stays among the modules that the two models share.
+            optimized.__dict__[name] = stand_in
     return optimized

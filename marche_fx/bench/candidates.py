@@ -11,6 +11,7 @@ from torch import nn
 from ..api.optimization import optimization_of
 from ..api.options import KNOWN_STEPS, what_is_measured
 from ..api.transform import transform
+from ..denoising import Denoising
 from ..errors import ArgumentError
 from ..refresh import RefreshPolicy
 from .compiler import compiled_original
@@ -50,7 +51,7 @@ def make_candidates(workload: Workload, variants: Sequence[Variant], settings: S
     Raises:
         ArgumentError: a variant needs what the workload has not.
     """
-    models = Models(workload)
+    models = Models(workload, settings.denoising)
     found = []
     for variant in variants:
         own = steps_of(workload, variant)
@@ -80,8 +81,9 @@ def steps_of(workload: Workload, variant: Variant) -> Workload:
 class Models:
     """The models of one workload's variants, each made once."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, denoising: Denoising | None) -> None:
         self.workload = workload
+        self.denoising = denoising
         self.known: dict[Any, nn.Module] = {}
 
     def of(self, variant: Variant) -> tuple[nn.Module, PolicyByStep]:
@@ -98,6 +100,7 @@ class Models:
             step=self.workload.step,
             loop=self.workload.loop,
             query=self.workload.query,
+            denoising=self.denoising,
             compile=variant.compile,
             verify=False,
         )

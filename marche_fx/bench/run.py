@@ -118,7 +118,7 @@ def bench_workload(
                 candidate,
                 warmed_up[candidate],
                 tuple(own[number] for own in repeats),
-                of_heads.get(head_of(candidate), ()),
+                of_heads.get(head_of(candidate, settings), ()),
             )
             for number, candidate in enumerate(candidates)
         ]
@@ -156,15 +156,16 @@ def transformer_entrants(candidates: Sequence[Candidate], clock: Clock, settings
     ]
 
 
-HeadKind = tuple[bool, int]
-"""Whether a head is a transformed one, and the number of decoding steps between which it runs."""
+HeadKind = tuple[bool, bool, int]
+"""Whether a head has faster products, whether it may denoise in another way than the original's, and the number of
+decoding steps between which it runs."""
 
 
 def head_entrants(candidates: Sequence[Candidate], clock: Clock, settings: Settings) -> dict[HeadKind, Entrant]:
     """Heads of the candidates in their numbers of decoding steps, each once; none where unknown or not asked for."""
     found: dict[HeadKind, Entrant] = {}
     for candidate in candidates:
-        head, count, kind = candidate.workload.head, candidate.count, head_of(candidate)
+        head, count, kind = candidate.workload.head, candidate.count, head_of(candidate, settings)
         if settings.head and head is not None and kind not in found:
             timed = spread(count, 1 if settings.all_steps else settings.every)
             begin = partial(HeadTurn, head.of(candidate.model), candidate.workload, clock, settings.seed)
@@ -172,10 +173,11 @@ def head_entrants(candidates: Sequence[Candidate], clock: Clock, settings: Setti
     return found
 
 
-def head_of(candidate: Candidate) -> HeadKind:
+def head_of(candidate: Candidate, settings: Settings) -> HeadKind:
     """Equal for candidates whose heads take the same time."""
     variant = candidate.variant
-    return variant.compile and not variant.is_original, candidate.count
+    is_denoised = settings.denoising is not None and not variant.is_original
+    return variant.compile and not variant.is_original, is_denoised, candidate.count
 
 
 def progress(console: Console) -> Progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..denoising import Denoising
 from ..errors import ArgumentError
 
 
@@ -21,6 +22,7 @@ class Settings:
         head: time the diffusion head too.
         cpu_time: time what one thread of the processor works instead of the wall, for a machine that others use.
         seed: of the random tokens, orders and vectors.
+        denoising: of the heads of transformed models; their own when omitted.
     """
 
     batch: tuple[int, ...] = (4,)
@@ -32,6 +34,7 @@ class Settings:
     head: bool = True
     cpu_time: bool = False
     seed: int = 0
+    denoising: Denoising | None = None
 
     def __post_init__(self) -> None:
         least = {"steps": 1, "every": 1, "repeats": 1, "seed": 0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..api.decoding import decoding
-from ..api.optimization import optimization_of
+from ..api.denoising import decoding_at
+from ..api.optimization import ATTRIBUTE, optimization_of
 from ..passes.capture.arguments import opened
 from ..refresh import RefreshPolicy
 from ..runtime.open_sessions import current_session
@@ -144,9 +145,11 @@ class HeadTurn:
     @torch.no_grad()
     def step(self, number: int) -> dict[str, float]:
         z = self.head.vectors(self.workload.steps[number].read, self.generator)
-        begin = self.clock.mark()
-        self.head.draw(z)
-        end = self.clock.mark()
+        model = self.head.model
+        with decoding_at(model, number, len(self.workload.steps)) if hasattr(model, ATTRIBUTE) else nullcontext():
+            begin = self.clock.mark()
+            self.head.draw(z)
+            end = self.clock.mark()
         self.clock.settle()
         return {"head": self.clock.seconds(begin, end)}
 

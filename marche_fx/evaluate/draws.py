@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from ..models import MAR
 from ..models.generation import Draws, draw
+from ..orders import order_by_name
 from .settings import DriftSettings, Settings
 
 IMAGES, DRIFT = range(2)
@@ -15,16 +18,27 @@ IMAGES, DRIFT = range(2)
 
 def batch_draws(mar: MAR, settings: Settings, seeds: int, batch: int) -> Draws:
     """The draws of a batch of a set of seeds; over all batches as many labels of each class as can be."""
-    return seeded(mar, batch * settings.batch, settings.size(batch), (settings.seed, seeds, IMAGES, batch))
+    return seeded(
+        mar, batch * settings.batch, settings.size(batch), (settings.seed, seeds, IMAGES, batch), settings.order
+    )
 
 
 def drift_draws(mar: MAR, settings: DriftSettings, seeds: int) -> Draws:
     """The draws of the exact generation on which drift is measured; no batch has them."""
-    return seeded(mar, 0, settings.drift_images, (settings.seed, seeds, DRIFT, 0))
+    return seeded(mar, 0, settings.drift_images, (settings.seed, seeds, DRIFT, 0), settings.order)
 
 
-def seeded(mar: MAR, first: int, count: int, seed: tuple[int, int, int, int]) -> Draws:
-    """Draws for the images ``first .. first + count - 1``, whose labels are the classes in turn."""
+def seeded(mar: MAR, first: int, count: int, seed: tuple[int, int, int, int], order: str) -> Draws:
+    """Draws for the images ``first .. first + count - 1``, whose labels are the classes in turn.
+
+    Noise is the same in any ``order``.
+    """
     high, low = np.random.SeedSequence(seed).generate_state(2).tolist()
     labels = torch.arange(first, first + count) % mar.num_classes
-    return draw(mar, labels, torch.Generator().manual_seed(high << 32 | low))
+    generator = torch.Generator().manual_seed(high << 32 | low)
+    draws = draw(mar, labels, generator)
+    if order == "random":
+        return draws
+    orders = order_by_name(order)(count, mar.seq_h, mar.seq_w, generator)
+    # MAR decodes the last of an order first.
+    return replace(draws, orders=orders.flip(-1).to(draws.orders.device))

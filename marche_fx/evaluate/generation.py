@@ -12,6 +12,7 @@ from torch import Tensor
 from ..api.transform import transform
 from ..models import MAR, Judge
 from ..models.generation import Generation, Sampling, generate
+from ..refresh import FullRefresh
 from .draws import batch_draws
 from .folder import Batch, Folder
 from .points import Point
@@ -57,16 +58,21 @@ class Models:
         draws = batch_draws(self.model, settings, point.seeds, batch)
         sampling = Sampling(point.steps or settings.steps, settings.cfg, settings.temperature)
         own, size = self.of(point), (point.name, len(draws.labels))
-        if point.policy is not None and size not in self.captured:
+        if own is not self.model and size not in self.captured:
             decode_nothing(self.model, own, draws.labels, 2, settings.cfg)
             self.captured.add(size)
         return generate(own, draws, sampling, progress=False)
 
     def of(self, point: Point) -> MAR:
-        if point.policy is None:
+        if point.policy is None and self.settings.denoising is None:
             return self.model
         if point.name not in self.transformed:
-            self.transformed[point.name] = transform(self.model, refresh=point.policy, compile=False)
+            self.transformed[point.name] = transform(
+                self.model,
+                refresh=FullRefresh() if point.policy is None else point.policy,
+                denoising=self.settings.denoising,
+                compile=False,
+            )
         return self.transformed[point.name]
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
 
 from .. import version
+from ..denoising import Denoising
 from ..errors import ArgumentError
+from ..orders import order_by_name
 from ..saving.files import weights_hash
 from ..saving.fingerprint import digest_of, fingerprint
 
@@ -20,6 +23,7 @@ class DriftSettings:
     Attributes:
         steps, cfg, temperature: as in `MAR.sample_tokens`. seed: of every random draw.
         drift_images: images decoded at once while drift is measured.
+        order: in which tokens are decoded, see `orders.ORDERS`.
     """
 
     steps: int = 32
@@ -27,8 +31,10 @@ class DriftSettings:
     temperature: float = 0.8
     seed: int = 0
     drift_images: int = 20
+    order: str = "random"
 
     def __post_init__(self) -> None:
+        order_by_name(self.order)
         for name, least in self.least.items():
             if getattr(self, name) < least:
                 raise ArgumentError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -40,10 +46,15 @@ class DriftSettings:
 
 @dataclass(frozen=True)
 class Settings(DriftSettings):
-    """The same, and how many images to generate for each point, ``batch`` at once."""
+    """The same, and how many images to generate for each point, ``batch`` at once.
+
+    Attributes:
+        denoising: of the head, at all points; its own when omitted.
+    """
 
     images: int = 2000
     batch: int = 100
+    denoising: Denoising | None = None
 
     @property
     def least(self) -> dict[str, int]:
@@ -64,4 +75,6 @@ def identity(settings: DriftSettings, **models: nn.Module) -> dict[str, Any]:
     Of a model its weights, and what else its images come from: code and attributes, such as the head's sampling steps.
     """
     found = {name: f"{weights_hash(model)} {digest_of(fingerprint(model))}" for name, model in models.items()}
-    return asdict(settings) | found | {"version": version.__version__}
+    # As JSON has it, without tuples.
+    values: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return values | found | {"version": version.__version__}

@@ -12,8 +12,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError
-
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """``(x [R, C], t [R]) -> [R, 2C]``: predicted noise, then where the log-variance lies between its bounds (-1..1)."""
 
@@ -23,13 +21,6 @@ def cosine_betas(steps: int = 1000, largest: float = 0.999) -> Tensor:
     times = torch.arange(steps + 1, dtype=torch.float64) / steps
     signal = torch.cos((times + 0.008) / 1.008 * math.pi / 2) ** 2
     return (1 - signal[1:] / signal[:-1]).clamp(max=largest)
-
-
-def evenly_spaced(steps: int, count: int) -> Tensor:
-    """``count`` of the timesteps ``0 .. steps - 1``, both ends included, as even as rounding allows: ``[count]``."""
-    if not 2 <= count <= steps:
-        raise ArgumentError(f"the number of denoising steps must lie in 2..{steps}, got {count}")
-    return torch.tensor([round(i * (steps - 1) / (count - 1)) for i in range(count)])
 
 
 class GaussianDiffusion:
@@ -46,6 +37,7 @@ class GaussianDiffusion:
     """
 
     def __init__(self, betas: Tensor, kept: Tensor | None = None, limit: float | None = None) -> None:
+        self.schedule = betas
         self.limit = limit
         self.timesteps = torch.arange(len(betas)) if kept is None else kept
         self.signal = torch.cumprod(1 - betas, 0)[self.timesteps]
@@ -59,6 +51,10 @@ class GaussianDiffusion:
 
     def __len__(self) -> int:
         return len(self.timesteps)
+
+    def respaced(self, kept: Tensor) -> GaussianDiffusion:
+        """The same at other timesteps ``kept`` ``[S]`` of the schedule."""
+        return GaussianDiffusion(self.schedule, kept, self.limit)
 
     def add_noise(self, start: Tensor, index: Tensor, noise: Tensor) -> Tensor:
         """``start`` and ``noise`` ``[R, C]`` mixed as at kept timestep ``index`` ``[R]`` (arXiv 2006.11239, eq. 4)."""
@@ -75,11 +71,13 @@ class GaussianDiffusion:
         share = (position + 1) / 2
         largest, smallest = at(self.betas.log(), index, current), at(self.posterior_log_variance, index, current)
         log_variance = share * largest + (1 - share) * smallest
+        return self.posterior_mean(self.start(noise, current, index), current, index), log_variance
+
+    def start(self, noise: Tensor, current: Tensor, index: Tensor) -> Tensor:
+        """Where ``current`` comes from if it holds ``noise``, both ``[R, C]``: within the limit, ``[R, C]``."""
         signal = at(self.signal, index, current)
         start = (current - (1 - signal).sqrt() * noise) / signal.sqrt()
-        if self.limit is not None:
-            start = start.clamp(-self.limit, self.limit)
-        return self.posterior_mean(start, current, index), log_variance
+        return start if self.limit is None else start.clamp(-self.limit, self.limit)
 
     def loss(self, denoiser: Denoiser, start: Tensor, index: Tensor, noise: Tensor) -> Tensor:
         """Hybrid loss per row, ``[R]``: squared error of the noise, and the variational bound for the variance only."""
@@ -105,15 +103,29 @@ class GaussianDiffusion:
             ``[R, C]``.
         """
         current = noise[0]
-        rows = current.shape[0]
         for index in reversed(range(len(self))):
-            filled = torch.full((rows,), index, device=current.device)
-            timestep = torch.full((rows,), int(self.timesteps[index]), device=current.device)
-            mean, log_variance = self.predict(denoiser(current, timestep), current, filled)
-            current = mean
-            if index > 0:
-                current = mean + (0.5 * log_variance).exp() * noise[len(self) - index] * temperature
+            mean, deviation = self.denoise(denoiser, current, index)
+            current = mean + deviation * noise[len(self) - index] * temperature if index > 0 else mean
         return current
+
+    def denoise(self, denoiser: Denoiser, current: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation ``[R, C]`` of the previous value, from ``current [R, C]`` at ``index``."""
+        mean, log_variance = self.predict(self.output(denoiser, current, index), current, rows_of(index, current))
+        return mean, (0.5 * log_variance).exp()
+
+    def predict_start(self, denoiser: Denoiser, current: Tensor, index: int) -> Tensor:
+        """The start ``[R, C]`` as it is predicted from ``current [R, C]`` at kept timestep ``index``."""
+        noise, _ = self.output(denoiser, current, index).chunk(2, dim=-1)
+        return self.start(noise, current, rows_of(index, current))
+
+    def output(self, denoiser: Denoiser, current: Tensor, index: int) -> Tensor:
+        """What the denoiser says ``[R, 2C]`` at kept timestep ``index``."""
+        return denoiser(current, rows_of(int(self.timesteps[index]), current))
+
+
+def rows_of(number: int, like: Tensor) -> Tensor:
+    """``number`` for each row of ``like``: ``[R]``."""
+    return torch.full((len(like),), number, device=like.device)
 
 
 def at(table: Tensor, index: Tensor, like: Tensor) -> Tensor:

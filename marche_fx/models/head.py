@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from .diffusion import GaussianDiffusion, cosine_betas, evenly_spaced
+from ..denoising.spacing import evenly_spaced
+from .diffusion import GaussianDiffusion, cosine_betas
 
 
 def linears(module: nn.Module) -> Iterator[nn.Linear]:
@@ -106,6 +107,31 @@ class SimpleMLPAdaLN(nn.Module):
         return torch.cat([torch.cat([guided, guided]), position], -1)
 
 
+class Unguided:
+    """The network under the conditions ``z [R, Z]``, as a sampler calls it: computed in the dtype of ``z``."""
+
+    def __init__(self, net: SimpleMLPAdaLN, z: Tensor) -> None:
+        self.net = net
+        self.z = z
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.net(x.to(self.z.dtype), t, self.z).to(x.dtype)
+
+
+class Guided:
+    """The same with guidance; the first half of ``z [R, Z]`` is conditional, the second unconditional."""
+
+    def __init__(self, net: SimpleMLPAdaLN, z: Tensor, cfg: float) -> None:
+        self.net = net
+        self.z = z
+        self.cfg = cfg
+        self.unguided = Unguided(net, z[: len(z) // 2])
+        """The conditional half alone."""
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.net.forward_with_cfg(x.to(self.z.dtype), t, self.z, self.cfg).to(x.dtype)
+
+
 class DiffLoss(nn.Module):
     """Loss and sampler of a token under the head.
 
@@ -164,9 +190,6 @@ class DiffLoss(nn.Module):
             dtype = torch.promote_types(z.dtype, torch.float32)
             noise = torch.randn(shape, device=z.device, dtype=dtype, generator=generator)
 
-        def denoiser(x: Tensor, t: Tensor) -> Tensor:
-            x = x.to(z.dtype)
-            output = self.net.forward_with_cfg(x, t, z, cfg) if guided else self.net(x, t, z)
-            return output.to(noise.dtype)
-
-        return self.gen_diffusion.sample(denoiser, torch.cat([noise, noise], 1) if guided else noise, temperature)
+        if not guided:
+            return self.gen_diffusion.sample(Unguided(self.net, z), noise, temperature)
+        return self.gen_diffusion.sample(Guided(self.net, z, cfg), torch.cat([noise, noise], 1), temperature)

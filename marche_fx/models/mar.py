@@ -7,7 +7,7 @@ model knows nothing of marche_fx: it is written as its user would write it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ArgumentError
+from ..orders import checked_counts
 from .head import DiffLoss
 
 layer_norm = partial(nn.LayerNorm, eps=1e-6)
@@ -276,6 +277,7 @@ class MAR(nn.Module):
         progress: bool = False,
         *,
         orders: Tensor | None = None,
+        counts: Sequence[int] | None = None,
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -285,14 +287,17 @@ class MAR(nn.Module):
             num_iter: decoding steps. cfg: guidance scale, 1 for none; with the ``"linear"`` schedule it grows from 1 as
                 tokens are decoded, with ``"constant"`` it does not.
             labels: ``[bsz]`` int64; the null class when omitted.
-            orders: ``[bsz, N]``, the order of the tokens. noise: ``[bsz, N, S, C]``, every draw of the head's S
-                denoising steps, so that a sample does not depend on what shares its batch. Drawn from ``generator`` or
-                the global seed when omitted.
+            orders: ``[bsz, N]``, the order of the tokens, that of the last one decoded standing first.
+            counts: ``num_iter`` numbers of tokens, decoded in each step; along a cosine when omitted.
+            noise: ``[bsz, N, S, C]``, every draw of the head's S denoising steps, so that a sample does not depend on
+                what shares its batch.
+            generator: of the orders and the noise where they are omitted; else the global seed.
         """
         if cfg_schedule not in ("linear", "constant"):
             raise ArgumentError(f'cfg_schedule must be "linear" or "constant", got {cfg_schedule!r}')
         if num_iter < 1:
             raise ArgumentError(f"num_iter must be at least 1, got {num_iter}")
+        counts = None if counts is None else checked_counts(counts, self.seq_len, num_iter)
         device, dtype = self.mask_token.device, self.mask_token.dtype
         mask = torch.ones(bsz, self.seq_len, device=device)
         tokens = torch.zeros(bsz, self.seq_len, self.token_embed_dim, device=device, dtype=dtype)
@@ -311,7 +316,10 @@ class MAR(nn.Module):
             z = self.forward_mae_decoder(x, mask)
 
             last = step == num_iter - 1
-            mask_len = mask_length(step, num_iter, self.seq_len, masked)
+            if counts is None:
+                mask_len = mask_length(step, num_iter, self.seq_len, masked)
+            else:
+                mask_len = max(1, masked - counts[step])
             mask_next = mask_by_order(mask_len, orders, bsz, self.seq_len)
             mask_to_pred = mask[:bsz].bool() if last else torch.logical_xor(mask[:bsz].bool(), mask_next.bool())
             mask, masked = mask_next, mask_len

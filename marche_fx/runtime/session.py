@@ -50,6 +50,10 @@ class Session:
 
     def __init__(self, *, is_loop: bool = False) -> None:
         self.is_loop = is_loop
+        self.decoding_steps: int | None = None
+        """How many the loop method was asked for, where its arguments say so."""
+        self.head_calls = 0
+        """Of a head whose denoising depends on how far the decoding is."""
         self.streams: list[Stream] = []
         self.current: Stream | None = None
         """The stream of the last call."""

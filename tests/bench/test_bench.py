@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from marche_fx import Denoising
 from marche_fx.bench import Bench, Row, Settings, bench, bench_tables, parse_variants, save_bench, user_workload
 from marche_fx.bench.candidates import make_candidates
 from marche_fx.bench.rows import Ratio
@@ -70,10 +71,27 @@ def test_a_compiled_model_has_a_head_of_its_own() -> None:
     candidates = make_candidates(
         workload, parse_variants(["eager", "compiled", "ours", "ours:0.1-eager"], [0.1, 1.0]), settings
     )
-    heads = [head_of(candidate) for candidate in candidates]
+    heads = [head_of(candidate, settings) for candidate in candidates]
     assert heads[0] == heads[1] == heads[4]
     assert heads[2] == heads[3] != heads[0]
     assert list(head_entrants(candidates, clock_for(workload.device), settings)) == [heads[0], heads[2]]
+
+
+def test_heads_of_transformed_models_denoise_as_the_settings_say() -> None:
+    workload = mar_workload(tiny_garments(), 1, 1.0, 3)
+    settings = Settings(steps=3, all_steps=True, denoising=Denoising(anneal=(5, 2)))
+    candidates = make_candidates(workload, parse_variants(["eager", "ours:0.1-eager"], []), settings)
+    evaluations: list[int] = []
+    hook = workload.model.get_submodule("diffloss.net.time_embed").register_forward_pre_hook(
+        lambda *_: evaluations.append(evaluations.pop() + 1)
+    )
+    for entrant in head_entrants(candidates, clock_for(workload.device), settings).values():
+        with entrant.begin() as turn:
+            for number in range(3):
+                evaluations.append(0)
+                turn.step(number)
+    hook.remove()
+    assert evaluations == [5, 5, 5, 5, 4, 2]
 
 
 def test_ratios_are_over_the_original_of_the_same_repeat(found: Bench) -> None:

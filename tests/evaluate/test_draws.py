@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from marche_fx import ArgumentError
 from marche_fx.evaluate.draws import batch_draws, drift_draws
 from marche_fx.evaluate.settings import Settings
 
@@ -46,3 +49,21 @@ def test_the_draws_of_a_seed_are_those_of_evaluations_made_before() -> None:
     assert batch.noise[3, 5, 2, :3].tolist() == pytest.approx([0.619431, 1.446737, 1.183545], abs=1e-5)
     assert drift.orders[3].tolist() == [9, 2, 1, 14, 12, 15, 4, 13, 8, 0, 3, 7, 10, 6, 5, 11]
     assert drift.noise[3, 5, 2, :3].tolist() == pytest.approx([0.262411, 1.149278, 0.230741], abs=1e-5)
+
+
+@pytest.mark.parametrize("order", ["raster", "halton", "checkerboard"])
+def test_in_another_order_noise_and_labels_are_the_same(order: str) -> None:
+    asked = replace(SETTINGS, order=order)
+    for seeds in (1, 2):
+        own, usual = (batch_draws(MODEL, settings, seeds, 1) for settings in (asked, SETTINGS))
+        assert torch.equal(own.noise, usual.noise)
+        assert torch.equal(own.labels, usual.labels)
+        assert not torch.equal(own.orders, usual.orders)
+    # MAR decodes the last one first.
+    first = drift_draws(MODEL, replace(SETTINGS, order="raster"), 1).orders[:, -1]
+    assert first.tolist() == [0] * 10
+
+
+def test_an_order_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="no order 'spiral'"):
+        Settings(order="spiral")

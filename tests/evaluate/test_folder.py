@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -128,6 +129,6 @@ def test_settings_are_kept_as_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("images", 1), ("batch", 0), ("steps", 0), ("seed", -1)])
-def test_settings_out_of_range_are_refused(name: str, value: int) -> None:
+def test_settings_out_of_range_are_refused(name: str, value: Any) -> None:
     with pytest.raises(ArgumentError, match=f"{name} must be at least"):
         Settings(**{name: value})

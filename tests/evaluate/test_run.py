@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from marche_fx import ArgumentError
+from marche_fx import ArgumentError, Denoising
 from marche_fx.evaluate import DriftSettings, Evaluation, Settings, evaluate, evaluate_drift, generation, parse_points
 from marche_fx.evaluate.draws import batch_draws
 from marche_fx.evaluate.folder import Folder
+from marche_fx.evaluate.generation import Models
 from marche_fx.evaluate.rows import of_one_run, time_ratio
+from marche_fx.evaluate.settings import identity
 from marche_fx.evaluate.steps import steps_ratios
 from marche_fx.models import load_judge
 from marche_fx.models.generation import Generation
@@ -216,3 +219,25 @@ def test_drift_alone_makes_one_exact_generation_for_each_set_of_seeds(
 def test_no_points_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="no policy"):
         evaluate(MODEL, [], tmp_path, SETTINGS)
+
+
+@pytest.mark.parametrize("word", ["exact", "selective:1"])
+def test_images_are_denoised_as_the_settings_say(word: str) -> None:
+    settings = replace(SETTINGS, denoising=Denoising(3))
+    evaluations: list[int] = []
+    hook = MODEL.diffloss.net.time_embed.register_forward_pre_hook(lambda *_: evaluations.append(1))
+    try:
+        Models(MODEL, settings).generate(parse_points([word])[0], 0)
+    finally:
+        hook.remove()
+    assert len(evaluations) == 3 * settings.steps
+
+
+def test_another_denoising_or_order_is_another_evaluation(tmp_path: Path) -> None:
+    asked = replace(SETTINGS, denoising=Denoising(anneal=(5, 2)))
+    for _ in range(2):
+        Folder(tmp_path, identity(asked, model=MODEL))
+    with pytest.raises(ArgumentError, match="denoising was"):
+        Folder(tmp_path, identity(SETTINGS, model=MODEL))
+    with pytest.raises(ArgumentError, match="order was random and is halton"):
+        Folder(tmp_path, identity(replace(asked, order="halton"), model=MODEL))

@@ -49,3 +49,11 @@ def test_evaluate_measures_drift_alone(tmp_path: Path) -> None:
     output = run("evaluate", "--drift", "--out", tmp_path, "--policy", "exact", *small)
     assert "exact" in output
     assert json.loads((tmp_path / "drift.json").read_text())["rows"][0]["policy"] == "exact"
+
+
+def test_evaluate_takes_a_denoising_and_an_order(tmp_path: Path) -> None:
+    small = ("--images", 2, "--steps", 2, "--cfg", 1, "--drift-images", 2, "--policy", "exact")
+    run("evaluate", "--out", tmp_path, *small, "--denoising", "quadratic:4", "--order", "halton")
+    settings = json.loads((tmp_path / "evaluation.json").read_text())["settings"]
+    assert (settings["denoising"]["spacing"], settings["denoising"]["steps"]) == ("quadratic", 4)
+    assert settings["order"] == "halton"

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+from marche_fx.denoising.spacing import evenly_spaced
 from marche_fx.errors import ArgumentError
 from marche_fx.models.diffusion import (
     GaussianDiffusion,
     cosine_betas,
     discrete_gaussian_log_likelihood,
-    evenly_spaced,
     gaussian_divergence,
 )
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from marche_fx.errors import ArgumentError
 from marche_fx.models.mar import MAR, mask_by_order
+from marche_fx.orders import cosine_counts, linear_counts
 
 from .tiny import noise_for, tiny_images, tiny_mar
 
@@ -231,6 +232,33 @@ def test_every_token_is_drawn_exactly_once(num_iter: int, cfg: float) -> None:
     assert sum(len(call[0]) for call in drawn) == 2 * 16 * (1 if cfg == 1 else 2)
     assert images.shape == (2, 1, 8, 8)
     assert (images != 0).all()
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+@torch.no_grad()
+def test_tokens_are_decoded_by_the_counts_that_are_given(cfg: float) -> None:
+    model, counts = tiny_mar(), [5, 1, 7, 3]
+    calls = record_calls(model, "forward_mae_encoder")
+    orders, noise = noise_for(model, 2)
+    model.sample_tokens(2, 4, cfg, labels=LABELS[:2], orders=orders, counts=counts, noise=noise)
+    for (_, mask, _), masked in zip(calls, [16, 11, 10, 3], strict=True):
+        assert torch.equal(mask[:2], mask_by_order(masked, orders, 2, 16))
+
+
+@torch.no_grad()
+def test_counts_along_a_cosine_are_what_happens_without() -> None:
+    model = tiny_mar()
+    orders, noise = noise_for(model, 2)
+    given: dict[str, Any] = {"labels": LABELS[:2], "orders": orders, "noise": noise}
+    expected = model.sample_tokens(2, 6, 2.0, **given)
+    assert torch.equal(model.sample_tokens(2, 6, 2.0, counts=cosine_counts(16, 6), **given), expected)
+    assert not torch.equal(model.sample_tokens(2, 6, 2.0, counts=linear_counts(16, 6), **given), expected)
+
+
+@pytest.mark.parametrize("counts", [[16], [8, 8, 0], [8, 4, 3]])
+def test_counts_that_do_not_decode_every_token_are_refused(counts: list[int]) -> None:
+    with pytest.raises(ArgumentError, match="3 numbers of at least 1 that add up to the 16 tokens"):
+        tiny_mar().sample_tokens(1, 3, counts=counts)
 
 
 @torch.no_grad()

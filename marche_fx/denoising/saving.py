@@ -1,0 +1,95 @@
+"""`Denoising` as words, plain values and JSON files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArgumentError, CheckpointError
+from .settings import Denoising
+from .solvers import ANCESTRAL, SOLVERS
+from .spacing import SPACINGS
+
+WORDS: dict[str, Denoising] = {
+    "disa": Denoising(anneal=(50, 5), clip=950),
+}
+"""Those that have a name."""
+
+KIND = "Denoising"
+
+
+def parse_denoising(word: str) -> Denoising:
+    """What a word means: ``25``, ``quadratic:25``, ``dpm++2m:logsnr:8``, ``50-5``, ``disa``, or a JSON file.
+
+    Parts between colons, in any order, are a number of steps, two for annealing, a spacing and a solver.
+
+    Raises:
+        ArgumentError: there is no such word. CheckpointError: the file holds no `Denoising`.
+    """
+    if word in WORDS:
+        return WORDS[word]
+    if word.endswith(".json"):
+        return load_denoising(word)
+    found: dict[str, Any] = {}
+    for part in word.split(":"):
+        name, value = meaning(part)
+        if name is None or name in found:
+            known = ", ".join((*WORDS, *SPACINGS, ANCESTRAL, *SOLVERS))
+            raise ArgumentError(
+                f"{word!r} is no denoising: expected a number of steps (25) or two (50-5), and words joined by colons, "
+                f"as in quadratic:25, of {known}; or a JSON file"
+            )
+        found[name] = value
+    return Denoising(**found)
+
+
+def meaning(part: str) -> tuple[str | None, Any]:
+    """The argument that a part of a word is, and its value."""
+    if part.isdecimal():
+        return "steps", int(part)
+    if re.fullmatch(r"\d+-\d+", part):
+        first, last = part.split("-")
+        return "anneal", (int(first), int(last))
+    if part in SPACINGS:
+        return "spacing", part
+    return ("solver", part) if part in (ANCESTRAL, *SOLVERS) else (None, part)
+
+
+def denoising_to_dict(denoising: Denoising) -> dict[str, Any]:
+    """Its arguments as plain values."""
+    return {"kind": KIND, **dataclasses.asdict(denoising)}
+
+
+def denoising_from_dict(values: Any) -> Denoising:
+    """The opposite of `denoising_to_dict`, of what JSON makes of it too.
+
+    Raises:
+        CheckpointError: the values are not those of a `Denoising`.
+    """
+    if not isinstance(values, dict) or values.get("kind") != KIND:
+        raise CheckpointError(f"expected a {KIND}, got {values!r}")
+    try:
+        return Denoising(**{name: own for name, own in values.items() if name != "kind"})
+    except (TypeError, ArgumentError) as error:
+        raise CheckpointError(f"{KIND} cannot be made of {values!r}: {error}") from error
+
+
+def save_denoising(denoising: Denoising, path: str | Path) -> None:
+    """Write it as JSON."""
+    Path(path).write_text(json.dumps(denoising_to_dict(denoising), indent=2) + "\n", encoding="utf-8")
+
+
+def load_denoising(path: str | Path) -> Denoising:
+    """Read what `save_denoising` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or no `Denoising`.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read a denoising from {path}: {error}") from error
+    return denoising_from_dict(values)
