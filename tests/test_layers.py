@@ -27,6 +27,7 @@ LAYERS = (
     "refresh",
     "lazy",
     "runtime",
+    "head",
     "api",
     "saving",
     "tuning",
