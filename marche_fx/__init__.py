@@ -17,6 +17,8 @@ from .errors import (
     TuningError,
     UnsupportedModelError,
 )
+from .head.policy import HeadReuse, Hold, Interpolate
+from .head.saving import load_head_reuse, save_head_reuse
 from .passes.rules.perturb import check_rule
 from .passes.rules.register import register_rule
 from .refresh import (
@@ -64,9 +66,12 @@ __all__ = [
     "EquivalenceError",
     "FullRefresh",
     "GraphError",
+    "HeadReuse",
     "History",
+    "Hold",
     "InputDrift",
     "InterleavedRefresh",
+    "Interpolate",
     "MarcheError",
     "Monitor",
     "NeighbourRefresh",
@@ -91,10 +96,12 @@ __all__ = [
     "explain",
     "keep_samples",
     "load",
+    "load_head_reuse",
     "load_policy",
     "register_rule",
     "report",
     "save",
+    "save_head_reuse",
     "save_policy",
     "session",
     "stream",
