@@ -29,19 +29,17 @@ def trained_mar() -> Any:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("compile", [False, True])
-def test_a_whole_generation_is_the_same(compile: bool) -> None:
+@pytest.mark.parametrize(("compile", "cfg"), [(False, 1.0), (False, 2.0), (True, 2.0)])
+def test_a_whole_generation_is_the_same(compile: bool, cfg: float) -> None:
     mar = trained_mar()
     optimized = marche_fx.transform(mar, refresh="exact", reuse="exact", compile=compile)
-    for cfg in (1.0, 2.0):
-        images = [
-            model.sample_tokens(5, 4, cfg, generator=torch.Generator().manual_seed(3)) for model in (mar, optimized)
-        ]
-        torch.testing.assert_close(*images, atol=1e-8, rtol=1e-8)
+    images = [model.sample_tokens(5, 4, cfg, generator=torch.Generator().manual_seed(3)) for model in (mar, optimized)]
+    torch.testing.assert_close(*images, atol=1e-8, rtol=1e-8)
     heads = optimized._marche_fx.heads
     assert list(heads) == BOTH
-    assert all(not head.refused and head.programs for head in heads.values())
-    assert {len(own.calls) for own in heads[BOTH[1]].record.denoisings} == {8, 10}
+    head = heads[BOTH[cfg != 1]]
+    assert not head.refused
+    assert {len(own.calls) for own in head.record.denoisings} == {8, 10}
 
 
 @torch.no_grad()

@@ -185,10 +185,12 @@ def test_a_condition_that_is_written_in_place_is_another() -> None:
         with mode:
             optimized = transformed(model, "exact")
             x, c = arguments(5)
-            for _ in range(2):
-                c += 1
-                found, expected = (denoised(own.net, x, TIMES, c) for own in (optimized, model))
-                assert_close(found, expected)
+            for number, time in enumerate(2 * TIMES):
+                # Also between two calls of a denoising, which begins another one.
+                c += float(number % 4 == 3)
+                x, t = x + 1, torch.full((5,), time)
+                assert_close([optimized.net(x, t, c)], [model.net(x, t, c)])
+            assert len(head_of(optimized).record.denoisings) > 3
 
 
 @torch.no_grad()
