@@ -32,7 +32,8 @@ class Denoising:
         self.conditions = [Held.of(given[node]) for node in program.conditions]
         held = {node: own.values for node, own in zip(program.conditions, self.conditions)}
         self.still = program.still(held, self.rows)
-        self.slow = None if schedule is None else SlowValues(program, self.still, self.rows, schedule, reuse.slow)
+        self.slow = [] if schedule is None else self.slow_halves(schedule)
+        """Of all rows, or of the conditional and the unconditional half."""
         self.seen: list[Time] = []
         self.learned = 0
         """How many of these are known to the denoisings that follow."""
@@ -46,6 +47,19 @@ class Denoising:
         """Calls since then."""
         flops = program.denoiser.flops
         self.record = DenoisingRecord(self.rows, flops=flops["still"] * self.rows)
+
+    def slow_halves(self, schedule: Schedule) -> list[SlowValues]:
+        """Where the unconditional half is left out at some calls, its slow values are, too."""
+        program, reuse = self.program, self.reuse
+        timed = program.timed_of_all(self.still, schedule, self.rows)
+        numbers = [schedule.numbers[own.key] for own in schedule.calls]
+        if reuse.guidance == 1 or not program.has_halves or not timed:
+            return [SlowValues(program, self.still, timed, self.rows, schedule, reuse.slow, numbers)]
+        half = self.rows // 2
+        return [
+            SlowValues(program, program.rows_from(self.still, first, half), timed, half, schedule, reuse.slow, wanted)
+            for first, wanted in ((0, numbers), (half, numbers[:: reuse.guidance]))
+        ]
 
     def look(self, call: Call) -> Look:
         """What a call's times are, and whether its condition is this denoising's."""
@@ -87,7 +101,7 @@ class Denoising:
         results = self.program.leave(values, frontier)
         if self.schedule is not None and self.place == len(self.schedule.calls) - 1:
             # Nothing is kept for a loop that went to its end.
-            self.slow, self.differences = None, None
+            self.slow, self.differences = [], None
         return results
 
     def is_full(self, follows: bool) -> bool:
@@ -111,20 +125,26 @@ class Denoising:
 
     def slow_values(self, time: Time, place: int | None, rows: int) -> Values:
         """Values of the time, and of time and condition, that the network reads."""
-        if self.slow is None or place is None:
-            self.count_slow(1)
-            return alone(self.program, self.still, self.rows, time)
-        before = self.slow.count
-        number = self.slow.schedule.numbers[time.key]
-        found = self.slow.at(number, rows)
-        self.is_exact = number in self.slow.computed
-        self.count_slow(self.slow.count - before)
-        return found
+        program = self.program
+        if not self.slow or place is None:
+            self.count_slow(1, self.rows)
+            self.record.slow += 1
+            return alone(program, self.still, self.rows, time)
+        number = self.slow[0].schedule.numbers[time.key]
+        self.is_exact = number in self.slow[0].computed
+        halves = []
+        for own in self.slow if rows == self.rows else self.slow[:1]:
+            before = own.count
+            halves.append(own.kept(number, min(rows, own.rows)))
+            self.count_slow(own.count - before, own.rows)
+            self.record.slow += own.count - before if own is self.slow[0] else 0
+        kept = halves[0] if len(halves) == 1 else [torch.cat(pair) for pair in zip(*halves)]
+        return {**self.slow[0].of_time(number, self.rows), **dict(zip(program.parts.slow.outputs, kept, strict=True))}
 
-    def count_slow(self, times: int) -> None:
+    def count_slow(self, times: int, rows: int) -> None:
+        """Count values of time and condition of so many rows at so many times; the time's own are of one row."""
         flops = self.program.denoiser.flops
-        self.record.slow += times
-        self.record.flops += times * (self.rows * flops["slow"] + flops["timed"])
+        self.record.flops += times * (rows * flops["slow"] + flops["timed"])
 
     def count(self, rows: int, is_full: bool) -> None:
         flops = self.program.denoiser.flops

@@ -20,7 +20,7 @@ from ..passes.trail import Trail, counted
 from ..runtime.weights import find_weight, weight_kind
 from .calls import Call
 from .roles import rows_of
-from .schedule import Time
+from .schedule import Schedule, Time
 
 Values = dict[fx.Node, Any]
 
@@ -120,6 +120,15 @@ class HeadProgram:
             given = {node: torch.cat([own.leaves[number] for own in times]) for number, node in enumerate(self.times)}
         count = len(times) if self.denoiser.is_stacked else rows
         return given | run(self.parts.timed, {**still, **given, self.parts.count: count})
+
+    def timed_of_all(self, still: Values, schedule: Schedule, rows: int) -> Values:
+        """What depends on time alone, of all timesteps; empty where they cannot be computed side by side."""
+        return self.timed(still, schedule.distinct, rows) if self.denoiser.is_stacked else {}
+
+    def rows_from(self, values: Values, first: int, count: int) -> Values:
+        """Values of ``count`` of the rows."""
+        own = {node: value[first : first + count] if self.is_of_rows(node) else value for node, value in values.items()}
+        return {**own, self.parts.count: count}
 
     def slow(self, still: Values, timed: Values, numbers: Sequence[int], rows: int) -> list[list[Tensor]]:
         """Kept values at those times of ``timed`` that have these numbers: for each a list of ``[R, ..]``.
