@@ -314,3 +314,17 @@ def test_a_time_that_is_a_plain_number_is_told() -> None:
         optimized.net(torch.randn(4, 3), t)
     with pytest.warns(UserWarning, match="Pass numbers that change, as the timestep, as tensors"):
         optimized.net(torch.randn(4, 3), 8)
+
+
+@torch.no_grad()
+def test_where_every_call_has_another_condition_nothing_is_computed_ahead() -> None:
+    model = model_of("adaln")
+    optimized = transformed(model, "exact")
+    for seed in range(2):
+        denoised(optimized.net, arguments(5, seed)[0], TIMES, arguments(5, seed)[1])
+    x, c = arguments(5, 2)
+    for number, time in enumerate(TIMES):
+        t, other = torch.full((5,), time), c + number
+        assert_close([optimized.net(x, t, other)], [model.net(x, t, other)])
+    records = list(head_of(optimized).record.denoisings)[2:]
+    assert [own.slow for own in records] == [10, 9, 8, 7, *[1] * 6]
