@@ -18,6 +18,8 @@ from .errors import (
     TuningError,
     UnsupportedModelError,
 )
+from .head.policy import HeadReuse, Hold, Interpolate
+from .head.saving import load_head_reuse, save_head_reuse
 from .passes.rules.perturb import check_rule
 from .passes.rules.register import register_rule
 from .refresh import (
@@ -66,9 +68,12 @@ __all__ = [
     "EquivalenceError",
     "FullRefresh",
     "GraphError",
+    "HeadReuse",
     "History",
+    "Hold",
     "InputDrift",
     "InterleavedRefresh",
+    "Interpolate",
     "MarcheError",
     "Monitor",
     "NeighbourRefresh",
@@ -94,11 +99,13 @@ __all__ = [
     "keep_samples",
     "load",
     "load_denoising",
+    "load_head_reuse",
     "load_policy",
     "register_rule",
     "report",
     "save",
     "save_denoising",
+    "save_head_reuse",
     "save_policy",
     "session",
     "stream",

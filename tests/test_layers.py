@@ -29,6 +29,7 @@ LAYERS = (
     "refresh",
     "lazy",
     "runtime",
+    "head",
     "api",
     "saving",
     "tuning",

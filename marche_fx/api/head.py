@@ -1,13 +1,20 @@
-"""A model's head, what its loop runs between steps: the same computation with faster products."""
+"""A model's head, what its loop runs between steps: faster products, and its denoiser as a captured step."""
 
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import ArgumentError
+from ..head.policy import HeadReuse
+from ..head.step import HeadStep
 from ..passes.lower.products import has_onednn, is_small
+from .optimization import replace_child
 
 
 class Linear(nn.Linear):
@@ -58,3 +65,68 @@ def has_linears(module: nn.Module) -> bool:
 def is_linear(module: nn.Module) -> bool:
     """Whether it is `nn.Linear` itself: a subclass may compute something else."""
     return type(module) is nn.Linear
+
+
+def replace_denoisers(
+    optimized: nn.Module, model: nn.Module, paths: Sequence[str], reuse: HeadReuse, *, compile: bool, verify: bool
+) -> dict[str, HeadStep]:
+    """Put a `HeadStep` in place of methods of the model's children, ``diffloss.net.forward``, on copies of these.
+
+    Args:
+        optimized: a copy of ``model``, whose children may be copies too.
+    """
+    found: dict[str, HeadStep] = {}
+    copies: dict[str, nn.Module] = {"": optimized}
+    # What a method calls by itself is the original's, whatever takes that one's place.
+    originals = {path: getattr(child(optimized, path), method_of(path)) for path in paths}
+    for path in paths:
+        *parents, method = path.split(".")
+        for number, name in enumerate(parents):
+            holder, own = ".".join(parents[:number]), ".".join(parents[: number + 1])
+            if own not in copies:
+                copies[own] = copy.copy(getattr(copies[holder], name))
+                if holder:
+                    replace_child(copies[holder], name, copies[own])
+                else:
+                    # Found before the child of this name, which stays among the modules that the two models share.
+                    optimized.__dict__[name] = copies[own]
+        step = HeadStep(
+            child(model, path), method, originals[path], path=path, reuse=reuse, compile=compile, verify=verify
+        )
+        copies[".".join(parents)].__dict__[method] = found[path] = step
+    return found
+
+
+def child(model: nn.Module, path: str) -> Any:
+    """The child whose method a path names: ``diffloss.net`` of ``diffloss.net.forward``."""
+    return functools.reduce(getattr, path.split(".")[:-1], model)
+
+
+def method_of(path: str) -> str:
+    return path.rsplit(".", 1)[-1]
+
+
+def denoiser_paths(model: nn.Module, given: str | Sequence[str] | None, *, default: Sequence[str]) -> tuple[str, ...]:
+    """The methods of children that denoise, checked.
+
+    Raises:
+        ArgumentError: a path names no method of a child.
+    """
+    paths = [given] if isinstance(given, str) else given
+    if paths is None:
+        return tuple(path for path in default if is_method(model, path))
+    for path in paths:
+        if not is_method(model, path):
+            raise ArgumentError(
+                f"{type(model).__name__} has no method {path!r} of a child to be a denoiser; inner takes paths such as "
+                "'diffloss.net.forward'"
+            )
+    return tuple(paths)
+
+
+def is_method(model: nn.Module, path: str) -> bool:
+    """Whether a path names a method of a child, which is a module."""
+    owner: Any = model
+    for name in path.split(".")[:-1]:
+        owner = getattr(owner, name, None)
+    return owner is not model and isinstance(owner, nn.Module) and callable(getattr(owner, method_of(path), None))

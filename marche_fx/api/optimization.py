@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from torch import nn
 
 from ..errors import ArgumentError, MarcheError
+from ..head.step import HeadStep
 from ..runtime.method import Settings
 from ..runtime.session import Session
 from .options import parameter_names
@@ -36,6 +37,8 @@ class Optimization:
         self.transformed = transformed
         """Transforms another module as this one was."""
         self.steps = steps
+        self.heads: dict[str, HeadStep] = {}
+        """Denoisers that were replaced, by path."""
         self.replaced = (*steps, *others)
         self.settings = settings
         self.last_session: Session | None = None

@@ -22,6 +22,9 @@ KNOWN_LOOPS = ("sample_tokens",)
 
 
 KNOWN_HEADS = ("diffloss",)
+
+
+KNOWN_DENOISERS = ("diffloss.net.forward", "diffloss.net.forward_with_cfg")
 """Names of MAR and its descendants; any other model's step is ``forward``."""
 
 

@@ -11,14 +11,16 @@ from torch import nn
 
 from ..denoising import Denoising
 from ..errors import ArgumentError
+from ..head.policy import HeadReuse, reuse_of
 from ..refresh import RefreshPolicy
 from ..runtime.method import Query, Settings, StepMethod
 from ..runtime.monitor import Monitor
 from .decoding import in_session
 from .denoising import replaced_heads
-from .head import with_fast_products
+from .head import denoiser_paths, replace_denoisers, with_fast_products
 from .optimization import ATTRIBUTE, Optimization, rebind
 from .options import (
+    KNOWN_DENOISERS,
     KNOWN_HEADS,
     KNOWN_LOOPS,
     checked_tolerance,
@@ -42,6 +44,8 @@ def transform(
     loop: str | Sequence[str] | None = None,
     head: str | Sequence[str] | None = None,
     denoising: Denoising | str | None = None,
+    inner: str | Sequence[str] | None = None,
+    reuse: HeadReuse | str | None = None,
     query: Query | None = None,
     compile: bool = True,
     verify: bool = True,
@@ -85,6 +89,12 @@ def transform(
             the model has it and the two methods above, otherwise none.
         denoising: how the heads denoise on the result, in place of their own sampling schedule; or its word, such as
             ``"quadratic:25"`` or ``"disa"``. Known for the bundled MAR and the official one.
+        inner: methods of children that the head calls again and again under one condition, its denoiser, such as
+            ``"diffloss.net.forward"``; captured with ``reuse``. ``diffloss.net.forward`` and ``forward_with_cfg`` where
+            the model has them and the two methods above, otherwise none.
+        reuse: what of the denoiser is reused from one timestep to the next: a `HeadReuse`, ``"exact"`` for nothing, so
+            that only what does not depend on the noisy value is computed apart, or ``"balanced"``. None leaves the
+            denoiser as it is.
         query: called with the arguments of the last step method, returns the tokens whose outputs will be read, bool
             ``[B, N]``. They are computed with what is read first, so they are needed where the loop reads a result as a
             whole, or row after row. A step waits until its result is read, with a query and without, and computes the
@@ -120,6 +130,16 @@ def transform(
     loops = method_names(model, loop, default=KNOWN_LOOPS if is_mar and step is None else (), argument="loop")
     heads = head_names(model, head, default=KNOWN_HEADS if is_mar and step is None else ())
 
+    wanted = None if reuse is None else reuse_of(reuse)
+    if inner is not None and wanted is None:
+        raise ArgumentError('inner names a denoiser, and reuse says what to do with it: pass reuse="exact" or another')
+    denoisers = denoiser_paths(model, inner, default=KNOWN_DENOISERS if is_mar and step is None else ())
+    if wanted is not None and not denoisers:
+        raise ArgumentError(
+            f"reuse is for a denoiser, and none is known of {type(model).__name__}; name its method by inner, as in "
+            "inner='diffloss.net.forward'"
+        )
+
     limits = checked_tolerance(tolerance)
     settings = Settings(policies_of(refresh, steps), query, compile, verify, strict, watching, limits)
     last = len(steps) - 1
@@ -137,7 +157,8 @@ def transform(
             child, refresh=policy, compile=compile, verify=verify, strict=strict, monitor=watching or False
         )
 
-    optimization = Optimization(model, replaced, (*loops, *heads), settings, alike)
+    children = dict.fromkeys(path.split(".")[0] for path in denoisers if wanted is not None)
+    optimization = Optimization(model, replaced, (*loops, *heads, *children), settings, alike)
     own_heads = replaced_heads(model, heads, denoising, optimization)
     optimized = copy.copy(model)
     optimization.optimized = weakref.ref(optimized)
@@ -153,4 +174,6 @@ def transform(
         if stand_in is not getattr(model, name):
             # Found before the child of this name, which stays among the modules that the two models share.
             optimized.__dict__[name] = stand_in
+    if wanted is not None:
+        optimization.heads = replace_denoisers(optimized, model, denoisers, wanted, compile=compile, verify=verify)
     return optimized

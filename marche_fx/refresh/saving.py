@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def policy_to_dict(policy: RefreshPolicy) -> dict[str, Any]:
     Raises:
         ArgumentError: it is a policy of the user's own, or holds a function.
     """
-    return as_plain(policy)
+    return as_plain(policy, KNOWN)
 
 
 def policy_from_dict(values: dict[str, Any]) -> RefreshPolicy:
@@ -52,7 +53,7 @@ def policy_from_dict(values: dict[str, Any]) -> RefreshPolicy:
     Raises:
         CheckpointError: the values are no built-in policy and its arguments.
     """
-    policy = from_plain(values)
+    policy = from_plain(values, KNOWN)
     if not isinstance(policy, RefreshPolicy):
         raise CheckpointError(f"expected a refresh policy, got {values!r}")
     return policy
@@ -69,33 +70,43 @@ def load_policy(path: str | Path) -> RefreshPolicy:
     Raises:
         CheckpointError: the file is missing, damaged, or no policy.
     """
+    return policy_from_dict(read_plain(path))
+
+
+def read_plain(path: str | Path) -> Any:
+    """What a JSON file of a policy holds.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read a policy from {path}: {error}") from error
-    return policy_from_dict(values)
 
 
-def as_plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and KNOWN.get(type(value).__name__) is type(value):
-        fields = {own.name: as_plain(getattr(value, own.name)) for own in dataclasses.fields(value) if own.init}
+def as_plain(value: Any, known: Mapping[str, type]) -> Any:
+    """The names of policies among ``known`` and their arguments, as plain values."""
+    if dataclasses.is_dataclass(value) and known.get(type(value).__name__) is type(value):
+        fields = {own.name: as_plain(getattr(value, own.name), known) for own in dataclasses.fields(value) if own.init}
         return {"kind": type(value).__name__, **fields}
     if isinstance(value, (list, tuple)):
-        return [as_plain(item) for item in value]
+        return [as_plain(item, known) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ArgumentError(f"only built-in policies of plain values can be saved, and this holds {value!r}")
 
 
-def from_plain(value: Any) -> Any:
+def from_plain(value: Any, known: Mapping[str, type]) -> Any:
+    """The opposite of `as_plain`."""
     if isinstance(value, list):
-        return tuple(from_plain(item) for item in value)
+        return tuple(from_plain(item, known) for item in value)
     if not isinstance(value, dict):
         return value
-    kind = KNOWN.get(value.get("kind", ""))
+    kind = known.get(value.get("kind", ""))
     if kind is None:
-        raise CheckpointError(f"unknown policy {value.get('kind')!r}; known are {', '.join(sorted(KNOWN))}")
+        raise CheckpointError(f"unknown policy {value.get('kind')!r}; known are {', '.join(sorted(known))}")
     try:
-        return kind(**{name: from_plain(own) for name, own in value.items() if name != "kind"})
+        return kind(**{name: from_plain(own, known) for name, own in value.items() if name != "kind"})
     except (TypeError, ArgumentError) as error:
         raise CheckpointError(f"{value['kind']} cannot be made of {value!r}: {error}") from error

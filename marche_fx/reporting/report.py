@@ -24,6 +24,7 @@ from ..runtime.open_sessions import current_session
 from ..runtime.program import input_names, value_name
 from ..speed.prediction import Prediction, rates_for
 from .graphs import graph_table, graphviz
+from .head_report import HeadReport, head_report
 from .session_report import SessionReport, session_report
 from .step_report import StepReport, step_report
 from .tables import WIDTH, as_text
@@ -35,7 +36,7 @@ class Report:
 
     Attributes:
         model: class name. steps: one for each capture. session: the last one that ended.
-        notes: how to read it when it is empty.
+        notes: how to read it when it is empty. heads: one for each captured denoiser.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Report:
     session: SessionReport | None = None
     notes: tuple[str, ...] = ()
     graphs: tuple[Any, ...] = ()
+    heads: tuple[HeadReport, ...] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text(self.model, "bold underline")
@@ -51,6 +53,7 @@ class Report:
         yield from self.steps
         if self.session is not None:
             yield self.session
+        yield from self.heads
         for note in self.notes:
             yield Text(note)
 
@@ -60,6 +63,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for `json`; keys are sorted."""
         return {
+            "heads": [head.to_dict() for head in self.heads],
             "model": self.model,
             "notes": list(self.notes),
             "session": None if self.session is None else self.session.to_dict(),
@@ -123,6 +127,7 @@ def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
         session_report(session, is_open=is_open) if session is not None and session.log.calls else None,
         tuple(notes),
         tuple((program.plan.dense.step, program.split) for program in programs),
+        tuple(head_report(step) for step in optimization.heads.values()),
     )
 
 

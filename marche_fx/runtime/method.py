@@ -80,10 +80,15 @@ class StepMethod:
 
     def warn_once(self, message: str, topic: str = "") -> None:
         """Warn where the user's code called, unless it was about the same topic before; the message when omitted."""
-        if (topic or message) not in self.warned:
-            self.warned.add(topic or message)
-            level, _ = users_frame()
-            warnings.warn(message, stacklevel=level)
+        warn_once(self.warned, message, topic)
+
+
+def warn_once(warned: set[str], message: str, topic: str = "") -> None:
+    """Warn where the user's code called, unless the topic, the message when omitted, is among those ``warned`` of."""
+    if (topic or message) not in warned:
+        warned.add(topic or message)
+        level, _ = users_frame()
+        warnings.warn(message, stacklevel=level)
 
 
 def users_frame() -> tuple[int, FrameType]:

@@ -14,5 +14,6 @@ pickled    a capture as bytes                            digests  what is baked 
 constants  tensors that count by their values            writes  into arguments, of arguments alone
 lengths    one capture for many lengths    sizes  what its symbols stand for    fixed  where one became a number
 specialise  a graph with numbers for symbols       alike  whether two captures are one
+any_rows   one capture of a denoiser for any number of rows
 stored     a capture of another process, and what must be here again for it to hold
 """

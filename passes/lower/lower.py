@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, fx
 
 from ... import ops
+from ..rewrite.cut import Part
+from ..rewrite.denoiser import RAGGED
 from ..rewrite.parts import Split
 from .products import use_onednn
 from .repeats import Segment, find_segments
@@ -33,14 +35,28 @@ def lower(split: Split, *, compile: bool, shared: SharedCode | None = None) -> I
     if not compile:
         return module
     graph = reading_written_caches(module.graph)
-    ragged = ragged_dims(split, graph)
+    return compiled_by_segments(graph, ragged_dims(split, graph), shared or SharedCode(), samples_of(split))
+
+
+def lower_rows(part: Part) -> fx.GraphModule:
+    """A part of a denoiser, compiled for any number of rows R >= 2."""
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(part.module.graph, {}))
+    ragged = {node: node.meta[RAGGED] for node in graph.nodes if RAGGED in node.meta}
+    return compiled_by_segments(graph, ragged, SharedCode(), 1)
+
+
+def compiled_by_segments(
+    graph: fx.Graph, ragged: Mapping[fx.Node, Sequence[int]], shared: SharedCode, samples: int
+) -> fx.GraphModule:
+    """``graph`` with its layers compiled, those that are the same computation once; it is changed."""
     use_onednn(graph)
     lowered = fx.Graph()
     values = {node: lowered.node_copy(node) for node in graph.find_nodes(op="placeholder")}
     segments = find_segments(graph)
     kinds = {segment.kind: segment for segment in segments if len(segment.nodes) > FEW}
     modules = [Module(module_of(segment), ragged_inputs(segment, ragged)) for segment in kinds.values()]
-    compiled = dict(zip(kinds, (shared or SharedCode()).compiled(modules, samples_of(split))))
+    compiled = dict(zip(kinds, shared.compiled(modules, samples)))
     for segment in segments:
         if segment.kind not in compiled:
             for node in segment.nodes:

@@ -5,5 +5,6 @@ split    active rows gathered, caches written and read; `parts` is what it makes
 hooks    signals for refresh policies          scores  which attention can be observed
 watch    which values tell that a token changed
 lengths  whether rows of one number of tokens are rows of another
+denoiser a denoiser cut by what its operators depend on
 stages   the prologue cut by the inputs that it depends on
 """

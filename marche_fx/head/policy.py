@@ -1,0 +1,137 @@
+"""What of a head is reused from one timestep to the next."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import ArgumentError
+
+Stencil = tuple[tuple[int, float], ...]
+"""Numbers of computed timesteps with their weights, which sum to one."""
+
+
+class SlowReuse(ABC):
+    """At which timesteps values of time and condition are computed, and what stands for them at the others."""
+
+    @abstractmethod
+    def computed(self, count: int) -> tuple[int, ...]:
+        """Numbers of the timesteps, of ``count`` in their order, at which the values are computed."""
+
+    @abstractmethod
+    def stencil(self, number: int, computed: Sequence[int], times: Sequence[float]) -> Stencil:
+        """Of which computed timesteps the values at timestep ``number`` are made.
+
+        Args:
+            computed: what `computed` said. times: of all timesteps, in their order.
+        """
+
+
+@dataclass(frozen=True)
+class Hold(SlowReuse):
+    """Computed at every ``every``-th timestep and held until the next."""
+
+    every: int
+
+    def __post_init__(self) -> None:
+        check_count("Hold", "every", self.every, least=1)
+
+    def computed(self, count: int) -> tuple[int, ...]:
+        return tuple(range(0, count, self.every))
+
+    def stencil(self, number: int, computed: Sequence[int], times: Sequence[float]) -> Stencil:
+        return ((computed[bisect_right(computed, number) - 1], 1.0),)
+
+
+@dataclass(frozen=True)
+class Interpolate(SlowReuse):
+    """Computed at ``points`` of the timesteps, both ends among them, and interpolated in time between these.
+
+    Attributes:
+        order: ``"linear"`` between the two nearest, or ``"cubic"``: the polynomial through the four nearest.
+    """
+
+    points: int
+    order: Literal["linear", "cubic"] = "cubic"
+
+    def __post_init__(self) -> None:
+        check_count("Interpolate", "points", self.points, least=2)
+        if self.order not in ("linear", "cubic"):
+            raise ArgumentError(f'the order of Interpolate must be "linear" or "cubic", got {self.order!r}')
+
+    def computed(self, count: int) -> tuple[int, ...]:
+        if count <= self.points:
+            return tuple(range(count))
+        return tuple(round(own * (count - 1) / (self.points - 1)) for own in range(self.points))
+
+    def stencil(self, number: int, computed: Sequence[int], times: Sequence[float]) -> Stencil:
+        if number in computed:
+            return ((number, 1.0),)
+        width = min(2 if self.order == "linear" else 4, len(computed))
+        first = min(max(bisect_right(computed, number) - width // 2, 0), len(computed) - width)
+        through = computed[first : first + width]
+        return tuple(zip(through, lagrange(times[number], [times[own] for own in through])))
+
+
+def lagrange(at: float, points: Sequence[float]) -> list[float]:
+    """Weights of the values at ``points`` in the polynomial through them, ``at`` a place."""
+    found = []
+    for own in points:
+        weight = 1.0
+        for other in points:
+            if other != own:
+                weight *= (at - other) / (own - other)
+        found.append(weight)
+    return found
+
+
+@dataclass(frozen=True)
+class HeadReuse:
+    """What of a head is reused between the timesteps of one denoising; nothing by default, which is exact.
+
+    What does not depend on the noisy value is computed apart in any case: of the condition alone once, of the time
+    alone for all timesteps at once, of both for several timesteps together.
+
+    Attributes:
+        slow: at which timesteps values of time and condition, such as AdaLN's shift, scale and gate, are computed, a
+            `Hold` or an `Interpolate`; None for all.
+        guidance: the unconditional half of guidance is computed at every so many calls. At the others it is the
+            conditional half less their last difference.
+    """
+
+    slow: SlowReuse | None = None
+    guidance: int = 1
+
+    def __post_init__(self) -> None:
+        if self.slow is not None and not isinstance(self.slow, SlowReuse):
+            raise ArgumentError(f"slow must be Hold(...), Interpolate(...) or None, got {self.slow!r}")
+        check_count("HeadReuse", "guidance", self.guidance, least=1)
+
+
+def check_count(kind: str, name: str, value: object, *, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ArgumentError(f"{name} of {kind} must be an int of at least {least}, got {value!r}")
+
+
+PRESETS = {
+    "exact": HeadReuse(),
+    "balanced": HeadReuse(Interpolate(20), guidance=4),
+}
+
+
+def reuse_of(given: object) -> HeadReuse:
+    """The policy that was given, by name or as it is.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    if isinstance(given, str):
+        if given not in PRESETS:
+            raise ArgumentError(f"unknown head preset {given!r}; there are {', '.join(PRESETS)}")
+        return PRESETS[given]
+    if not isinstance(given, HeadReuse):
+        raise ArgumentError(f"reuse must be a HeadReuse or the name of a preset, got {given!r}")
+    return given

@@ -1,0 +1,192 @@
+"""A captured denoiser that runs part by part, for any number of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from ..passes.analysis.denoiser import Role, find_denoiser
+from ..passes.capture.any_rows import capture_any_rows
+from ..passes.capture.structure import Attributes, changed_attributes, structure
+from ..passes.lower.lower import lower_rows
+from ..passes.lower.products import multiply_by_onednn
+from ..passes.rewrite.cut import Part
+from ..passes.rewrite.denoiser import cut_denoiser
+from ..passes.trail import Trail, counted
+from ..runtime.weights import find_weight, weight_kind
+from .calls import Call
+from .roles import rows_of
+from .schedule import Schedule, Time
+
+Values = dict[fx.Node, Any]
+
+
+class HeadProgram:
+    """One captured denoiser; holds no state of a denoising.
+
+    Attributes:
+        denoiser: what was found. parts: what it was cut into. verified: numbers of rows for which results were compared
+            with the original's.
+    """
+
+    def __init__(self, net: nn.Module, method: str, call: Call, roles: Sequence[Role], *, compile: bool) -> None:
+        trail = Trail()
+        rows = trail.run(
+            "capture",
+            lambda: capture_any_rows(net, method, call.args, call.kwargs, rows=rows_of(call.leaves, roles)),
+            lambda own: counted(len(own.capture.graph_module.graph.nodes), "node"),
+        )
+        self.leaves = [own.node for own in rows.capture.inputs if own.node is not None]
+        self.denoiser = trail.run(
+            "denoiser",
+            lambda: find_denoiser(rows, dict(zip(self.leaves, roles, strict=True))),
+            lambda own: counted(len(own.kept), "slow value"),
+        )
+        self.parts = trail.run("cut", lambda: cut_denoiser(self.denoiser), lambda own: counted(len(list(own)), "part"))
+        self.passes = tuple(trail.runs)
+        self.times = self.denoiser.inputs("time")
+        self.conditions = self.denoiser.inputs("condition")
+        (self.noisy, *_) = self.denoiser.inputs("noisy")
+        self.weights = {node: find_weight(net, path) for node, path in rows.capture.weights.items()}
+        self.kinds = self.weight_kinds()
+        self.premises = self.attributes(net)
+        self.network: Any = self.parts.network.module
+        if compile:
+            for part in self.parts:
+                multiply_by_onednn(part.module)
+            # A number among the inputs of compiled code would have it compiled for each.
+            if self.parts.count not in self.parts.network.inputs:
+                self.network = lower_rows(self.parts.network)
+        self.verified: tuple[int, ...] = ()
+
+    @property
+    def multiple(self) -> int:
+        """It computes multiples of so many rows."""
+        return self.denoiser.rows.multiple
+
+    @property
+    def has_halves(self) -> bool:
+        """Whether there are guidance halves of which one can be computed without the other."""
+        values = [node.meta["val"] for node in self.parts.network.outputs]
+        apart = bool(values) and {*self.parts.exit.inputs}.isdisjoint(self.denoiser.kept)
+        return self.denoiser.joined is not None and apart and all(own.is_floating_point() for own in values)
+
+    def fits(self, call: Call) -> bool:
+        """Whether a call has as many rows in each argument that had them, and the others are as large as they were."""
+        given = self.given(call)
+        rows = len(given[self.noisy])
+        return all(
+            len(leaf) == rows if self.is_of_rows(node) else leaf.shape == node.meta["val"].shape
+            for node, leaf in given.items()
+        )
+
+    def holds_for(self, net: nn.Module) -> bool:
+        """Whether modules, hooks, attributes and kinds of weights are what they were when it was captured."""
+        return self.weight_kinds() == self.kinds and not changed_attributes(self.premises, self.attributes(net))
+
+    def attributes(self, net: nn.Module) -> Attributes:
+        return {**structure(net), **self.denoiser.rows.capture.tables.surroundings.attributes()}
+
+    def weight_kinds(self) -> list[Any]:
+        return [weight_kind(weight.now()) for weight in self.weights.values()]
+
+    def is_verified_for(self, rows: int) -> bool:
+        return bool(self.verified) and min(self.verified) <= rows <= max(self.verified)
+
+    def note_verified(self, rows: int) -> None:
+        self.verified = (*self.verified, rows)
+
+    def given(self, call: Call) -> dict[fx.Node, Tensor]:
+        """The tensors among a call's arguments."""
+        return dict(zip(self.leaves, call.leaves, strict=True))
+
+    # ------------------------------------------------------------------------------------------------ part by part
+
+    def still(self, conditions: Mapping[fx.Node, Tensor], rows: int) -> Values:
+        """What a whole denoising reads: weights, and what depends on the condition alone."""
+        constants = self.denoiser.rows.capture.constants
+        weights = {node: weight.now() for node, weight in self.weights.items()}
+        values = {**weights, **constants, **conditions, self.parts.count: rows}
+        return values | run(self.parts.still, values)
+
+    def timed(self, still: Values, times: Sequence[Time], rows: int) -> Values:
+        """What depends on time alone, ``[S, ..]`` for S times, or of one time that comes without rows."""
+        given = dict(zip(self.times, times[0].leaves, strict=True))
+        if self.denoiser.is_stacked:
+            given = {node: torch.cat([own.leaves[number] for own in times]) for number, node in enumerate(self.times)}
+        count = len(times) if self.denoiser.is_stacked else rows
+        return given | run(self.parts.timed, {**still, **given, self.parts.count: count})
+
+    def timed_of_all(self, still: Values, schedule: Schedule, rows: int) -> Values:
+        """What depends on time alone, of all timesteps; empty where they cannot be computed side by side."""
+        return self.timed(still, schedule.distinct, rows) if self.denoiser.is_stacked else {}
+
+    def rows_from(self, values: Values, first: int, count: int) -> Values:
+        """Values of ``count`` of the rows."""
+        own = {node: value[first : first + count] if self.is_of_rows(node) else value for node, value in values.items()}
+        return {**own, self.parts.count: count}
+
+    def slow(self, still: Values, timed: Values, numbers: Sequence[int], rows: int) -> list[list[Tensor]]:
+        """Kept values at those times of ``timed`` that have these numbers: for each a list of ``[R, ..]``.
+
+        All are computed at once, as rows beside one another; of times without rows there is one.
+        """
+        if not self.denoiser.is_stacked:
+            return [list(run(self.parts.slow, {**still, **timed}).values())]
+        count = len(numbers)
+        values = {**still, self.parts.count: count * rows}
+        for node in self.parts.slow.inputs:
+            if node in timed:
+                values[node] = timed[node]
+            if self.is_of_rows(node) and node in timed:
+                chosen = torch.cat([timed[node][number : number + 1] for number in numbers])
+                values[node] = chosen.repeat_interleave(rows, 0)
+            elif self.is_of_rows(node):
+                values[node] = still[node].repeat(count, *(1 for _ in still[node].shape[1:]))
+        found = list(run(self.parts.slow, values).values())
+        return [[own[number * rows : (number + 1) * rows] for own in found] for number in range(count)]
+
+    def at_time(self, timed: Values, number: int, rows: int) -> Values:
+        """What the rest reads of the time with this number: ``[R, ..]``."""
+        if not self.denoiser.is_stacked:
+            return timed
+        return {
+            node: value[number : number + 1].expand(rows, *value.shape[1:]) if self.is_of_rows(node) else value
+            for node, value in timed.items()
+        }
+
+    def enter(self, values: Values) -> Values:
+        """From the noisy value to two equal halves, where there are such."""
+        return run(self.parts.entry, values)
+
+    def denoise(self, values: Values, rows: int) -> list[Any]:
+        """What the exit reads, of the first ``rows`` rows."""
+        part = self.parts.network
+        given = [self.first(node, values[node], rows) for node in part.inputs]
+        # Compiled code takes a size of one for a dimension that is broadcast.
+        network = self.network if rows > 1 else part.module
+        return list(network(*given))
+
+    def first(self, node: fx.Node, value: Any, rows: int) -> Any:
+        if node is self.parts.count:
+            return rows
+        return value[:rows] if self.is_of_rows(node) and len(value) != rows else value
+
+    def leave(self, values: Values, frontier: Sequence[Any]) -> Any:
+        """The results."""
+        given = {**values, **dict(zip(self.parts.network.outputs, frontier, strict=True))}
+        part = self.parts.exit
+        results = part.module(*(given[node] for node in part.inputs))
+        return pytree.tree_unflatten(list(results), self.denoiser.rows.capture.out_spec)
+
+    def is_of_rows(self, node: fx.Node) -> bool:
+        return self.denoiser.rows.is_of_rows(node)
+
+
+def run(part: Part, values: Values) -> Values:
+    """The values that a part makes of others."""
+    return dict(zip(part.outputs, part.module(*(values[node] for node in part.inputs)), strict=True))

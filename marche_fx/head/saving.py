@@ -1,0 +1,48 @@
+"""`HeadReuse` as plain values and JSON files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+from ..refresh.saving import as_plain, from_plain, read_plain
+from .policy import HeadReuse, Hold, Interpolate
+
+KNOWN: dict[str, type] = {kind.__name__: kind for kind in (HeadReuse, Hold, Interpolate)}
+
+
+def head_reuse_to_dict(reuse: HeadReuse) -> dict[str, Any]:
+    """Its arguments, as plain values.
+
+    Raises:
+        ArgumentError: it holds a policy of the user's own.
+    """
+    return as_plain(reuse, KNOWN)
+
+
+def head_reuse_from_dict(values: dict[str, Any]) -> HeadReuse:
+    """The opposite of `head_reuse_to_dict`.
+
+    Raises:
+        CheckpointError: the values are not those of a `HeadReuse`.
+    """
+    found = from_plain(values, KNOWN)
+    if not isinstance(found, HeadReuse):
+        raise CheckpointError(f"expected what a head reuses, got {values!r}")
+    return found
+
+
+def save_head_reuse(reuse: HeadReuse, path: str | Path) -> None:
+    """Write it as JSON; raises as `head_reuse_to_dict` does."""
+    Path(path).write_text(json.dumps(head_reuse_to_dict(reuse), indent=2) + "\n", encoding="utf-8")
+
+
+def load_head_reuse(path: str | Path) -> HeadReuse:
+    """Read what `save_head_reuse` wrote.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds something else.
+    """
+    return head_reuse_from_dict(read_plain(path))

@@ -1,0 +1,142 @@
+"""What was found in a captured denoiser, and what of it ran when."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from ..head.program import HeadProgram
+from ..head.step import HeadStep
+from ..passes.capture.captured import argument_names
+from ..passes.graph.source import describe
+from .tables import short
+
+PARTS = {
+    "still": "the condition alone: once a denoising",
+    "timed": "the time alone: for all timesteps at once",
+    "slow": "time and condition",
+    "network": "the noisy value, row by row",
+    "around": "the noisy value, around the network",
+}
+
+
+@dataclass(frozen=True)
+class HeadPart:
+    """Operators that depend on the same arguments.
+
+    Attributes:
+        flops: of their products, for a row. share: of those of all parts.
+    """
+
+    name: str
+    operators: int
+    flops: float
+    share: float
+
+
+@dataclass(frozen=True)
+class HeadReport:
+    """One denoiser; printable.
+
+    Attributes:
+        path: of the method. reuse: the policy. roles: by argument of the captured method what it is; empty before it is
+            captured. parts: what it consists of. halves: whether guidance halves were found, and where rows meet.
+        refused: why calls ran as they are. as_is: how many did, those before the capture among them.
+        denoisings: how many are told of. calls, flops_ratio: of these, over the original's FLOPs. last: of the last one
+            each call, ``F`` in full or ``c`` the conditional half. slow: timesteps at which its values of time and
+            condition were computed.
+    """
+
+    path: str
+    reuse: str
+    roles: dict[str, str]
+    parts: tuple[HeadPart, ...]
+    halves: str
+    refused: tuple[str, ...]
+    as_is: int
+    denoisings: int
+    calls: int
+    flops_ratio: float
+    last: str
+    slow: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(f"\n{self.path}", "bold") + Text(f": denoiser, {self.reuse}", "not bold")
+        for reason in self.refused:
+            yield Text(f"runs as it is: {reason}", "yellow")
+        if not self.roles:
+            if not self.refused:
+                yield Text("not captured yet: the first calls tell which argument is what")
+            return
+        yield Text("; ".join(f"{name}: {role}" for name, role in self.roles.items()))
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("depends on")
+        for heading in ("operators", "FLOPs of a row", "of all"):
+            table.add_column(heading, justify="right")
+        for part in self.parts:
+            table.add_row(PARTS[part.name], str(part.operators), short(part.flops), f"{part.share:.1%}")
+        yield table
+        yield Text(self.halves)
+        if self.calls:
+            yield Text(
+                f"{self.calls} calls in {self.denoisings} denoisings, {self.flops_ratio:.2f} of the original's FLOPs; "
+                f"{self.as_is} calls ran as they are"
+            )
+            yield Text(f"last denoising: {self.last}, slow values computed at {self.slow} timesteps")
+
+
+def head_report(step: HeadStep) -> HeadReport:
+    """What is known of a denoiser so far."""
+    program = next(reversed(step.programs.values()), None)
+    record = step.record
+    last = record.denoisings[-1] if record.denoisings else None
+    return HeadReport(
+        step.path,
+        repr(step.reuse),
+        {} if program is None else roles_by_name(step, program),
+        () if program is None else parts_of(program),
+        "" if program is None else halves_of(program),
+        tuple(step.refused.values()),
+        record.as_is,
+        len(record.denoisings),
+        record.calls,
+        record.flops_ratio,
+        "" if last is None else last.calls,
+        0 if last is None else last.slow,
+    )
+
+
+def roles_by_name(step: HeadStep, program: HeadProgram) -> dict[str, str]:
+    names = argument_names(step.original, program.denoiser.rows.capture)
+    return dict(zip(names, program.denoiser.roles.values(), strict=True))
+
+
+def parts_of(program: HeadProgram) -> tuple[HeadPart, ...]:
+    found = program.denoiser
+    around = [node for node in found.noisy if node not in {*found.network}]
+    counts = {name: len(getattr(found, name)) for name in ("still", "timed", "slow", "network")} | {
+        "around": len(around)
+    }
+    total = max(found.flops_per_row, 1)
+    return tuple(
+        HeadPart(name, count, found.flops[name], found.flops[name] / total) for name, count in counts.items() if count
+    )
+
+
+def halves_of(program: HeadProgram) -> str:
+    joined = program.denoiser.joined
+    if joined is None:
+        return "no guidance halves: no cat of a noisy value with itself"
+    where = describe(program.denoiser.mixes[0]) if program.denoiser.mixes else "its result"
+    if not program.has_halves:
+        return f"guidance halves from {describe(joined)} are computed in full: rows meet in {where}"
+    return f"guidance halves of one noisy value from {describe(joined)} to {where}"
