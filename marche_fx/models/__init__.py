@@ -11,7 +11,7 @@ parallel_decoding      MaskGIT's loop
 training_state         what a training that was stopped goes on from
 """
 
-from .bundled import load_fashion_mar, load_judge, load_text_model, load_tokenizer
+from .bundled import load_fashion_mar, load_garment_tokens, load_judge, load_text_model, load_tokenizer
 from .checkpoint import load_checkpoint, read_checkpoint, save_weights
 from .fashion import CLASSES, Fashion, load_fashion
 from .judge import Judge, frechet_distance
@@ -27,6 +27,7 @@ __all__ = [
     "load_checkpoint",
     "load_fashion",
     "load_fashion_mar",
+    "load_garment_tokens",
     "load_judge",
     "load_text_model",
     "load_tokenizer",

@@ -11,6 +11,7 @@ from .mar import MAR
 from .presets import mar_fashion
 from .text.model import TextDiffusion
 from .text.vocabulary import Tokenizer, read_tokenizer
+from .tokens.garments import TokenGarments
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -44,3 +45,11 @@ def load_text_model() -> TextDiffusion:
 def load_tokenizer() -> Tokenizer:
     """The vocabulary of `load_text_model`, a ``tokenizers.Tokenizer``; that package is needed for it."""
     return read_tokenizer(WEIGHTS / "text_vocabulary.json")
+
+
+def load_garment_tokens() -> TokenGarments:
+    """The trained `TokenGarments`, in eval mode; made by ``python -m marche_fx.models.tokens``.
+
+    Its ``maskgit`` writes the codes that its ``tokenizer`` decodes to garments.
+    """
+    return load_checkpoint(TokenGarments(), WEIGHTS / "garment_tokens.safetensors").eval()

@@ -1,7 +1,15 @@
 import torch
 
-from marche_fx.models.bundled import WEIGHTS, load_fashion_mar, load_judge, load_text_model, load_tokenizer
+from marche_fx.models.bundled import (
+    WEIGHTS,
+    load_fashion_mar,
+    load_garment_tokens,
+    load_judge,
+    load_text_model,
+    load_tokenizer,
+)
 from marche_fx.models.text import encode, generate, pseudo_likelihood
+from marche_fx.models.tokens import Decoding
 
 from .test_judge import IMAGES, LABELS
 
@@ -39,3 +47,17 @@ def test_the_bundled_text_model_writes_words_of_its_text() -> None:
     assert (ids != model.mask_id).all()
     assert pseudo_likelihood(model, ids, mask_id=model.mask_id)[:, prompt.shape[1] :].mean() < 2
     assert {"the", "and"} & set(tokenizer.decode(ids[0, prompt.shape[1] :].tolist()).lower().split())
+
+
+def test_the_bundled_tokenizer_and_maskgit_are_small_trained_and_in_eval_mode() -> None:
+    garments = load_garment_tokens()
+    assert not any(module.training for module in garments.modules())
+    assert (WEIGHTS / "garment_tokens.safetensors").stat().st_size <= 8e6
+    painted = garments.tokenizer.decode(garments.tokenizer.encode(IMAGES[:50]))
+    assert (painted - IMAGES[:50]).square().mean() < 0.01  # Untrained: 0.9.
+
+
+def test_garments_as_tokens_are_recognised() -> None:
+    labels = torch.arange(10)
+    images = load_garment_tokens().sample(labels, Decoding(steps=8), generator=torch.Generator().manual_seed(0))
+    assert load_judge().accuracy(images, labels) >= 0.8

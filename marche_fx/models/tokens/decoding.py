@@ -34,7 +34,7 @@ class Decoding:
     steps: int = 32
     guidance: float = 0.0
     temperature: float = 1.0
-    choice_temperature: float = 4.5
+    choice_temperature: float = 9.0
 
 
 def generate_codes(
