@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
-from ...errors import ArgumentError
 from ...models.bundled import load_text_model
+from ..study import ORIGINAL
+from ..study.names import named
 from .loops import LOOPS
 from .run import TextSettings, study_text
-from .variants import ORIGINAL, VARIANTS
-
-Named = TypeVar("Named")
+from .variants import VARIANTS
 
 
 def run_study(
@@ -32,11 +30,3 @@ def run_study(
     own = [loop if prompts is None else replace(loop, prompts=prompts) for loop in named(LOOPS, loops).values()]
     compared = named(VARIANTS, [ORIGINAL, *variants] if variants else [])
     study_text(load_text_model().requires_grad_(False), out, own, compared, settings, text=text)
-
-
-def named(known: Mapping[str, Named], names: Sequence[str]) -> dict[str, Named]:
-    """Those of these names, in their order among all; all where no names are given."""
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ArgumentError(f"there is no {unknown[0]!r}; there are {', '.join(known)}")
-    return {name: value for name, value in known.items() if not names or name in names}

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ...models.parallel_decoding import Denoiser
 from ...models.text import generate, generate_in_parallel
+from ..study import Query
 
-Query = Callable[[Tensor], Tensor]
-"""What `transform` takes as ``query``: ``ids [B, N]`` to the tokens whose results are read, bool ``[B, N]``."""
+
+class MaskedDenoiser(Protocol):
+    """A `TextDiffusion`, or what is called as one."""
+
+    mask_id: int
+
+    def __call__(self, ids: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Loop:
         """Steps of the whole answer."""
         return self.answer // self.block * self.steps
 
-    def decode(self, model: Denoiser, prompt: Tensor, mask_id: int, seed: int, fewer: int = 1) -> Tensor:
+    def decode(self, model: MaskedDenoiser, prompt: Tensor, seed: int, fewer: int = 1) -> Tensor:
         """The answers ``[B, answer]`` to prompts ``[B, prompt]``, in one of ``fewer`` of the steps."""
         generator = torch.Generator().manual_seed(seed)
         if self.remasking is None:
@@ -52,7 +57,7 @@ class Loop:
                 model,
                 prompt,
                 self.answer,
-                mask_id=mask_id,
+                mask_id=model.mask_id,
                 steps=self.steps // fewer,
                 temperature=self.temperature,
                 generator=generator,
@@ -62,7 +67,7 @@ class Loop:
                 model,
                 prompt,
                 self.answer,
-                mask_id=mask_id,
+                mask_id=model.mask_id,
                 block_length=self.block,
                 steps_per_block=self.steps // fewer,
                 temperature=self.temperature,

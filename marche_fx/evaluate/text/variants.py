@@ -1,42 +1,20 @@
-"""What is compared: a name for each policy with what it is told to be read, or fewer steps.
+"""What is compared, by name: policies with what they are told to be read, and fewer steps.
 
 One more is one more line. Each loop has a policy of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from ...refresh import (
     FullRefresh,
     InterleavedRefresh,
     NeighbourRefresh,
     RandomRefresh,
-    RefreshPolicy,
     SelectiveRefresh,
     StalenessRefresh,
 )
-from .loops import Loop, Query
-from .schedules import DualCache, MaxLogitCache, NewestRefresh, ValueCache
-
-ORIGINAL = "original"
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to decode.
-
-    Attributes:
-        policy: for a loop; None for the original model.
-        query: for a loop and the mask's number, what is said to be read; None to find it out from what the loop reads.
-        whole: the loop gets results as a whole, as old as the policy leaves them. fewer: one of so many steps is done.
-    """
-
-    policy: Callable[[Loop], RefreshPolicy] | None = None
-    query: Callable[[Loop, int], Query] | None = None
-    whole: bool = False
-    fewer: int = 1
+from ..study import ORIGINAL, DualCache, MaxLogitCache, NewestRefresh, Query, ValueCache, Variant
+from .loops import Loop
 
 
 def masked_in_block(loop: Loop, mask_id: int) -> Query:
@@ -47,7 +25,7 @@ def in_block(loop: Loop, mask_id: int) -> Query:
     return loop.in_block(mask_id)
 
 
-VARIANTS: dict[str, Variant] = {
+VARIANTS: dict[str, Variant[Loop]] = {
     ORIGINAL: Variant(),
     "exact": Variant(lambda loop: FullRefresh()),
     "half the steps": Variant(fewer=2),

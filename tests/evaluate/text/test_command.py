@@ -3,9 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from marche_fx import ArgumentError
-from marche_fx.evaluate.text import LOOPS, VARIANTS, command
-from marche_fx.evaluate.text.command import named
+from marche_fx.evaluate.text import command
 from tests.models.test_commands import run
 
 from .short import short
@@ -20,10 +18,3 @@ def test_study_text_prints_and_writes_a_row_for_each_variant(tmp_path: Path, mon
     content = json.loads((tmp_path / "random.json").read_text())
     assert [row["variant"] for row in content["rows"]] == ["original", "ML-Cache"]
     assert content["settings"]["choosing"]
-
-
-def test_names_keep_their_order_and_all_are_meant_without_any() -> None:
-    assert list(named(VARIANTS, ["default", "exact"])) == ["exact", "default"]
-    assert named(LOOPS, []) == LOOPS
-    with pytest.raises(ArgumentError, match="there is no 'fast'; there are low-confidence, random, maskgit, long"):
-        named(LOOPS, ["fast"])

@@ -22,20 +22,27 @@ def test_the_loop_reads_the_masks_of_its_block() -> None:
     assert [own.nonzero().flatten().tolist() for own in found] == [[3], [2, 3]]
 
 
+class Counting:
+    mask_id = MASK
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens, self.calls = tokens, 0
+
+    def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        assert ids.shape == (2, self.tokens)
+        found: torch.Tensor = MODEL(ids)
+        return found
+
+
 @pytest.mark.parametrize("name", LOOPS)
 def test_loops_call_the_model_as_often_as_they_say(name: str) -> None:
-    loop, calls = short(name), 0
-
-    def counting(ids: torch.Tensor) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        assert ids.shape == (2, loop.tokens)
-        return MODEL(ids)
-
+    loop = short(name)
+    model = Counting(loop.tokens)
     prompt = torch.arange(64).view(2, 32) + 1
-    answers = loop.decode(counting, prompt, MASK, seed=1)
+    answers = loop.decode(model, prompt, seed=1)
     assert answers.shape == (2, loop.answer)
     assert (answers != MASK).all()
-    assert calls == loop.calls
-    loop.decode(counting, prompt, MASK, seed=1, fewer=2)
-    assert calls == loop.calls * 1.5
+    assert model.calls == loop.calls
+    loop.decode(model, prompt, seed=1, fewer=2)
+    assert model.calls == loop.calls * 1.5

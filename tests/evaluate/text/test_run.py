@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from marche_fx import ArgumentError
+from marche_fx.evaluate.study.lines import Lines
 from marche_fx.evaluate.text import VARIANTS, TextRow, TextSettings, run, study_text
-from marche_fx.evaluate.text.lines import Lines
 from marche_fx.evaluate.text.tables import cells
 from marche_fx.models.text import TextDiffusion
 from tests.evaluate.tiny import silent, written

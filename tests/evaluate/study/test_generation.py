@@ -1,11 +1,10 @@
 import pytest
 import torch
 
+from marche_fx.evaluate.study.generation import Decoder, TakenWhole
 from marche_fx.evaluate.text import LOOPS, VARIANTS
-from marche_fx.evaluate.text.generation import Decoder, taken_whole
 from marche_fx.evaluate.text.prompts import load_prompts
-
-from .short import MODEL, short
+from tests.evaluate.text.short import MODEL, short
 
 PROMPT = load_prompts(2, 32)
 
@@ -41,15 +40,24 @@ def test_another_seed_is_other_noise() -> None:
     assert not torch.equal(first, second)
 
 
+class Step(torch.nn.Identity):
+    mask_id = 7
+
+
+class Curious:
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
+
+    def saw(self, logits: torch.Tensor) -> None:
+        self.seen.append(logits)
+
+
 def test_only_a_policy_that_asks_is_told_of_results() -> None:
-    class Curious:
-        seen: list[torch.Tensor] = []  # noqa: RUF012
-
-        def saw(self, logits: torch.Tensor) -> None:
-            self.seen.append(logits)
-
-    given = torch.nn.Identity()
-    assert taken_whole(given, object())(PROMPT) is PROMPT
+    assert TakenWhole(Step(), object())(PROMPT) is PROMPT
     own = Curious()
-    assert taken_whole(given, own)(PROMPT) is PROMPT
+    assert TakenWhole(Step(), own)(PROMPT) is PROMPT
     assert own.seen == [PROMPT]
+
+
+def test_a_step_that_is_taken_whole_has_what_the_loop_asks_of_the_model() -> None:
+    assert TakenWhole(Step(), object()).mask_id == 7

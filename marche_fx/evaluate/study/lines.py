@@ -1,4 +1,4 @@
-"""Results as JSON lines, one for each batch of prompts: what is written stays, whatever stops the study."""
+"""Results as JSON lines, one for each batch: what is written stays, whatever stops the study."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from ...saving.files import replacing
 
 @dataclass(frozen=True)
 class Line:
-    """What a variant made of a batch of b prompts.
+    """What a variant made of a batch of b.
 
     Attributes:
         policy: as it prints, so that results of another one of the same name are not taken for its own.
-        answers: b lists of pieces. nats: b means over the pieces of an answer, under the exact model.
+        answers: b lists of tokens. nats: b means over the tokens of an answer, under the exact model; none where the
+            answers are judged without it.
         rows, results, flops: computed in the layers and of logits, over the original's in all of its steps.
         seconds: of the processor, see `generation`. run: of the process; times of one run can be compared.
     """

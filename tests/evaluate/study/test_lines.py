@@ -1,7 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from marche_fx.evaluate.text.lines import Line, Lines
+from marche_fx.evaluate.study.lines import Line, Lines
 
 LINE = Line(
     "low-confidence", "default", 0, "SelectiveRefresh()", [[1, 2], [3, 4]], [0.1 + 0.2, 1 / 3], 0.2, 0.1, 0.3, 1.5, "a"

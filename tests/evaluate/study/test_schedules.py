@@ -6,13 +6,13 @@ import torch
 
 import marche_fx
 from marche_fx import RefreshPolicy
-from marche_fx.evaluate.text import VARIANTS, DualCache, MaxLogitCache, NewestRefresh, ValueCache
-from marche_fx.evaluate.text.generation import Decoder
+from marche_fx.evaluate.study import DualCache, MaxLogitCache, NewestRefresh, ValueCache, Variant
+from marche_fx.evaluate.study.generation import Decoder
+from marche_fx.evaluate.text import VARIANTS
 from marche_fx.evaluate.text.prompts import load_prompts
-from marche_fx.evaluate.text.variants import Variant, in_block
+from marche_fx.evaluate.text.variants import in_block
 from marche_fx.reporting.step_choices import StepChoices
-
-from .short import MODEL, short
+from tests.evaluate.text.short import MODEL, short
 
 PROMPT = load_prompts(2, 32)
 
