@@ -224,6 +224,30 @@ def study_text(
 
 
 @app.command()
+def study_tokens(
+    out: Annotated[Path, typer.Option("--out", help="folder of the study; one found there goes on")],
+    loop: Annotated[
+        list[str] | None, typer.Option("--loop", help="32-steps or 16-steps; may be repeated; all when omitted")
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option("--variant", help="such as 'default' or 'ML-Cache'; may be repeated; all when omitted"),
+    ] = None,
+    images: Annotated[int | None, typer.Option(help="how many to generate; 100 when omitted")] = None,
+    batch: Annotated[int, typer.Option(help="images generated at once")] = 20,
+    seed: Seed = 0,
+) -> None:
+    """Compare caches on the bundled MaskGIT of garments; resumable after a kill at any moment.
+
+    Codes that are the original's with the same noise, rows and logits computed, FLOPs, time, labels, Frechet distance.
+    """
+    from .evaluate.study import StudySettings
+    from .evaluate.tokens.command import run_study
+
+    run_study(out, loop or [], variant or [], images, StudySettings(batch, seed))
+
+
+@app.command()
 def tune(
     max_drift: Annotated[float, typer.Option(help="bound on the mean drift of the rows read")] = 0.05,
     out: Annotated[Path, typer.Option(help="policy file to write; what was tried goes beside it")] = Path(

@@ -121,13 +121,13 @@ def boxes_along(curve: Curve, count: int = 12) -> list[Bbox]:
     return boxes
 
 
-def save_images(points: Sequence[Point], images: Sequence[Tensor], path: Path) -> None:
-    """The same draws under every point: a row of uint8 images ``[n, 1, H, W]`` for each."""
+def save_images(labels: Sequence[str], images: Sequence[Tensor], path: Path) -> None:
+    """The same draws in different ways: a row of uint8 images ``[n, 1, H, W]`` behind its label for each."""
     longest = max(map(len, images))
-    figure = Figure(figsize=(2 + 0.5 * longest, 0.5 * len(points) + 0.2), layout="constrained")
-    cells = figure.subplots(len(points), longest, squeeze=False)
-    for point, shown, row in zip(points, images, cells, strict=True):
-        row[0].set_ylabel(point.label, rotation=0, ha="right", va="center", fontsize=8)
+    figure = Figure(figsize=(2 + 0.5 * longest, 0.5 * len(labels) + 0.2), layout="constrained")
+    cells = figure.subplots(len(labels), longest, squeeze=False)
+    for label, shown, row in zip(labels, images, cells, strict=True):
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
         for cell in row:
             cell.set(xticks=[], yticks=[], frame_on=False)
         for image, cell in zip(shown, row):

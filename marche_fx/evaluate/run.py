@@ -63,7 +63,8 @@ def evaluate(
     write_json(out / "evaluation.json", evaluation.to_dict())
     save_quality(evaluation, out / "quality.png")
     save_drift_by_step(points, [row.drift_by_step for row in rows], out / "drift.png")
-    save_images(points, [folder.read_batch(point, 0).images for point in points], out / "images.png")
+    shown = [folder.read_batch(point, 0).images for point in points]
+    save_images([point.label for point in points], shown, out / "images.png")
     console.print(quality_table(evaluation))
     console.print(f"{out}: evaluation.json, quality.png, drift.png, images.png")
     return evaluation
