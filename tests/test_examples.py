@@ -23,7 +23,6 @@ from examples import (
 from marche_fx.evaluate import DriftSettings
 
 from .evaluate.tiny import tiny_garments
-from .models.tiny import tiny_images
 
 # They gain what they can, so that whoever copies one is warned of nothing.
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
@@ -131,10 +130,10 @@ def test_an_oracle_is_compared_with_the_default() -> None:
 
 def test_maskgit_draws_exact_and_cached_garments(tmp_path: Path) -> None:
     out = tmp_path / "garments.png"
-    garments = tiny_images(count=20, size=28, classes=10)
-    codes, session = maskgit_fashion.main(garments, run=None, out=out, train_steps=2, decoding_steps=10)
-    assert (codes != maskgit_fashion.MASK).all()
-    assert session.rows_ratio < 0.9
+    codes, session = maskgit_fashion.main(out, steps=10)
+    assert codes.shape == (10, 196)
+    assert codes.max() < 240, "no mask is left"
+    assert session.rows_ratio < 0.6
     assert out.stat().st_size > 0
 
 
