@@ -45,4 +45,4 @@ def main(out: Path = Path("runs/maskgit_fashion.png"), steps: int = 32) -> tuple
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(Path(sys.argv[1])) if len(sys.argv) > 1 else main()
