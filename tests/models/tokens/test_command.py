@@ -1,7 +1,10 @@
 import runpy
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import pytest
@@ -10,7 +13,7 @@ import torch
 from marche_fx.models import load_checkpoint
 from marche_fx.models.fashion import Fashion
 from marche_fx.models.tokens import Decoding, command
-from marche_fx.models.tokens.choosing import Judged
+from marche_fx.models.tokens.choosing import Judged, judge_decodings
 from marche_fx.models.tokens.command import choose, first, tile
 from tests.models.tiny import tiny_images, write_fashion
 
@@ -26,26 +29,31 @@ def test_a_training_from_the_command_line_leaves_weights_a_log_and_a_picture(
 ) -> None:
     for split in ("train", "t10k"):
         write_fashion(tmp_path / "data", split, garments_of_all_classes())
+    asked: list[float] = []
+
+    def briefly(train: Callable[..., None], model: Any, data: Any, seconds: float, *args: Any, **options: Any) -> None:
+        asked.append(seconds)
+        train(model, data, 1.0, *args, **options)
+
     monkeypatch.setattr(command, "TokenGarments", tiny_garments)
+    for name in ("train_tokenizer", "train_maskgit"):
+        monkeypatch.setattr(command, name, partial(briefly, getattr(command, name)))
+    monkeypatch.setattr(command, "judge_decodings", partial(judge_decodings, candidates=[Decoding(steps=2)]))
     out = tmp_path / "out"
-    given = {"data": tmp_path / "data", "out": out, "minutes": 0.05, "batch": 4, "device": "cpu", "per-class": 1}
+    given = {"data": tmp_path / "data", "out": out, "minutes": 600, "batch": 4, "device": "cpu", "per-class": 1}
     options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     monkeypatch.setattr(sys, "argv", ["tokens", *options])
     runpy.run_module("marche_fx.models.tokens", run_name="__main__")
 
+    # 15% and 70% of ten hours, but for what had passed.
+    assert asked == [pytest.approx(5_400, rel=0.02), pytest.approx(0.7 / 0.85 * 36_000, rel=0.02)]
     trained = load_checkpoint(tiny_garments(), out / "model_ema.safetensors")
     for own, other in zip(trained.parameters(), tiny_garments().parameters()):
         assert torch.equal(own, own.half().float())
         assert own.shape == other.shape
     assert any(not torch.equal(own, other) for own, other in zip(trained.parameters(), tiny_garments().parameters()))
     log = (out / "training.log").read_text()
-    for told in (
-        "0.05 minutes",
-        "of 12 codes are used",
-        "after encoding: Frechet",
-        "held out",
-        "Decoding(steps=32",
-    ):
+    for told in ("600 minutes", "of 12 codes", "after encoding: Frechet", "held out", "Decoding(steps=2,"):
         assert told in log
     # A row of images, one of them after encoding, one generated; ten classes.
     assert matplotlib.image.imread(out / "samples.png").shape[:2] == (3 * 28, 10 * 28)
