@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import Bbox
 
 from ..labels import label_points
@@ -57,8 +57,9 @@ def draw_variants(
         drawn.append(Bbox([[x * 0.995, y.low], [x * 1.005, y.high]]))
         places.append((x, y.estimate))
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.xaxis.set_minor_formatter(PercentFormatter(1, decimals=0))
     finish(figure, axes)
     label_points(figure, axes, [row.variant for row in shown], colours, places, drawn)
 

@@ -30,6 +30,7 @@ VARIANTS: dict[str, Variant[GarmentLoop]] = {
     "neighbours 5%, bounded": Variant(lambda loop: NeighbourRefresh(0.05, grid=GRID, queried=0.1)),
     "neighbours 5%, tighter": Variant(lambda loop: NeighbourRefresh(0.05, grid=GRID, queried=0.05)),
     "bounded, one in full": Variant(lambda loop: NeighbourRefresh(0.05, 1, grid=GRID, queried=0.1)),
+    "tighter, 8th in full": Variant(lambda loop: NeighbourRefresh(0.05, 1, 8, grid=GRID, queried=0.05)),
     "interleaved": Variant(lambda loop: InterleavedRefresh()),
     "dLLM-Cache": Variant(lambda loop: ValueCache(), whole=True),
     "ML-Cache": Variant(lambda loop: MaxLogitCache(loop.calls), whole=True),

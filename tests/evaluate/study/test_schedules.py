@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 import marche_fx
 from marche_fx import RefreshPolicy
-from marche_fx.evaluate.study import DualCache, MaxLogitCache, NewestRefresh, ValueCache, Variant
+from marche_fx.evaluate.study import DualCache, MaxLogitCache, NewestRefresh, Query, ValueCache, Variant
 from marche_fx.evaluate.study.generation import Decoder
-from marche_fx.evaluate.text import VARIANTS
+from marche_fx.evaluate.text import VARIANTS, Loop
 from marche_fx.evaluate.text.prompts import load_prompts
 from marche_fx.evaluate.text.variants import in_block
 from marche_fx.reporting.step_choices import StepChoices
@@ -17,9 +19,11 @@ from tests.evaluate.text.short import MODEL, short
 PROMPT = load_prompts(2, 32)
 
 
-def steps_of(name: str, policy: RefreshPolicy, query: object = None, *, whole: bool = False) -> tuple[StepChoices, ...]:
+def steps_of(
+    name: str, policy: RefreshPolicy, query: Callable[[Loop, int], Query] | None = None, *, whole: bool = False
+) -> tuple[StepChoices, ...]:
     """What each step of a loop computes, of 32 pieces given and 32 in four blocks (MaskGIT: one) of eight steps."""
-    variant = Variant(lambda loop: policy, query, whole)  # type: ignore[arg-type]
+    variant: Variant[Loop] = Variant(lambda loop: policy, query, whole)
     decoder = Decoder(MODEL, short(name), variant)
     decoder.decode(PROMPT, seed=0)
     session = marche_fx.report(decoder.given).session

@@ -11,6 +11,6 @@ from tests.models.tokens.tiny import tiny_garments
 GARMENTS = tiny_garments().requires_grad_(False)
 
 
-def short(**decoding: float) -> GarmentLoop:
+def short(guidance: float = 0.0) -> GarmentLoop:
     """Four images in eight steps."""
-    return replace(LOOPS["32-steps"], name="short", decoding=replace(Decoding(steps=8), **decoding), images=4)
+    return replace(LOOPS["32-steps"], name="short", decoding=Decoding(steps=8, guidance=guidance), images=4)
