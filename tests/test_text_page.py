@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from marche_fx.evaluate.text import LOOPS, VARIANTS, TextRow
 from marche_fx.evaluate.text.tables import HEADINGS, cells
+from tests.pages import shares_in_prose, table_lines, variants_in_commands
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "text.md").read_text(encoding="utf-8")
@@ -24,20 +24,10 @@ def rows_of(loop: str) -> list[TextRow]:
     return [TextRow.from_dict(row) for row in found(loop)["rows"]]
 
 
-def line(*words: str) -> str:
-    return f"| {' | '.join(words)} |"
-
-
-def table_lines(loop: str) -> list[str]:
-    heads = ("variant", *(" ".join(heading.split()) for heading in HEADINGS))
-    body = [line(f"`{row.variant}`", *cells(row)) for row in rows_of(loop)]
-    return [line(*heads), line(*["---"] * len(heads)), *body]
-
-
 @pytest.mark.parametrize("loop", LOOPS)
 def test_the_page_has_the_figures_and_the_picture_of_each_loop(loop: str) -> None:
     section = PAGE.partition(f"<!-- {loop} -->\n")[2].partition("\n## ")[0]
-    assert "\n".join(table_lines(loop)) in section
+    assert "\n".join(table_lines(HEADINGS, {row.variant: cells(row) for row in rows_of(loop)})) in section
     assert f"(text/{loop}.png)" in section
     assert f"(text/{loop}.json)" in section
     assert f"{len(rows_of(loop))} variants, {rows_of(loop)[0].prompts} prompts" in section
@@ -61,22 +51,18 @@ def test_exact_answers_were_the_originals(loop: str) -> None:
 
 
 def test_every_share_in_the_prose_is_in_the_results() -> None:
-    """Percentages with a decimal, outside of tables: each is one of the figures."""
-    prose = "\n".join(own for own in PAGE.splitlines() if not own.startswith("|"))
     known = {
         f"{value:.1%}"
         for loop in LOOPS
         for row in rows_of(loop)
         for value in (row.same.estimate, row.rows, row.results, row.flops, row.identical)
     }
-    told = set(re.findall(r"\d+\.\d%", prose))
+    told = shares_in_prose(PAGE)
     assert told
     assert not told - known
 
 
 def test_the_commands_name_every_variant_that_the_tables_have() -> None:
-    commands = PAGE.partition("```sh\n")[2].partition("```")[0]
-    named = set(re.findall(r'--variant ("[^"]+"|[^\s)]+)', commands))
     shown = {row.variant for loop in LOOPS if loop != "low-confidence" for row in rows_of(loop)}
-    assert {name.strip('"') for name in named} | {"original"} == shown
+    assert variants_in_commands(PAGE) | {"original"} == shown
     assert {row.variant for row in rows_of("low-confidence")} == set(VARIANTS)
