@@ -122,13 +122,26 @@ def train_text(
     ] = False,
     dropout: Annotated[float, typer.Option(help="share of what a block adds that is left out in training, 0..1")] = 0.0,
     compile: Annotated[bool, typer.Option(help="torch.compile the transformer's blocks")] = False,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(help="after so many the state is written, and the best weights for the part held out")
+    ] = 240.0,
 ) -> None:
     """Train the bundled text model, and its vocabulary; resumable after a kill at any moment."""
     from .models.text.command import run_training
     from .models.text.recipe import ACCELERATED, Recipe
 
     recipe = ACCELERATED if accelerated else Recipe(steps=steps, decay=decay)
-    run_training(text, out, recipe, minutes=minutes, bf16=bf16, device=device, dropout=dropout, compile=compile)
+    run_training(
+        text,
+        out,
+        recipe,
+        minutes=minutes,
+        bf16=bf16,
+        device=device,
+        dropout=dropout,
+        compile=compile,
+        checkpoint_seconds=checkpoint_seconds,
+    )
 
 
 @app.command()

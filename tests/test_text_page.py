@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 
 from marche_fx.evaluate.text import LOOPS, VARIANTS, TextRow
 from marche_fx.evaluate.text.tables import HEADINGS, cells
-from tests.pages import shares_in_prose, table_lines, variants_in_commands
+from marche_fx.evaluate.text.variants import ORIGINAL
+from tests.pages import shares_in_prose, table_lines
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "text.md").read_text(encoding="utf-8")
@@ -62,7 +65,22 @@ def test_every_share_in_the_prose_is_in_the_results() -> None:
     assert not told - known
 
 
-def test_the_commands_name_every_variant_that_the_tables_have() -> None:
-    shown = {row.variant for loop in LOOPS if loop != "low-confidence" for row in rows_of(loop)}
-    assert variants_in_commands(PAGE) | {"original"} == shown
-    assert {row.variant for row in rows_of("low-confidence")} == set(VARIANTS)
+def asked_for() -> dict[str, tuple[int, set[str]]]:
+    """For each loop of the page's commands the prompts and the variants."""
+    shell = PAGE.partition("```sh\n")[2].partition("```")[0].replace("\\\n", " ")
+    for name, words in re.findall(r"^(\w+)=\(([^)]*)\)", shell, re.MULTILINE):
+        shell = shell.replace(f'"${{{name}[@]}}"', " ".join(words.split("\n")))
+    found = {}
+    for command in re.findall(r"^study (--loop .*)", shell, re.MULTILINE):
+        words = shlex.split(command)
+        options = list(zip(words[::2], words[1::2], strict=True))
+        variants = {value for option, value in options if option == "--variant"}
+        found[dict(options)["--loop"]] = int(dict(options)["--prompts"]), variants
+    return found
+
+
+def test_the_commands_make_what_the_tables_have() -> None:
+    shown = {loop: rows_of(loop) for loop in LOOPS}
+    assert asked_for() == {
+        loop: (rows[0].prompts, {row.variant for row in rows} - {ORIGINAL}) for loop, rows in shown.items()
+    }

@@ -37,7 +37,7 @@ def load_judge() -> Judge:
 def load_text_model() -> TextDiffusion:
     """The trained `TextDiffusion` of pieces of English, in eval mode; made by ``marche-fx train-text``.
 
-    It has read the King James Bible, and writes such verses.
+    It has read the King James Bible, and writes such verses; verses that it has not read cost it 1.41 bits per byte.
     """
     return load_checkpoint(TextDiffusion(), WEIGHTS / "text.safetensors").eval()
 

@@ -36,7 +36,8 @@ def run_training(
 ) -> None:
     """Learn a vocabulary and the model from ``text``, both in the folder ``out``; print how it goes.
 
-    A vocabulary that is there already is kept. The weights are those that need the fewest bits for the held-out part.
+    A vocabulary that is there already is kept. The weights are those that need the fewest bits for the held-out part,
+    among those of every ``checkpoint_seconds``.
     """
     training, held_out = split_lines(read_lines(text))
     out.mkdir(parents=True, exist_ok=True)
