@@ -45,7 +45,7 @@ def test_a_profile_has_a_table_and_a_trace(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--size", "tiny"), "no size 'tiny'; those that exist are fashion, base, large, huge"),
+        (("--size", "tiny"), "no size 'tiny'; those that exist are fashion, emoji, base, large, huge"),
         (("--variant", "theirs"), "no variant 'theirs'"),
         (("--repeats", 0), "repeats must be at least 1"),
         (("--size", "huge", "--batch", 1_000_000), "needs .* are available"),

@@ -39,7 +39,7 @@ def test_more_than_is_available_is_refused_with_both_figures() -> None:
 
 
 def test_an_unknown_size_lists_those_that_exist() -> None:
-    with pytest.raises(ArgumentError, match="no size 'tiny'; those that exist are fashion, base, large, huge"):
+    with pytest.raises(ArgumentError, match="no size 'tiny'; those that exist are fashion, emoji, base, large, huge"):
         refuse_what_does_not_fit("tiny", [], Settings(), CPU)
 
 

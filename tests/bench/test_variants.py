@@ -92,4 +92,4 @@ def test_numbers_are_checked(word: str, message: str) -> None:
 
 
 def test_every_size_is_known() -> None:
-    assert set(SIZES) == {"fashion", "base", "large", "huge"}
+    assert set(SIZES) == {"fashion", "emoji", "base", "large", "huge"}
