@@ -48,10 +48,11 @@ def test_the_blocks_on_sessions_run_one_after_another(capsys: pytest.CaptureFixt
             warnings.simplefilter("error", UserWarning)
             exec(compile(block, f"docs/sessions.md, block {number}", "exec"), names)
         printed.append(capsys.readouterr().out)
-    _, kinds, late, verdict, moving, streams, child, lengths, finished, _ = printed
+    _, kinds, late, verdict, moving, streams, child, lengths, finished, grown, _ = printed
     assert all(own in kinds for own in ("MAR", "LLaDA", "MaskGIT", "'time'"))
     assert int(late.split("%")[0]) < 50
     assert "read rows at most 0 steps old" in finished
+    assert "3 new lengths went on with 96 rows of a sample" in grown
     assert "read rows at most 0 steps old" in late
     assert "% of the rows; read rows at most 0 steps old; 1 stream" in verdict
     assert "100%" not in moving

@@ -324,7 +324,7 @@ ENTRIES = (
     Entry("a time that moves far", models.Timed, far_timed, "'time'"),
     Entry("a time, allowed to move", models.Timed, timed, options={"tolerance": {"time": 1.0}}),
     Entry("told what it said before", models.SelfConditioned, told_before, WHOLE),
-    Entry("a growing sequence", models.Words, growing, "Pad to a fixed length", also="8 kinds of arguments"),
+    Entry("a growing sequence", models.Words, growing),
     Entry("rows read too late", models.Words, too_late, "had been computed"),
     Entry("every other result", models.Words, every_other),
     Entry("the loop calls a child", models.Parent, by_child, "model.net = marche_fx.transform(model.net)"),
