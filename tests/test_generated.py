@@ -33,6 +33,11 @@ def test_a_generated_model_decodes_as_the_original_and_the_oracle_do(part: int) 
     decodes()
 
 
+def test_queries_times_a_table_are_no_scores_where_heads_are_joined_to_queries() -> None:
+    """Nothing tells there that the table's first dimension is the queries'; but values have none like it."""
+    check(numbered_recipe(4, 144))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(8))
 def test_a_generated_loop_reads_what_the_oracle_of_each_branch_says(part: int) -> None:

@@ -12,7 +12,7 @@ from torch import fx
 from ..graph.operands import argument, operands, shape_of
 from ..graph.source import module_path, source_line
 from ..rules.table import dim_map
-from .dimensions import Axes, Dimension
+from .dimensions import Axes, Axis, Dimension
 
 aten = torch.ops.aten
 
@@ -123,7 +123,7 @@ def written_out_site(softmax: fx.Node, axes: Axes) -> AttentionSite | None:
     # A bias may be a product too, but not one of queries and keys: of queries and a table with other keys for each.
     products = [*contractions_above(softmax, key_dim)]
     found = [site for product, dim in products if (site := site_of(product, dim, *output, axes)) is not None]
-    return next((site for site in found if shares_keys(site, axes)), found[0] if found else None)
+    return min(found, key=lambda site: (not shares_keys(site, axes), not has_keys_of_values(site, axes)), default=None)
 
 
 def shares_keys(site: AttentionSite, axes: Axes) -> bool:
@@ -133,6 +133,20 @@ def shares_keys(site: AttentionSite, axes: Axes) -> bool:
     own, index = dim_map(site.product), operands(site.product).index(site.k)
     weighing = weighing_dims(site.product, site.node, site.weights, axes)
     return weighing.isdisjoint(out for (i, dim), out in own.output.items() if i == index and dim != site.key_dim)
+
+
+def has_keys_of_values(site: AttentionSite, axes: Axes) -> bool:
+    """Whether what else tells keys apart, as samples and heads, tells values apart too: a table has keys by queries."""
+    assert site.product is not None
+    of_keys = kept_axes(site.product, site.k, axes, but=site.key_dim)
+    return of_keys <= kept_axes(site.node, site.v, axes)
+
+
+def kept_axes(contraction: fx.Node, operand: fx.Node, axes: Axes, but: int | None = None) -> set[Axis]:
+    """The axes of a factor of a contraction that the result has, ``but`` one."""
+    own, index = dim_map(contraction), operands(contraction).index(operand)
+    kept = {axes.of(operand, dim) for at, dim in own.output if at == index and dim != but}
+    return {factor for axis in kept for factor in axes.factors(axis)}
 
 
 def site_of(
