@@ -1,4 +1,4 @@
-"""What decoding steps, caches and denoising cost on emoji, on the same draws: ``python -m marche_fx.evaluate.emoji``."""
+"""Decoding steps, caches and denoising compared on emoji, on the same draws: ``python -m marche_fx.evaluate.emoji``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..models.emoji.autoencoding import reconstruction
 from ..models.emoji.dataset import Emoji, load_emoji
 from ..models.emoji.drawing import save_pictures, shuffled
 from ..models.emoji.judge import emoji_judge
-from ..models.generation import Draws, Sampling, draw, sample
+from ..models.generation import Sampling, draw, sample
 from ..models.judge import JUDGE_FILE
 from ..models.presets import mar_emoji
 from ..models.train import WEIGHTS_FILE
@@ -99,7 +99,14 @@ class Study:
     """
 
     def __init__(
-        self, mar: MAR, autoencoder: Autoencoder, judge: Judge, labels: Tensor, batch: int, cfg: float, temperature: float
+        self,
+        mar: MAR,
+        autoencoder: Autoencoder,
+        judge: Judge,
+        labels: Tensor,
+        batch: int,
+        cfg: float,
+        temperature: float,
     ) -> None:
         self.mar = mar
         self.autoencoder = autoencoder
@@ -147,7 +154,9 @@ def seeded(number: int) -> torch.Generator:
     return torch.Generator().manual_seed(number)
 
 
-def rows(study: Study, ways: list[Way], groups: Tensor, show: Callable[[Way, Tensor], None]) -> Iterator[dict[str, Any]]:
+def rows(
+    study: Study, ways: list[Way], groups: Tensor, show: Callable[[Way, Tensor], None]
+) -> Iterator[dict[str, Any]]:
     """What is found for each way, the first of which the others are compared with; ``groups`` ``[M]`` are right."""
     first: Spread | None = None
     for way in ways:
@@ -184,14 +193,9 @@ def run(given: argparse.Namespace) -> None:
     device, began = torch.device(given.device), time.monotonic()
     emoji = load_emoji(given.data)
     given.out.mkdir(parents=True, exist_ok=True)
-    mar, autoencoder, judge = (
-        load_checkpoint(model, given.weights / file).to(device).eval()
-        for model, file in (
-            (mar_emoji(), WEIGHTS_FILE),
-            (Autoencoder(), AUTOENCODER_FILE),
-            (emoji_judge(), JUDGE_FILE),
-        )
-    )
+    mar = load_checkpoint(mar_emoji(), given.weights / WEIGHTS_FILE).to(device).eval()
+    autoencoder = load_checkpoint(Autoencoder(), given.weights / AUTOENCODER_FILE).to(device).eval()
+    judge = load_checkpoint(emoji_judge(), given.weights / JUDGE_FILE).to(device).eval()
     held_out = shuffled(emoji.held_out, len(emoji.held_out)).labels
     labels = held_out.repeat(-(-given.images // len(held_out)))[: given.images]
     study = Study(mar, autoencoder, judge, labels.to(device), given.batch, given.cfg, given.temperature)

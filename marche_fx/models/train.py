@@ -22,6 +22,7 @@ from .dataset import LabelledImages, to_pixels
 from .training_state import prepare_folder, resume, save
 
 Model = TypeVar("Model", bound=nn.Module)
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 WEIGHTS_FILE = "model_ema.safetensors"
 RECENT_STEPS = 200
@@ -65,9 +66,9 @@ def train(
 ) -> Model:
     """Minimise ``model(images, labels)`` over ``dataset``; return the model with the averaged (EMA) weights.
 
-    The model is given what ``prepare`` makes of the data set's images. Everything is where the model is, the data set too. With ``minutes`` this call ends after so many, however few
-    epochs that makes, and the learning rate falls in time. The loss is looked at every ``look_every`` steps: on an
-    accelerator each look waits for it.
+    The model is given what ``prepare`` makes of the data set's images. Everything is where the model is, the data set
+    too. With ``minutes`` this call ends after so many, however few epochs that makes, and the learning rate falls in
+    time. The loss is looked at every ``look_every`` steps: on an accelerator each look waits for it.
 
     The state is written to ``out / training.pt`` every ``checkpoint_seconds`` and at the end, each time followed by
     ``keep`` of the averaged model. A run that finds a state there goes on from it, without ``minutes`` to the same
@@ -139,7 +140,7 @@ def averaged_copy(model: nn.Module, recipe: Recipe) -> AveragedModel:
     if power is None:
         return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
 
-    def average(averages: list[Tensor], weights: list[Tensor], _: Tensor) -> None:
+    def average(averages: Tensors, weights: Tensors, _: Tensor | int) -> None:
         # Counted on the host: the count that is handed over lies on the device, and would be waited for.
         step = int(copy.n_averaged) + 1
         torch._foreach_lerp_(averages, weights, 1 - (1 - 1 / step) ** (power + 1))

@@ -22,19 +22,16 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.convolutions = nn.Sequential(
-            nn.SiLU(), nn.Conv2d(width, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)
-        )
-        last = self.convolutions[-1]
+        last = nn.Conv2d(width, width, 3, padding=1, bias=False)
         nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        self.convolutions = nn.Sequential(nn.SiLU(), nn.Conv2d(width, width, 3, padding=1), nn.SiLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.convolutions(x)
 
 
 class Autoencoder(nn.Module):
-    """Pictures ``[B, 3, 4 h, 4 w]`` in -1..1 to latents ``[B, C, h, w]`` and back; 1.9M parameters.
+    """Pictures ``[B, 3, 4 h, 4 w]`` in -1..1 to latents ``[B, C, h, w]`` and back; 2.0M parameters.
 
     Latents are of mean 0 and deviation 1 per channel over the training pictures, once `measure` has seen these.
 

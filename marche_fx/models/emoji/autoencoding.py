@@ -13,9 +13,7 @@ from ..train import Recipe, train
 from .autoencoder import Autoencoder
 from .dataset import Emoji
 
-RECIPE = Recipe(
-    epochs=1000, batch=256, learning_rate=1e-3, warmup=100, weight_decay=0.01, clip=1.0, ema_power=17.0
-)
+RECIPE = Recipe(epochs=1000, batch=256, learning_rate=1e-3, warmup=100, weight_decay=0.01, clip=1.0, ema_power=17.0)
 
 EDGES = 1.0
 """Weight of the error of differences between neighbouring pixels, in which outlines are."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -39,23 +38,24 @@ def generate(
 
 def save_pictures(images: Tensor, path: Path, columns: int = COLUMNS) -> None:
     """Write images ``[M, 3, H, W]`` in -1..1 as one picture of so many columns, filled up with white."""
-    missing = -len(images) % columns
-    images = torch.cat([images, images.new_ones(missing, *images.shape[1:])])
-    count, colours, height, width = images.shape
-    rows = images.reshape(count // columns, columns, colours, height, width).permute(0, 3, 1, 4, 2)
-    grid = rows.reshape(count // columns * height, columns * width, colours)
+    rows = in_rows(images, columns)
+    height, width = rows.shape[-2:]
+    grid = rows.permute(0, 3, 1, 4, 2).reshape(len(rows) * height, columns * width, rows.shape[2])
     pictures.imsave(path, (grid.float() / 2 + 0.5).numpy(force=True))
 
 
 def save_reconstructions(decoded: Tensor, images: Tensor, path: Path) -> None:
     """Rows of uint8 ``images`` ``[M, 3, H, W]``, each above the row of them ``decoded`` in -1..1."""
-    originals = to_pixels(images.to(decoded.device))
-    save_pictures(torch.cat(list(rows_in_turn(originals, decoded))), path)
+    originals = in_rows(to_pixels(images.to(decoded.device)), COLUMNS)
+    in_turn = torch.stack([originals, in_rows(decoded, COLUMNS)], dim=1)
+    save_pictures(in_turn.flatten(0, 2), path)
 
 
-def rows_in_turn(above: Tensor, below: Tensor) -> Iterator[Tensor]:
-    for pair in zip(above.split(COLUMNS), below.split(COLUMNS), strict=True):
-        yield from pair
+def in_rows(images: Tensor, columns: int) -> Tensor:
+    """Images ``[M, c, H, W]`` as ``[rows, columns, c, H, W]``, filled up with white."""
+    missing = -len(images) % columns
+    filled = torch.cat([images, images.new_ones(missing, *images.shape[1:])])
+    return filled.reshape(-1, columns, *images.shape[1:])
 
 
 def shuffled(dataset: LabelledImages, count: int) -> LabelledImages:

@@ -27,9 +27,7 @@ from .drawing import COLUMNS, generate, save_pictures, save_reconstructions, shu
 from .judge import RECIPE as JUDGE_RECIPE
 from .judge import GroupAndSubgroup, emoji_judge
 
-RECIPE = Recipe(
-    epochs=10_000, batch=512, learning_rate=1e-3, warmup=300, weight_decay=0.02, clip=1.0, ema_power=17.0
-)
+RECIPE = Recipe(epochs=10_000, batch=512, learning_rate=1e-3, warmup=300, weight_decay=0.02, clip=1.0, ema_power=17.0)
 
 LOOK_EVERY = 25
 
