@@ -37,9 +37,10 @@ def test_training_fits_its_pictures_and_measures_their_latents(tmp_path: Path) -
 def test_a_training_that_was_stopped_goes_on(tmp_path: Path) -> None:
     def trained(folder: str, epochs: float) -> torch.Tensor:
         recipe = replace(QUICK, epochs=epochs)
-        options = {"recipe": recipe, "autoencoder": tiny_autoencoder, "look_every": 1}
-        found = train_autoencoder(EMOJI, tmp_path / folder, CPU, minutes=float("inf"), **options)
-        return found.decoder[0].weight
+        found = train_autoencoder(
+            EMOJI, tmp_path / folder, CPU, minutes=float("inf"), recipe=recipe, autoencoder=tiny_autoencoder
+        )
+        return next(found.parameters())
 
     once = trained("one", 2)
     assert torch.equal(trained("one", 2), once)  # Nothing is left to do.
