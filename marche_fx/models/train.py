@@ -15,12 +15,14 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import TrainingError
 from .dataset import LabelledImages, to_pixels
 from .training_state import prepare_folder, resume, save
 
 Model = TypeVar("Model", bound=nn.Module)
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 WEIGHTS_FILE = "model_ema.safetensors"
 RECENT_STEPS = 200
@@ -29,7 +31,13 @@ RECENT_STEPS = 200
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run is trained with. ``epochs`` may grow on resuming, the rest may not change."""
+    """What a run is trained with. ``epochs`` may grow on resuming, the rest may not change.
+
+    Attributes:
+        ema: of the averaged weights the share that is kept in each step.
+        ema_power: where given, the weights of step t enter the average as t to this power instead: however long the run
+            is, it reaches over the last ``1 / ema_power`` of it or so (Karras et al. 2024, arXiv 2312.02696).
+    """
 
     epochs: float = 5.6
     batch: int = 32
@@ -38,6 +46,7 @@ class Recipe:
     weight_decay: float = 0.02
     clip: float = 3.0
     ema: float = 0.999
+    ema_power: float | None = None
     seed: int = 0
 
 
@@ -52,16 +61,19 @@ def train(
     checkpoint_seconds: float = 120.0,
     minutes: float = math.inf,
     look_every: int = 1,
+    prepare: Callable[[Tensor], Tensor] = to_pixels,
+    keep: Callable[[Model], None] = lambda averaged: None,
 ) -> Model:
     """Minimise ``model(images, labels)`` over ``dataset``; return the model with the averaged (EMA) weights.
 
-    Everything is where the model is, the data set too. With ``minutes`` this call ends after so many, however few
-    epochs that makes, and the learning rate falls in time. The loss is looked at every ``look_every`` steps: on an
-    accelerator each look waits for it.
+    The model is given what ``prepare`` makes of the data set's images. Everything is where the model is, the data set
+    too. With ``minutes`` this call ends after so many, however few epochs that makes, and the learning rate falls in
+    time. The loss is looked at every ``look_every`` steps: on an accelerator each look waits for it.
 
-    The state is written to ``out / training.pt`` every ``checkpoint_seconds`` and at the end; a run that finds one
-    there goes on from it, without ``minutes`` to the same weights, bit for bit, as if it had never stopped. Where it is
-    damaged the state before it, which is kept, is used, and a warning says so.
+    The state is written to ``out / training.pt`` every ``checkpoint_seconds`` and at the end, each time followed by
+    ``keep`` of the averaged model. A run that finds a state there goes on from it, without ``minutes`` to the same
+    weights, bit for bit, as if it had never stopped. Where it is damaged the state before it, which is kept, is used,
+    and a warning says so.
 
     Raises:
         TrainingError: ``out`` cannot be written, or holds a damaged state or that of another model or recipe; the
@@ -76,9 +88,7 @@ def train(
         [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
         betas=(0.9, 0.95),
     )
-    averaged = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.ema)
-    )
+    averaged = averaged_copy(model, recipe)
     torch.manual_seed(recipe.seed)
     step = resume(out, model, averaged, optimizer, asdict(recipe), may_change=("epochs",))
     if compile:
@@ -98,7 +108,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * learning_rate_factor(step, total, recipe.warmup)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                loss = model(to_pixels(images), labels)
+                loss = model(prepare(images), labels)
             losses.add(step, loss)
             if step % look_every == 0:
                 losses.look()
@@ -114,12 +124,29 @@ def train(
             if time.monotonic() - saved > checkpoint_seconds:
                 losses.look()
                 save(out, model, averaged, optimizer, asdict(recipe), step)
+                keep(cast(Model, averaged.module))
                 saved = time.monotonic()
                 if progress.disable:
                     print(f"step {step} of {total}: loss {losses.smooth:.4f}, {rate:.0f} images/s", flush=True)
     losses.look()
     save(out, model, averaged, optimizer, asdict(recipe), step)
+    keep(cast(Model, averaged.module))
     return cast(Model, averaged.module).eval()
+
+
+def averaged_copy(model: nn.Module, recipe: Recipe) -> AveragedModel:
+    """A copy of ``model`` that holds the average of its weights over the steps, as the recipe weighs these."""
+    power = recipe.ema_power
+    if power is None:
+        return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
+
+    def average(averages: Tensors, weights: Tensors, _: Tensor | int) -> None:
+        # Counted on the host: the count that is handed over lies on the device, and would be waited for.
+        step = int(copy.n_averaged) + 1
+        torch._foreach_lerp_(averages, weights, 1 - (1 - 1 / step) ** (power + 1))
+
+    copy = AveragedModel(model, multi_avg_fn=torch.no_grad()(average))
+    return copy
 
 
 class Pace:

@@ -3,6 +3,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from marche_fx.models.emoji.autoencoder import LIMIT, Autoencoder
 from marche_fx.models.mar import MAR
 from marche_fx.models.presets import mar_base, mar_emoji, mar_fashion, mar_huge, mar_large
 
@@ -22,10 +23,12 @@ def test_the_bundled_size_is_small_but_deep_enough() -> None:
     assert 2 * sum(parameter.numel() for parameter in model.parameters()) <= 16e6  # bytes in float16
 
 
-def test_the_size_for_emoji_has_256_tokens_of_48_channels_and_fits_into_28_megabytes() -> None:
-    model = mar_emoji()
-    assert (model.seq_len, model.token_embed_dim, model.num_classes) == (256, 48, 9)
-    assert 2 * sum(parameter.numel() for parameter in model.parameters()) <= 28e6  # bytes in float16
+def test_the_size_for_emoji_has_256_latents_of_the_autoencoder_and_fits_into_31_megabytes_with_it() -> None:
+    model, autoencoder = mar_emoji(), Autoencoder()
+    assert (model.seq_len, model.token_embed_dim, model.num_classes) == (256, len(autoencoder.latent_mean), 98)
+    assert model.diffloss.gen_diffusion.limit == LIMIT
+    both = (*model.parameters(), *autoencoder.parameters())
+    assert 2 * sum(parameter.numel() for parameter in both) <= 31e6  # bytes in float16
 
 
 def test_options_override_a_preset() -> None:

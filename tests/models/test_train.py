@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from marche_fx.errors import TrainingError
-from marche_fx.models.dataset import to_pixels
+from marche_fx.models.dataset import LabelledImages, to_pixels
 from marche_fx.models.fashion import Fashion
 from marche_fx.models.mar import MAR
-from marche_fx.models.train import Pace, Recipe, batches, learning_rate_factor, repeated_blocks, train
+from marche_fx.models.train import Pace, Recipe, averaged_copy, batches, learning_rate_factor, repeated_blocks, train
 from marche_fx.models.training_state import EARLIER_FILE, STATE_FILE, last_state
 from tests.flips import flipped
 
@@ -350,3 +352,39 @@ def test_a_loss_that_is_looked_at_later_still_keeps_the_state_before_it(tmp_path
 def test_how_often_the_loss_is_looked_at_changes_no_weight(tmp_path: Path, every: int) -> None:
     whole = train(fresh_model(), IMAGES, tmp_path / "whole", RECIPE)
     assert_same_weights(train(fresh_model(), IMAGES, tmp_path / "other", RECIPE, look_every=every), whole)
+
+
+# The average of the weights
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=12), st.floats(0, 20))
+def test_weights_enter_the_average_by_a_power_of_their_step(values: list[float], power: float) -> None:
+    model = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    averaged = averaged_copy(model, Recipe(ema_power=power))
+    for value in values:
+        nn.init.constant_(model.weight, value)
+        averaged.update_parameters(model)
+    ends = [(step / len(values)) ** (power + 1) for step in range(len(values) + 1)]
+    expected = sum(value * (end - begin) for value, begin, end in zip(values, ends[:-1], ends[1:], strict=True))
+    assert next(averaged.module.parameters()).item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_average_is_kept_whenever_the_state_is_and_at_the_end(tmp_path: Path) -> None:
+    kept: list[Tensor] = []
+
+    def keep(averaged: MAR) -> None:
+        kept.append(averaged.mask_token.detach().clone())
+
+    model = train(fresh_model(), IMAGES, tmp_path, RECIPE, checkpoint_seconds=0, keep=keep)
+    assert len(kept) == 11
+    assert torch.equal(kept[-1], model.mask_token)
+    assert not torch.equal(kept[0], kept[-1])
+
+
+def test_a_model_sees_what_is_made_of_the_images(tmp_path: Path) -> None:
+    def dark(images: Tensor) -> Tensor:
+        return to_pixels(images // 2)
+
+    half = LabelledImages(IMAGES.images // 2, IMAGES.labels)
+    of_half = train(fresh_model(), half, tmp_path / "half", RECIPE)
+    assert_same_weights(train(fresh_model(), IMAGES, tmp_path / "made", RECIPE, prepare=dark), of_half)

@@ -1,41 +1,26 @@
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.image
 import pytest
 import torch
 from torch import Tensor, nn
 
+from marche_fx.models.checkpoint import load_checkpoint
 from marche_fx.models.dataset import LabelledImages, to_pixels
 from marche_fx.models.emoji import training
-from marche_fx.models.emoji.dataset import Emoji
+from marche_fx.models.emoji.autoencoding import RECIPE as AUTOENCODER_RECIPE
+from marche_fx.models.emoji.autoencoding import encode_all, encode_both_ways
 from marche_fx.models.emoji.judge import GroupAndSubgroup, emoji_judge
-from marche_fx.models.emoji.training import Mirrored, run, save_pictures, train_emoji, train_emoji_judge
-from marche_fx.models.presets import mar_emoji
+from marche_fx.models.emoji.training import OneOfTwo, run, train_emoji, train_emoji_judge
 from marche_fx.models.train import Recipe
 
-SMALL: dict[str, Any] = {
-    "proj_dropout": 0.0,
-    "diffloss_d": 1,
-    "diffloss_w": 16,
-    "num_sampling_steps": 3,
-    "buffer_size": 2,
-}
-for half in ("encoder", "decoder"):
-    SMALL |= {f"{half}_embed_dim": 16, f"{half}_depth": 1, f"{half}_num_heads": 2}
+from .tiny import EMOJI, SMALL, colours, tiny_autoencoder, tiny_mar
+
 QUICK = Recipe(epochs=8, batch=12, warmup=2, learning_rate=3e-3, ema=0.5)
 CPU = torch.device("cpu")
-
-
-def colours(count: int) -> LabelledImages:
-    """Pictures of one colour for each of three subgroups."""
-    labels = torch.arange(count) % 3
-    palette = torch.tensor([[250, 10, 10], [10, 250, 10], [10, 10, 250]], dtype=torch.uint8)
-    return LabelledImages(palette[labels][:, :, None, None].expand(count, 3, 64, 64).contiguous(), labels)
-
-
-EMOJI = Emoji(colours(24), colours(9), ["Flags", "Objects"], ["flag", "tool", "book"], torch.tensor([0, 1, 1]))
 
 
 class Watched(nn.Module):
@@ -43,22 +28,20 @@ class Watched(nn.Module):
         super().__init__()
         self.seen: list[Tensor] = []
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        self.seen.append(images)
-        return images.mean()
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        self.seen.append(latents)
+        return latents.mean()
 
 
-def test_half_of_the_pictures_are_mirrored_but_no_flags() -> None:
+def test_a_picture_is_seen_one_way_or_the_other() -> None:
     model: Any = Watched()
-    pictures = torch.arange(6.0).reshape(1, 1, 2, 3).expand(200, 1, 2, 3)
-    labels = torch.arange(200) % 2
+    pairs = torch.arange(2.0)[:, None, None, None].expand(200, 2, 1, 2, 2)
     torch.manual_seed(0)
-    Mirrored(model, torch.tensor([False, True]))(pictures, labels)
-    turned = (model.seen[0] == pictures.flip(-1)).all((1, 2, 3))
-    same = (model.seen[0] == pictures).all((1, 2, 3))
-    assert same[labels == 0].all()
-    assert 30 < turned[labels == 1].sum() < 70
-    assert (same ^ turned).all()
+    OneOfTwo(model)(pairs, torch.zeros(200))
+    seen = model.seen[0].flatten(1)
+    assert seen.shape == (200, 4)
+    assert (seen == seen[:, :1]).all()
+    assert 70 < seen[:, 0].sum() < 130
 
 
 def test_the_judge_learns_groups_and_carries_the_statistics_of_held_out_pictures(tmp_path: Path) -> None:
@@ -93,38 +76,58 @@ def test_pixels_shifted_into_a_picture_are_white() -> None:
     assert all((loss.augment(torch.ones(2, 3, 64, 64)) == 1).all() for _ in range(10))
 
 
-def test_pictures_stand_in_rows(tmp_path: Path) -> None:
-    images = torch.linspace(-1, 1, 6)[:, None, None, None].expand(6, 3, 4, 4)
-    save_pictures(images, 2, tmp_path / "grid.png")
-    grid = matplotlib.image.imread(tmp_path / "grid.png")[..., :3]
-    assert grid.shape == (8, 12, 3)
-    assert grid[::4, ::4, 0].flatten().tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1], abs=0.01)
+@pytest.fixture
+def tiny_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The command with tiny models, pictures and recipes; its arguments may be changed."""
+    monkeypatch.setattr(training, "load_emoji", lambda _: EMOJI)
+    monkeypatch.setattr(training, "mar_emoji", tiny_mar)
+    monkeypatch.setattr(training, "Autoencoder", tiny_autoencoder)
+    monkeypatch.setattr(training.train_emoji_judge, "__defaults__", (QUICK,))
+    recipe = Recipe(**{**vars(AUTOENCODER_RECIPE), "batch": 4, "warmup": 2})
+    small = partial(training.train_autoencoder, recipe=recipe, autoencoder=tiny_autoencoder)
+    monkeypatch.setattr(training, "train_autoencoder", small)
+    times = {"autoencoder_minutes": 0.01, "minutes": 0.01, "batch": 4, "learning_rate": 1e-3}
+    drawn = {"steps": [2], "cfg": [1.0, 2.0], "temperature": [1.0], "judge": False, "compile": False, "device": "cpu"}
+    folders = {"data": None, "out": tmp_path / "out", "run": tmp_path / "run"}
+    return lambda **changed: run(Namespace(**(folders | times | drawn | changed)))
 
 
 def test_a_run_writes_weights_and_pictures_and_draws_again_with_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_run: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(training, "load_emoji", lambda _: EMOJI)
-    monkeypatch.setattr(training, "mar_emoji", lambda **options: mar_emoji(**(SMALL | options)))
-    monkeypatch.setattr(training, "ROWS", 1)
-    monkeypatch.setattr(training.train_emoji_judge, "__defaults__", (QUICK,))
-    asked = Namespace(data=None, out=tmp_path / "out", run=tmp_path / "run", minutes=0.02, batch=4, learning_rate=1e-3)
-    asked = Namespace(**vars(asked), device="cpu", compile=False, judge=True, steps=[2, 3], cfg=[1.0, 2.0], images=4)
-    run(asked)
+    tiny_run(judge=True)
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    pictures = {f"pictures_{steps}_steps_cfg_{cfg}.png" for steps in (2, 3) for cfg in (1, 2)}
-    assert written == {"model_ema.safetensors", "judge.safetensors", "judge_features.safetensors"} | pictures
-    first = capsys.readouterr().out
-    run(Namespace(**(vars(asked) | {"minutes": 0, "judge": False})))
-    again = [line.rsplit(",", 1)[0] for line in capsys.readouterr().out.splitlines()]
-    assert again == [line.rsplit(",", 1)[0] for line in first.splitlines() if "step 1" not in line][-len(again) :]
-    assert sum("Frechet" in line for line in again) == 4
+    weights = {f"{name}.safetensors" for name in ("model_ema", "autoencoder", "judge", "judge_features")}
+    pictures = {f"pictures_2_steps_cfg_{cfg}_temperature_1.png" for cfg in (1, 2)}
+    assert written == weights | pictures | {"reconstructions.png"}
+    first = [line for line in capsys.readouterr().out.splitlines() if "pictures seen" in line]
+    assert len(first) == 2
+    tiny_run(minutes=0, autoencoder_minutes=0)
+    assert capsys.readouterr().out.splitlines() == first
 
 
-def test_training_fits_its_pictures(tmp_path: Path) -> None:
+def test_a_run_goes_on_unless_its_latents_are_others(tmp_path: Path, tiny_run: Callable[..., None]) -> None:
+    def folders() -> set[str]:
+        return {path.name for path in (tmp_path / "run").glob("mar-*")}
+
+    tiny_run()
+    own = folders()
+    tiny_run(autoencoder_minutes=0)
+    assert folders() == own
+    tiny_run()
+    assert len(folders()) == 2
+
+
+def test_training_fits_its_pictures_and_writes_its_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    groups = EMOJI.in_groups(EMOJI.training)
-    before = training.mean_loss(mar_emoji(**SMALL), groups)
-    model = train_emoji(EMOJI, tmp_path, CPU, minutes=float("inf"), recipe=QUICK, **SMALL)
-    assert training.mean_loss(model, groups) < 0.95 * before
+    autoencoder = tiny_autoencoder()
+    autoencoder.measure(to_pixels(EMOJI.training.images))
+    seen = LabelledImages(encode_all(autoencoder, EMOJI.training.images), EMOJI.training.labels)
+    before = training.mean_loss(tiny_mar(), seen)
+    pairs, file = encode_both_ways(autoencoder, EMOJI, EMOJI.training), tmp_path / "weights.safetensors"
+    recipe = Recipe(**{**vars(QUICK), "epochs": 16})
+    model = train_emoji(pairs, tmp_path, CPU, minutes=float("inf"), recipe=recipe, weights=file, **SMALL)
+    after = training.mean_loss(model, seen)
+    assert after < 0.95 * before
     assert not model.training
+    assert training.mean_loss(load_checkpoint(tiny_mar(), file).eval(), seen) == pytest.approx(after, rel=1e-2)
