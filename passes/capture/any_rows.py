@@ -167,8 +167,14 @@ def dimension_sizes(node: fx.Node, twin: fx.Node) -> dict[int, Size] | None:
     own, other = node.meta["val"], twin.meta["val"]
     if (own.ndim, own.dtype, own.device) != (other.ndim, other.dtype, other.device):
         return None
-    found = {dim: size_of(a, b) for dim, (a, b) in enumerate(zip(own.shape, other.shape)) if a != b}
-    return None if None in found.values() else found  # type: ignore[return-value]
+    found: dict[int, Size] = {}
+    for dim, (a, b) in enumerate(zip(own.shape, other.shape)):
+        size = size_of(a, b)
+        if size is None:
+            return None
+        if a != b:
+            found[dim] = size
+    return found
 
 
 def size_of(first: int, second: int) -> Size | None:
