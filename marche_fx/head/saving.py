@@ -7,9 +7,9 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..plain import as_plain, from_plain, read_plain, write_plain
-from .policy import HeadReuse, Hold, Interpolate
+from .policy import HeadReuse, Hold, HoldBranches, Interpolate
 
-KNOWN: dict[str, type] = {kind.__name__: kind for kind in (HeadReuse, Hold, Interpolate)}
+KNOWN: dict[str, type] = {kind.__name__: kind for kind in (HeadReuse, Hold, HoldBranches, Interpolate)}
 
 
 def head_reuse_to_dict(reuse: HeadReuse) -> dict[str, Any]:

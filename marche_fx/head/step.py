@@ -112,7 +112,7 @@ class HeadStep:
 
     def captured(self, call: Call, roles: tuple[Role, ...]) -> HeadProgram | None:
         try:
-            found = HeadProgram(self.net, self.method, call, roles, compile=self.compile)
+            found = HeadProgram(self.net, self.method, call, roles, branches=self.reuse.branches, compile=self.compile)
         except (CaptureError, UnsupportedModelError) as error:
             self.refused[call.kind] = str(error)
             self.tell(f"{self.path} runs as it is: {error}")

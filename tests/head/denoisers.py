@@ -15,6 +15,18 @@ from torch.nn import functional as F
 KINDS = ("adaln", "film", "joined", "twice", "blank", "scalar")
 
 
+class Held:
+    """What is held of residual branches: nothing here."""
+
+    def branch(self, number: int, compute: Callable[[], Tensor]) -> Tensor:
+        """The whole of a branch, with its gate."""
+        return compute()
+
+    def product(self, number: int, compute: Callable[[], Tensor]) -> Tensor:
+        """The product in it."""
+        return compute()
+
+
 class Denoiser(nn.Module):
     """``x [R, C], t [R], c [R, Z]`` to ``[R, C]``.
 
@@ -45,12 +57,18 @@ class Denoiser(nn.Module):
         y = {"joined": lambda: torch.cat([u, v], -1), "film": lambda: u * v}.get(self.kind, lambda: u + v)()
         return [modulation(F.silu(y)) for modulation in self.modulations]
 
-    def rest(self, x: Tensor, c: Tensor, slow: Sequence[Tensor]) -> Tensor:
+    def rest(self, x: Tensor, c: Tensor, slow: Sequence[Tensor], held: Held | None = None) -> Tensor:
+        held = held or Held()
         h = self.enter(torch.cat([x, c], -1) if self.kind == "twice" else x)
-        for layer, modulation in zip(self.layers, slow):
-            shift, scale, gate = modulation.chunk(3, -1)
-            h = h + torch.tanh(gate) * layer(F.layer_norm(h, h.shape[-1:]) * (1 + scale) + shift)
+        for number in range(len(self.layers)):
+            h = h + held.branch(number, lambda: self.branch(number, h, slow[number], held))  # noqa: B023
         return self.leave(h)
+
+    def branch(self, number: int, h: Tensor, modulation: Tensor, held: Held) -> Tensor:
+        shift, scale, gate = modulation.chunk(3, -1)
+        layer = self.layers[number]
+        product = held.product(number, lambda: layer(F.layer_norm(h, h.shape[-1:]) * (1 + scale) + shift))
+        return torch.tanh(gate) * product
 
     def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
         return self.rest(x, c, self.slow_values(t, c))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import marche_fx
-from marche_fx import HeadReuse, Hold, Interpolate
+from marche_fx import HeadReuse, Hold, HoldBranches, Interpolate
 from tests.head.denoisers import KINDS, Denoiser, Model, denoised
 from tests.head.oracle import Oracle
 
@@ -88,30 +88,41 @@ POLICIES = st.one_of(
 )
 
 
+BRANCHES = st.none() | st.builds(HoldBranches, st.integers(1, 5), st.lists(st.integers(0, 3), unique=True).map(tuple))
+
+
 @torch.no_grad()
-@settings(max_examples=10)
+@settings(max_examples=20)
 @given(
     st.sampled_from([kind for kind in KINDS if kind != "scalar"]),
     POLICIES,
     st.integers(1, 5),
+    BRANCHES,
     st.booleans(),
     st.integers(4, 12),
     st.integers(3, 9),
 )
 def test_reuse_is_what_the_oracle_says(
-    kind: str, slow: Hold | Interpolate, guidance: int, guided: bool, steps: int, count: int
+    kind: str,
+    slow: Hold | Interpolate,
+    guidance: int,
+    branches: HoldBranches | None,
+    guided: bool,
+    steps: int,
+    count: int,
 ) -> None:
     times = tuple(round(990 * 0.7**number) for number in range(steps))
-    model = model_of(kind, steps)
+    model = model_of(kind, steps, depth=3)
     method = "forward_with_cfg" if guided else "forward"
-    optimized = transformed(model, HeadReuse(slow, guidance), method)
+    optimized = transformed(model, HeadReuse(slow, guidance, branches), method)
     if isinstance(slow, Hold):
         computed, width = list(range(0, steps, slow.every)), 1
     else:
         points = min(slow.points, steps)
         computed = [round(own * (steps - 1) / (points - 1)) for own in range(points)]
         width = {"linear": 2, "cubic": 4}[slow.order]
-    oracle = Oracle(model.net, times, computed, width, guidance)
+    held, whole = (1, ()) if branches is None else (branches.every, branches.whole)
+    oracle = Oracle(model.net, times, computed, width, guidance, held, whole)
     for number in range(3):
         x, c = arguments(2 * (count + number), number)
         scale = (2.0,) if guided else ()
@@ -121,8 +132,7 @@ def test_reuse_is_what_the_oracle_says(
             assert_close(found, oracle.guided(x, c, 2.0) if guided else oracle.plain(x, c))
     last = head_of(optimized, method).record.denoisings[-1]
     assert last.slow == len(computed)
-    both = "".join("F" if not guided or number % guidance == 0 else "c" for number in range(steps))
-    assert last.calls == both
+    assert last.calls == "".join(oracle.letter(number, guided) for number in range(steps))
 
 
 @torch.no_grad()
@@ -282,7 +292,7 @@ def test_a_wrong_result_is_an_equivalence_error(monkeypatch: pytest.MonkeyPatch)
     from marche_fx.head.program import HeadProgram
 
     right = HeadProgram.denoise
-    monkeypatch.setattr(HeadProgram, "denoise", lambda *args: [own + 1e-3 for own in right(*args)])
+    monkeypatch.setattr(HeadProgram, "denoise", lambda *args: ([own + 1e-3 for own in right(*args)[0]], []))
     optimized = transformed(model_of("adaln"), "exact")
     x, c = arguments(5)
     with pytest.raises(marche_fx.EquivalenceError, match=r"result 0 of net.forward differs"):
