@@ -153,7 +153,7 @@ class HeadProgram:
         return {**own, self.parts.count: count}
 
     def slow(self, part: Part, still: Values, timed: Values, numbers: Sequence[int], rows: int) -> list[list[Tensor]]:
-        """What a part makes of time and condition at times of ``timed`` with these numbers: for each a list of ``[R, ..]``.
+        """What a part makes of time and condition at those of ``timed`` with these numbers: lists of ``[R, ..]``.
 
         All are computed at once, as rows beside one another; of times without rows there is one.
         """
