@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,19 +17,35 @@ from .schedule import Schedule, Time
 from .slow import SlowValues, alone
 
 
+@dataclass(frozen=True, eq=False)
+class Announced:
+    """What a loop said when it began a denoising: its timesteps, in their order. Another one is another denoising."""
+
+    times: tuple[float, ...]
+
+
 class Denoising:
     """One denoising with a captured denoiser.
 
     Attributes:
-        schedule: the times that are expected; None while none is known. seen: those of the calls so far.
+        schedule: the times that are expected; None while none is known. announced: under which announcement of its loop
+            it began. seen: those of the calls so far.
         both, branches: numbers of the calls in the schedule that compute both halves, and residual branches.
         place: of the last call in the schedule. has_departed: whether a call was at another time than expected.
     """
 
-    def __init__(self, program: HeadProgram, call: Call, reuse: HeadReuse, schedule: Schedule | None) -> None:
+    def __init__(
+        self,
+        program: HeadProgram,
+        call: Call,
+        reuse: HeadReuse,
+        schedule: Schedule | None,
+        announced: Announced | None = None,
+    ) -> None:
         self.program = program
         self.reuse = reuse
         self.schedule = schedule
+        self.announced = announced
         given = program.given(call)
         self.rows = len(given[program.noisy])
         self.conditions = [Held.of(given[node]) for node in program.conditions]
@@ -90,7 +107,7 @@ class Denoising:
         if not is_same or len(self.program.given(call)[self.program.noisy]) != self.rows:
             return False
         # A loop that starts again does so at the first time, after others.
-        first = self.seen[0].key if expected is None else expected.calls[0].key
+        first = self.seen[0].key if expected is None or self.announced is not None else expected.calls[0].key
         return key != first or len(self.seen) == 1
 
     def run(self, call: Call, key: Key) -> Any:

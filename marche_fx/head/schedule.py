@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from .calls import Key
@@ -24,6 +25,14 @@ class Time:
     @classmethod
     def of(cls, key: Key, leaves: Sequence[Tensor]) -> Time:
         return cls(key, tuple((leaf[:1] if leaf.ndim else leaf).detach().clone() for leaf in leaves))
+
+    @classmethod
+    def alike(cls, leaf: Tensor, number: float) -> Time:
+        """The time of a call whose one time argument, of one number for each row, is like ``leaf``."""
+        first = leaf[:1] if leaf.ndim else leaf
+        # As the leaf's dtype rounds it; told on the host, without waiting for a device.
+        key = (torch.tensor(number, dtype=leaf.dtype).item(),)
+        return cls(key, (torch.full_like(first, number),))
 
 
 @dataclass(frozen=True, eq=False)

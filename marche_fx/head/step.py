@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,12 +16,12 @@ from ..passes.capture.alone import LOCK
 from ..runtime.method import warn_once
 from ..runtime.verify import check_equal
 from .calls import Call, Key, look
-from .denoising import Denoising
+from .denoising import Announced, Denoising
 from .policy import HeadReuse
 from .program import HeadProgram
 from .records import HeadRecord
 from .roles import TURNS, RoleFinder
-from .schedule import Schedule
+from .schedule import Schedule, Time
 
 KINDS = 8
 """So many kinds of arguments are looked at for which is what."""
@@ -82,6 +82,10 @@ class HeadStep:
                 return self.as_is(args, kwargs)
             return self.run(program, call, args, kwargs)
 
+    def expect(self, timesteps: Sequence[float]) -> None:
+        """Take the calls that follow, in this thread, for denoisings that begin, at these timesteps in their order."""
+        self.here.announced = Announced(tuple(map(float, timesteps)))
+
     def as_is(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.record.as_is += 1
         return self.original(*args, **kwargs)
@@ -131,15 +135,11 @@ class HeadStep:
             if not program.holds_for(self.net):
                 self.forget()
                 return self.as_is(args, kwargs)
-            denoising = self.begin(program, call)
+            denoising = self.begin(program, call, key)
         has_departed = denoising.has_departed
         results = denoising.run(call, key)
-        if denoising.has_departed and not has_departed and denoising.schedule in self.trusted:
-            self.tell(
-                f"{self.path} was called at another timestep ({key[0]:g}) than in the denoising before, so values of "
-                "time and condition are computed for each call of this one; the next expects its timesteps",
-                topic="departed",
-            )
+        if denoising.has_departed and not has_departed:
+            self.tell_of_departure(denoising, key)
         if self.verify and denoising.is_exact and not program.is_verified_for(rows):
             dtypes = [call.kind[-1].dtype] if call.kind[-1].enabled else []
             check_equal(self.path, results, self.original(*args, **kwargs), rounded_to=dtypes)
@@ -150,8 +150,9 @@ class HeadStep:
         """The denoising that a call goes on with, None where it is the first of one, and its times."""
         known = self.here.__dict__.setdefault("denoisings", [])
         expected = self.schedules.get(call.kind)
+        announced = self.here.__dict__.get("announced")
         for own in known:
-            if own.program is program:
+            if own.program is program and own.announced is announced:
                 seen = own.look(call)
                 if seen.key is not None and own.goes_on_with(call, seen.key, all(seen.same), expected):
                     known.remove(own)
@@ -160,14 +161,16 @@ class HeadStep:
         given = program.given(call)
         return None, look([given[node] for node in program.times]).key
 
-    def begin(self, program: HeadProgram, call: Call) -> Denoising:
+    def begin(self, program: HeadProgram, call: Call, key: Key) -> Denoising:
         """A denoising that starts with this call."""
         known = self.here.denoisings
         for own in reversed(known):
             self.learn(call.kind, own)
         # Where every call comes with another condition, what is computed for later timesteps is lost.
         is_restless = len(known) == TURNS and all(len(own.seen) == 1 for own in known)
-        found = Denoising(program, call, self.reuse, None if is_restless else self.schedules.get(call.kind))
+        announced = self.here.__dict__.get("announced")
+        schedule = None if is_restless else self.expected(program, call, key, announced)
+        found = Denoising(program, call, self.reuse, schedule, announced)
         # Of those calls that told which argument is what.
         first, times = self.here.__dict__.pop("earlier", (call, []))
         found.seen += times if first is call else []
@@ -175,6 +178,17 @@ class HeadStep:
         known.insert(0, found)
         self.record.denoisings.append(found.record)
         return found
+
+    def expected(self, program: HeadProgram, call: Call, key: Key, announced: Announced | None) -> Schedule | None:
+        """The times of a denoising that starts with this call: those announced, or those of the one before."""
+        learned = self.schedules.get(call.kind)
+        if announced is None or len(key) != 1:
+            return learned
+        (time,) = (program.given(call)[node] for node in program.times)
+        own = Schedule(tuple(Time.alike(time, number) for number in announced.times))
+        # Where guidance holds at some timesteps only, each of two methods is called at some of those announced.
+        is_part = learned in self.trusted and learned is not None and own.holds([one.key for one in learned.calls])
+        return learned if is_part or key not in own.numbers else own
 
     def forget(self) -> None:
         """Drop what was captured of a denoiser that has other modules, hooks or attributes by now."""
@@ -193,6 +207,16 @@ class HeadStep:
             self.schedules[kind] = Schedule(tuple(ended.seen))
         elif len(ended.seen) == len(schedule.calls):
             self.trusted.add(schedule)
+
+    def tell_of_departure(self, denoising: Denoising, key: Key) -> None:
+        """Say once that a timestep came that was not expected, by somebody who knew."""
+        if denoising.schedule in self.trusted or denoising.announced is not None:
+            known = "its loop announced" if denoising.announced else "in the denoising before"
+            self.tell(
+                f"{self.path} was called at another timestep ({key[0]:g}) than {known}, so values of time and "
+                "condition are computed for each call of this one; the next expects its timesteps",
+                topic="departed",
+            )
 
     def tell(self, message: str, topic: str = "") -> None:
         warn_once(self.warned, message, topic)
