@@ -1,0 +1,141 @@
+"""What reuse of the unconditional half of guidance would cost in the transformer: a table of docs/head.md.
+
+The exact decoding of garments of the bundled MAR (32 steps, guidance to 3) is replayed step by step: both halves see
+the exact tokens. ``difference``: at every k-th decoding step both halves are computed; between, the unconditional rows
+are the conditional ones less their difference there. ``lighter``: unconditional tokens are refreshed by a smaller
+share. Told are the drift of the vectors that a step reads, both halves, over their norm; the deviation of the tokens
+that the head draws of them, over their spread; and FLOPs of the transformer over exact ones. These flatter
+``difference``: it is the exact one of every token, and that rows which changed in between are still to be computed is
+not counted.
+
+    python scripts/guidance_drift.py --out docs/head/guidance.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+import marche_fx
+from marche_fx import SelectiveRefresh
+from marche_fx.models import MAR, load_fashion_mar
+from marche_fx.models.drift import DecodingStep, replay
+from marche_fx.saving.files import write_json
+
+STEPS, SCALE, TEMPERATURE = 32, 3.0, 0.8
+SHARES = (0.0, 0.02, 0.05, 0.1, 0.25)
+PERIODS = (2, 4, 8)
+
+Vectors = list[Tensor]
+"""Of each step ``[2 b, N, D]``, conditional samples first."""
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=10)
+    given = parser.parse_args()
+    console, mar = Console(), load_fashion_mar()
+    steps = recorded(mar, given.images)
+    exact = vectors(mar, steps)
+    # Drawn in ten denoising steps, which costs a tenth and tells the same deviation.
+    head = marche_fx.transform(mar, denoising="quadratic:10", compile=False).diffloss
+    tokens = drawn(head, steps, exact)
+    rows: list[dict[str, Any]] = []
+
+    def tell(name: str, found: Vectors, flops: float) -> None:
+        drift = mean(float((b - a)[own.read].norm() / a[own.read].norm()) for own, a, b in zip(steps, exact, found))
+        deviation = float(((drawn(head, steps, found) - tokens) ** 2).mean().sqrt() / tokens.std())
+        rows.append({"variant": name, "drift": drift, "deviation": deviation, "flops": flops})
+        console.print(f"{name}: drift {drift:.4f}, tokens {deviation:.3f}, FLOPs {flops:.3f}")
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(given.out, {"images": given.images, "rows": rows})
+
+    for every in PERIODS:
+        tell(f"exact, difference of {every}", by_difference(exact, exact, every), (1 + 1 / every) / 2)
+    found: dict[float, tuple[Vectors, float]] = {}
+    for share in SHARES:
+        found[share] = cached(mar, steps, share)
+        tell(f"{share:.0%}", *found[share])
+    for share in (0.1, 0.25):
+        own, flops = found[share]
+        for every in PERIODS:
+            tell(f"{share:.0%}, difference of {every}", by_difference(own, exact, every), flops * (1 + 1 / every) / 2)
+        for less in (own for own in SHARES if own < share):
+            lighter, fewer = found[less]
+            halves = [torch.cat([a[: len(a) // 2], b[len(b) // 2 :]]) for a, b in zip(own, lighter)]
+            tell(f"{share:.0%}, lighter of {less:.0%}", halves, (flops + fewer) / 2)
+
+
+def recorded(mar: MAR, images: int) -> list[DecodingStep]:
+    """The steps of an exact generation."""
+    labels, generator = torch.arange(images) % mar.num_classes, torch.Generator().manual_seed(5)
+    orders = mar.sample_orders(images, generator)
+    made = mar.sample_tokens(
+        images, STEPS, SCALE, labels=labels, temperature=TEMPERATURE, orders=orders, generator=generator
+    )
+    return list(replay(mar, made, orders, labels, STEPS, SCALE))
+
+
+def vectors(
+    mar: MAR, steps: list[DecodingStep], take: Callable[[Tensor, DecodingStep], Tensor] | None = None
+) -> Vectors:
+    found = []
+    for own in steps:
+        z = mar.forward_mae_decoder(mar.forward_mae_encoder(own.tokens, own.mask, own.class_embedding), own.mask)
+        found.append(z if take is None else take(z, own))
+    return found
+
+
+def cached(mar: MAR, steps: list[DecodingStep], share: float) -> tuple[Vectors, float]:
+    """Vectors where ``share`` of the tokens is refreshed, of the rows that are read, and FLOPs over exact ones."""
+    optimized = marche_fx.transform(mar, refresh=SelectiveRefresh(share), compile=False, verify=False)
+
+    def rows_read(z: Tensor, own: DecodingStep) -> Tensor:
+        whole = torch.zeros(*own.read.shape, mar.decoder_norm.normalized_shape[0])
+        whole[own.read] = z[own.read.nonzero(as_tuple=True)]
+        return whole
+
+    with marche_fx.decoding(optimized):
+        found = vectors(optimized, steps, rows_read)
+    session = marche_fx.report(optimized).session
+    assert session is not None
+    return found, session.flops_ratio
+
+
+def by_difference(own: Vectors, exact: Vectors, every: int) -> Vectors:
+    """Unconditional rows as the conditional ones less the exact difference at the last step of so many."""
+    found = []
+    for number, z in enumerate(own):
+        first, second = exact[number - number % every].chunk(2)
+        conditional = z.chunk(2)[0]
+        found.append(torch.cat([conditional, conditional - (first - second)]))
+    return found
+
+
+def drawn(head: Any, steps: list[DecodingStep], found: Vectors) -> Tensor:
+    """Tokens ``[R, C]`` of the rows that each step reads, on the same noise whatever their vectors."""
+    generator, tokens, decoded = torch.Generator().manual_seed(0), [], 0
+    for own, z in zip(steps, found, strict=True):
+        read = z[own.read]
+        half, length = len(read) // 2, own.mask.shape[1]
+        decoded += half
+        scale = 1 + (SCALE - 1) * decoded / (length * (len(z) // 2))
+        tokens.append(head.sample(read, TEMPERATURE, scale, generator=generator)[:half])
+    return torch.cat(tokens)
+
+
+def mean(values: Any) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+if __name__ == "__main__":
+    main()
