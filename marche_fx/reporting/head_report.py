@@ -132,10 +132,8 @@ class HeadReport:
             yield Text(f"  {branch.operator}: {short(branch.flops)} FLOPs of a row{held}")
         yield Text(self.halves)
         if self.calls:
-            yield Text(
-                f"{self.calls} calls in {counted(self.denoisings, 'denoising')}, {self.flops_ratio:.2f} of the original's "
-                f"FLOPs; {self.as_is} calls ran as they are"
-            )
+            told = f"{self.calls} calls in {counted(self.denoisings, 'denoising')}"
+            yield Text(f"{told}, {self.flops_ratio:.2f} of the original's FLOPs; {self.as_is} calls ran as they are")
             yield Text(f"last denoising: {self.last}, slow values computed at {self.slow} timesteps")
 
 

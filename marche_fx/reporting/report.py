@@ -154,8 +154,9 @@ def explain(
         fraction: the share of tokens to take as active where rows and FLOPs of a partial step are told.
         speed: predict how much faster a compiled step is, from the rates of products and attention on this machine,
             which are measured for a few seconds the first time. What the loop does between steps is not counted.
-        inner: denoisers, as of `transform`. sample: called with a copy of the model, has it denoise a few tokens; needed
-            where the denoisers are not those known for MAR.
+        inner: denoisers, as of `transform`.
+        sample: called with a copy of the model, has it denoise a few tokens; needed where the denoisers are not those
+            known for MAR.
 
     Raises:
         ArgumentError: ``fraction`` is not between 0 and 1, the model has no such method, or it has several step methods
@@ -163,7 +164,8 @@ def explain(
         CaptureError, UnsupportedModelError: as a transformed model would at its first call.
     """
     check_fraction(fraction)
-    if inner is not None or sample is not None or not (args or kwargs or step) and has_known_denoisers(model):
+    is_of_head = not (args or kwargs or step) and has_known_denoisers(model)
+    if is_of_head or inner is not None or sample is not None:
         return Report(type(model).__name__, (), heads=explain_heads(model, inner, sample))
     name = step_for(model, step, args, kwargs)
     plan = make_plan(model, name, args, kwargs)
