@@ -1,12 +1,11 @@
 """What reuse of the unconditional half of guidance would cost in the transformer: a table of docs/head.md.
 
 The exact decoding of garments of the bundled MAR (32 steps, guidance to 3) is replayed step by step: both halves see
-the exact tokens. ``difference``: at every k-th decoding step both halves are computed; between, the unconditional rows
-are the conditional ones less their difference there. ``lighter``: unconditional tokens are refreshed by a smaller
-share. Told are the drift of the vectors that a step reads, both halves, over their norm; the deviation of the tokens
-that the head draws of them, over their spread; and FLOPs of the transformer over exact ones. These flatter
-``difference``: it is the exact one of every token, and that rows which changed in between are still to be computed is
-not counted.
+the exact tokens. ``difference``: both halves are computed in full at every k-th decoding step, for nobody knows which
+rows the steps between will read; these compute the conditional half, and the unconditional rows are the conditional
+ones less their last difference. ``lighter``: a smaller share of the unconditional tokens is refreshed. Told are the
+drift of the vectors that a step reads, both halves, over their norm; the deviation of the tokens that the head draws of
+them, over their spread; and FLOPs of the transformer over exact ones.
 
     python scripts/guidance_drift.py --out docs/head/guidance.json
 """
@@ -29,8 +28,9 @@ from marche_fx.models.drift import DecodingStep, replay
 from marche_fx.saving.files import write_json
 
 STEPS, SCALE, TEMPERATURE = 32, 3.0, 0.8
-SHARES = (0.0, 0.02, 0.05, 0.1, 0.25)
+SHARES = (0.02, 0.05, 0.1, 0.25)
 PERIODS = (2, 4, 8)
+WARM_UP = 3
 
 Vectors = list[Tensor]
 """Of each step ``[2 b, N, D]``, conditional samples first."""
@@ -58,16 +58,18 @@ def main() -> None:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(given.out, {"images": given.images, "rows": rows})
 
-    for every in PERIODS:
-        tell(f"exact, difference of {every}", by_difference(exact, exact, every), (1 + 1 / every) / 2)
     found: dict[float, tuple[Vectors, float]] = {}
     for share in SHARES:
-        found[share] = cached(mar, steps, share)
+        found[share] = cached(mar, steps, share, None)[:2]
         tell(f"{share:.0%}", *found[share])
+    for every in PERIODS:
+        tell(f"all, difference of {every}", by_difference(exact, exact, every), (1 + share_in_full(every)) / 2)
+        for share in SHARES:
+            own, flops, halved = cached(mar, steps, share, every)
+            tell(f"{share:.0%} and all of every {every}", own, flops)
+            tell(f"{share:.0%}, difference of {every}", by_difference(own, exact, every), halved)
     for share in (0.1, 0.25):
         own, flops = found[share]
-        for every in PERIODS:
-            tell(f"{share:.0%}, difference of {every}", by_difference(own, exact, every), flops * (1 + 1 / every) / 2)
         for less in (own for own in SHARES if own < share):
             lighter, fewer = found[less]
             halves = [torch.cat([a[: len(a) // 2], b[len(b) // 2 :]]) for a, b in zip(own, lighter)]
@@ -94,9 +96,13 @@ def vectors(
     return found
 
 
-def cached(mar: MAR, steps: list[DecodingStep], share: float) -> tuple[Vectors, float]:
-    """Vectors where ``share`` of the tokens is refreshed, of the rows that are read, and FLOPs over exact ones."""
-    optimized = marche_fx.transform(mar, refresh=SelectiveRefresh(share), compile=False, verify=False)
+def cached(mar: MAR, steps: list[DecodingStep], share: float, every: int | None) -> tuple[Vectors, float, float]:
+    """Vectors of rows that are read, where ``share`` of the tokens is refreshed, and all at every ``every``-th step.
+
+    With FLOPs over exact ones, and the same where steps that are not in full compute half of the samples.
+    """
+    policy = SelectiveRefresh(share, WARM_UP, every)
+    optimized = marche_fx.transform(mar, refresh=policy, compile=False, verify=False)
 
     def rows_read(z: Tensor, own: DecodingStep) -> Tensor:
         whole = torch.zeros(*own.read.shape, mar.decoder_norm.normalized_shape[0])
@@ -107,17 +113,27 @@ def cached(mar: MAR, steps: list[DecodingStep], share: float) -> tuple[Vectors, 
         found = vectors(optimized, steps, rows_read)
     session = marche_fx.report(optimized).session
     assert session is not None
-    return found, session.flops_ratio
+    computed, exact = ([float(row[column]) for row in session.rows] for column in (4, 5))
+    halved = [own if own > 0.99 * whole else own / 2 for own, whole in zip(computed, exact)]
+    return found, sum(computed) / sum(exact), sum(halved) / sum(exact)
 
 
 def by_difference(own: Vectors, exact: Vectors, every: int) -> Vectors:
-    """Unconditional rows as the conditional ones less the exact difference at the last step of so many."""
+    """Unconditional rows as the conditional ones less their difference in the last step in full."""
     found = []
     for number, z in enumerate(own):
-        first, second = exact[number - number % every].chunk(2)
+        first, second = exact[last_in_full(number, every)].chunk(2)
         conditional = z.chunk(2)[0]
         found.append(torch.cat([conditional, conditional - (first - second)]))
     return found
+
+
+def last_in_full(number: int, every: int) -> int:
+    return number if number < WARM_UP else max(number - number % every, WARM_UP - 1)
+
+
+def share_in_full(every: int) -> float:
+    return sum(last_in_full(number, every) == number for number in range(STEPS)) / STEPS
 
 
 def drawn(head: Any, steps: list[DecodingStep], found: Vectors) -> Tensor:

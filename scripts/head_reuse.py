@@ -56,7 +56,7 @@ def main() -> None:
     exact = tokens(marche_fx.transform(mar, denoising=EXACT, compile=False), reads)
     rows: list[dict[str, Any]] = []
     for name, reuse in VARIANTS.items():
-        optimized = marche_fx.transform(mar, denoising=EXACT, reuse=reuse, compile=False, verify=False)
+        optimized: Any = marche_fx.transform(mar, denoising=EXACT, reuse=reuse, compile=False, verify=False)
         # The first denoising tells which argument is what, and its timesteps.
         tokens(optimized, reads[:1])
         (head,) = [own for own in optimized._marche_fx.heads.values() if own.programs]

@@ -13,6 +13,7 @@ from ..errors import UnsupportedModelError
 from ..passes.analysis.denoiser import Denoiser, Role, find_denoiser
 from ..passes.capture.any_rows import capture_any_rows
 from ..passes.capture.structure import Attributes, changed_attributes, structure
+from ..passes.graph.source import describe
 from ..passes.lower.lower import lower_rows
 from ..passes.lower.products import multiply_by_onednn
 from ..passes.rewrite.cut import Part
@@ -96,6 +97,17 @@ class HeadProgram:
         values = [node.meta["val"] for node in self.parts.frontier]
         apart = bool(values) and {*self.parts.exit.inputs}.isdisjoint(self.denoiser.kept)
         return self.denoiser.joined is not None and apart and all(own.is_floating_point() for own in values)
+
+    @property
+    def halves(self) -> str:
+        """What was found of guidance halves, in words."""
+        found = self.denoiser
+        if found.joined is None:
+            return "no guidance halves: no cat of a noisy value with itself"
+        where = describe(found.mixes[0]) if found.mixes else "its result"
+        if not self.has_halves:
+            return f"guidance halves from {describe(found.joined)} are computed in full: rows meet in {where}"
+        return f"guidance halves of one noisy value from {describe(found.joined)} to {where}"
 
     def fits(self, call: Call) -> bool:
         """Whether a call has as many rows in each argument that had them, and the others are as large as they were."""

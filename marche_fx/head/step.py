@@ -20,7 +20,7 @@ from .denoising import Announced, Denoising
 from .policy import HeadReuse
 from .program import HeadProgram
 from .records import HeadRecord
-from .roles import TURNS, RoleFinder
+from .roles import FRUITLESS, TURNS, RoleFinder
 from .schedule import Schedule, Time
 
 KINDS = 8
@@ -107,6 +107,12 @@ class HeadStep:
         finder = finders.setdefault(call.kind, RoleFinder())
         roles = finder.roles(call)
         if roles is None:
+            if finder.is_fruitless:
+                self.tell(
+                    f"{self.path} runs as it is: in {FRUITLESS} calls no argument moved alike in all rows, as a time "
+                    "does, beside one that moved row by row, as a noisy value, under a condition that stayed. inner "
+                    "must name a method that denoises: called again and again, a timestep after the other"
+                )
             return None
         with LOCK:
             found = self.programs.get(call.kind) or self.captured(call, roles)
@@ -122,6 +128,12 @@ class HeadStep:
             self.tell(f"{self.path} runs as it is: {error}")
             return None
         self.programs[call.kind] = found
+        if self.reuse.guidance > 1 and found.multiple > 1 and not found.has_halves:
+            self.tell(
+                f"{self.path} takes its rows for two halves and computes both at every call, for all that "
+                f"guidance={self.reuse.guidance} asks: {found.halves}. The network must run on cat([half, half]) of "
+                "one noisy value, each row by itself"
+            )
         return found
 
     def run(self, program: HeadProgram, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -147,7 +147,7 @@ def head_report(step: HeadStep) -> HeadReport:
         repr(step.reuse),
         {} if program is None else roles_by_name(step, program),
         () if program is None else parts_of(program),
-        "" if program is None else halves_of(program),
+        "" if program is None else program.halves,
         () if program is None else slow_values_of(step, program),
         () if program is None else branches_of(program),
         tuple(step.refused.values()),
@@ -202,13 +202,3 @@ def branches_of(program: HeadProgram) -> tuple[Branch, ...]:
         Branch(describe(own.add), what(own), own.flops / program.denoiser.rows.rows)
         for own in program.denoiser.branches
     )
-
-
-def halves_of(program: HeadProgram) -> str:
-    joined = program.denoiser.joined
-    if joined is None:
-        return "no guidance halves: no cat of a noisy value with itself"
-    where = describe(program.denoiser.mixes[0]) if program.denoiser.mixes else "its result"
-    if not program.has_halves:
-        return f"guidance halves from {describe(joined)} are computed in full: rows meet in {where}"
-    return f"guidance halves of one noisy value from {describe(joined)} to {where}"

@@ -271,20 +271,60 @@ def test_rows_that_meet_in_the_condition_alone_do_no_harm() -> None:
 class Mixing(Denoiser):
     """Rows meet in the noisy value."""
 
-    def rest(self, x: Tensor, c: Tensor, slow: Any) -> Tensor:
-        return super().rest(x - x.mean(0), c, slow)
+    def rest(self, x: Tensor, c: Tensor, slow: Any, held: Any = None) -> Tensor:
+        return super().rest(x - x.mean(0), c, slow, held)
+
+
+class OtherHalves(Denoiser):
+    """Two halves that are not one noisy value."""
+
+    def forward_with_cfg(self, x: Tensor, t: Tensor, c: Tensor, scale: float) -> Tensor:
+        half = x[: len(x) // 2]
+        found = self.forward(torch.cat([half, 0.5 * half]), t, c)
+        conditional, unconditional = found.chunk(2)
+        return torch.cat([conditional + scale * unconditional, unconditional])
 
 
 @torch.no_grad()
-def test_guidance_halves_whose_rows_meet_are_computed_in_full() -> None:
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(Mixing, "rows meet in aten.mean"), (OtherHalves, "no cat of a noisy value with itself")]
+)
+def test_halves_that_are_none_are_told_and_computed_in_full(kind: type[Denoiser], reason: str) -> None:
     torch.manual_seed(0)
-    model: Any = Model(Mixing("adaln").double()).eval()
+    model: Any = Model(kind("adaln").double()).eval()
     optimized = transformed(model, HeadReuse(guidance=3), "forward_with_cfg")
-    for seed in range(3):
-        x, times, c = three(8, TIMES, seed)
-        found, expected = (denoised(own.net.forward_with_cfg, x, times, c, 2.0) for own in (optimized, model))
-        assert_close(found, expected)
-    assert "rows meet" in str(marche_fx.report(optimized))
+    expected = [denoised(model.net.forward_with_cfg, *three(8, TIMES, seed), 2.0) for seed in range(3)]
+    with pytest.warns(UserWarning, match=f"both at every call, for all that guidance=3 asks: .*{reason}"):
+        assert_close(denoised(optimized.net.forward_with_cfg, *three(8, TIMES, 0), 2.0), expected[0])
+    for seed in range(1, 3):
+        assert_close(denoised(optimized.net.forward_with_cfg, *three(8, TIMES, seed), 2.0), expected[seed])
+    assert {*"".join(own.calls for own in head_of(optimized, "forward_with_cfg").record.denoisings)} == {"F"}
+    assert reason in str(marche_fx.report(optimized))
+
+
+@torch.no_grad()
+def test_branches_of_a_denoiser_that_has_none_are_refused_by_name() -> None:
+    class Plain(Denoiser):
+        def rest(self, x: Tensor, c: Tensor, slow: Any, held: Any = None) -> Tensor:
+            return self.leave(torch.tanh(self.enter(x)) * slow[0].chunk(3, -1)[0])
+
+    torch.manual_seed(0)
+    model: Any = Model(Plain("adaln").double()).eval()
+    optimized = transformed(model, HeadReuse(branches=HoldBranches(2)))
+    x, c = arguments(5)
+    with pytest.warns(UserWarning, match=r"runs as it is: .*no residual branch to hold.*Leave branches out"):
+        found = denoised(optimized.net, x, TIMES, c)
+    assert_close(found, denoised(model.net, x, TIMES, c))
+
+
+@torch.no_grad()
+def test_a_method_that_denoises_nothing_is_told() -> None:
+    model = model_of("adaln")
+    optimized = marche_fx.transform(model, inner="net.enter.forward", reuse="exact", compile=False)
+    for seed in range(31):
+        optimized.net.enter(arguments(5, seed)[0])
+    with pytest.warns(UserWarning, match=r"net.enter.forward runs as it is: in 32 calls no argument moved alike"):
+        optimized.net.enter(arguments(5, 31)[0])
 
 
 @torch.no_grad()
