@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import UnsupportedModelError
 from ..passes.analysis.denoiser import Denoiser, Role, find_denoiser
-from ..passes.capture.any_rows import capture_any_rows
+from ..passes.capture.any_rows import AnyRows
 from ..passes.capture.structure import Attributes, changed_attributes, structure
 from ..passes.graph.source import describe
 from ..passes.lower.lower import lower_rows
@@ -23,7 +23,6 @@ from ..passes.trail import Trail, counted
 from ..runtime.weights import find_weight, weight_kind
 from .calls import Call
 from .policy import HoldBranches
-from .roles import rows_of
 from .schedule import Schedule, Time
 
 Values = dict[fx.Node, Any]
@@ -32,7 +31,11 @@ Values = dict[fx.Node, Any]
 class HeadProgram:
     """One captured denoiser; holds no state of a denoising.
 
+    Args:
+        capturing: captures a method of ``net``. roles: of its tensor arguments.
+
     Attributes:
+        captured: the method as it was captured.
         denoiser: what was found. parts: what it was cut into. flops: of these for each row, by name. verified: numbers
             of rows for which results were compared with the original's.
 
@@ -43,19 +46,18 @@ class HeadProgram:
     def __init__(
         self,
         net: nn.Module,
-        method: str,
-        call: Call,
+        capturing: Callable[[], AnyRows],
         roles: Sequence[Role],
         *,
         branches: HoldBranches | None = None,
         compile: bool,
     ) -> None:
         trail = Trail()
-        rows = trail.run(
-            "capture",
-            lambda: capture_any_rows(net, method, call.args, call.kwargs, rows=rows_of(call.leaves, roles)),
-            lambda own: counted(len(own.capture.graph_module.graph.nodes), "node"),
+        self.captured = trail.run(
+            "capture", capturing, lambda own: counted(len(own.capture.graph_module.graph.nodes), "node")
         )
+        # Cut up below, while the one above can be saved.
+        rows = self.captured.copied()
         self.leaves = [own.node for own in rows.capture.inputs if own.node is not None]
         self.denoiser = trail.run(
             "denoiser",

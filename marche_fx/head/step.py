@@ -11,8 +11,8 @@ from torch import nn
 
 from ..errors import CaptureError, UnsupportedModelError
 from ..lazy.modes import untraced
-from ..passes.analysis.denoiser import Role
 from ..passes.capture.alone import LOCK
+from ..passes.capture.any_rows import AnyRows, capture_any_rows
 from ..runtime.method import warn_once
 from ..runtime.verify import check_equal
 from .calls import Call, Key, look
@@ -20,8 +20,9 @@ from .denoising import Announced, Denoising
 from .policy import HeadReuse
 from .program import HeadProgram
 from .records import HeadRecord
-from .roles import FRUITLESS, TURNS, RoleFinder
+from .roles import FRUITLESS, TURNS, RoleFinder, Roles, rows_of
 from .schedule import Schedule, Time
+from .stored import StoredHead
 
 KINDS = 8
 """So many kinds of arguments are looked at for which is what."""
@@ -61,6 +62,8 @@ class HeadStep:
         self.verify = verify
         self.programs: dict[Any, HeadProgram] = {}
         self.schedules: dict[Any, Schedule] = {}
+        self.stored: list[StoredHead] = []
+        """Captures of another process."""
         self.refused: dict[Any, str] = {}
         """Why calls of a kind run as they are."""
         self.trusted: set[Schedule] = set()
@@ -97,6 +100,9 @@ class HeadStep:
             return found
         if call.kind in self.refused:
             return None
+        restored = self.restored(call)
+        if restored is not None:
+            return restored
         finders = self.here.__dict__.setdefault("finders", {})
         if call.kind not in finders and len(finders) == KINDS:
             self.tell(
@@ -120,9 +126,31 @@ class HeadStep:
         self.here.earlier = call, finder.times(roles)
         return found
 
-    def captured(self, call: Call, roles: tuple[Role, ...]) -> HeadProgram | None:
+    def restored(self, call: Call) -> HeadProgram | None:
+        """What another process captured of calls of this kind, where that holds here; it is used now or never."""
+        stored = next((own for own in self.stored if own.kind == call.kind), None)
+        if stored is None:
+            return None
+        with LOCK:
+            if stored not in self.stored:
+                return self.programs.get(call.kind)
+            self.stored.remove(stored)
+            rows, reason = stored.restored(self.net, call)
+            if rows is None:
+                self.tell(f"a saved capture of {self.path} is not used: {reason}; it is captured anew")
+                return None
+            return self.made(call, stored.roles, lambda: rows)
+
+    def captured(self, call: Call, roles: Roles) -> HeadProgram | None:
+        rows = rows_of(call.leaves, roles)
+        return self.made(
+            call, roles, lambda: capture_any_rows(self.net, self.method, call.args, call.kwargs, rows=rows)
+        )
+
+    def made(self, call: Call, roles: Roles, capturing: Callable[[], AnyRows]) -> HeadProgram | None:
+        """The program of a capture; None, after a warning, where there can be none."""
         try:
-            found = HeadProgram(self.net, self.method, call, roles, branches=self.reuse.branches, compile=self.compile)
+            found = HeadProgram(self.net, capturing, roles, branches=self.reuse.branches, compile=self.compile)
         except (CaptureError, UnsupportedModelError) as error:
             self.refused[call.kind] = str(error)
             self.tell(f"{self.path} runs as it is: {error}")
@@ -205,7 +233,7 @@ class HeadStep:
     def forget(self) -> None:
         """Drop what was captured of a denoiser that has other modules, hooks or attributes by now."""
         with LOCK:
-            self.programs, self.schedules, self.refused = {}, {}, {}
+            self.programs, self.schedules, self.refused, self.stored = {}, {}, {}, []
             self.here = threading.local()
 
     def learn(self, kind: Any, ended: Denoising) -> None:

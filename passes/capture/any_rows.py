@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -59,6 +60,25 @@ class AnyRows:
     def is_of_rows(self, node: fx.Node) -> bool:
         """Whether a value is ``[R, ..]``: a row each, in its first dimension and in no other."""
         return self.sizes.get(node) == {0: Size(Fraction(1), 0)}
+
+    def copied(self) -> AnyRows:
+        """The same with a graph of its own."""
+        graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+        graph.output(graph.graph_copy(self.capture.graph_module.graph, copies))
+        own = self.capture
+        capture = dataclasses.replace(
+            own,
+            graph_module=fx.GraphModule(own.graph_module, graph),
+            weights={copies[node]: path for node, path in own.weights.items()},
+            constants={copies[node]: tensor for node, tensor in own.constants.items()},
+            inputs=tuple(
+                given if given.node is None else dataclasses.replace(given, node=copies[given.node])
+                for given in own.inputs
+            ),
+        )
+        sizes = {copies[node]: found for node, found in self.sizes.items() if node in copies}
+        numbers = {(copies[node], number): size for (node, number), size in self.numbers.items() if node in copies}
+        return AnyRows(capture, self.rows, sizes, numbers)
 
 
 def capture_any_rows(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,15 +21,15 @@ class HeldBranches(Held):
     is_open: bool = True
     values: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
-    def branch(self, number: int, compute: Callable[[], Tensor]) -> Tensor:
-        return self.value(("branch", number), compute) if number in self.whole else compute()
+    def branch(self, number: int, compute: Callable[..., Tensor], *args: Any) -> Tensor:
+        return self.value(("branch", number), compute, *args) if number in self.whole else compute(*args)
 
-    def product(self, number: int, compute: Callable[[], Tensor]) -> Tensor:
-        return compute() if number in self.whole else self.value(("product", number), compute)
+    def product(self, number: int, compute: Callable[..., Tensor], *args: Any) -> Tensor:
+        return compute(*args) if number in self.whole else self.value(("product", number), compute, *args)
 
-    def value(self, key: tuple[str, int], compute: Callable[[], Tensor]) -> Tensor:
+    def value(self, key: tuple[str, int], compute: Callable[..., Tensor], *args: Any) -> Tensor:
         if self.is_open:
-            self.values[key] = compute()
+            self.values[key] = compute(*args)
         return self.values[key]
 
 
