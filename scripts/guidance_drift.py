@@ -23,6 +23,7 @@ from torch import Tensor
 
 import marche_fx
 from marche_fx import SelectiveRefresh
+from marche_fx.api.optimization import optimization_of
 from marche_fx.models import MAR, load_fashion_mar
 from marche_fx.models.drift import DecodingStep, replay
 from marche_fx.saving.files import write_json
@@ -63,7 +64,8 @@ def main() -> None:
         found[share] = cached(mar, steps, share, None)[:2]
         tell(f"{share:.0%}", *found[share])
     for every in PERIODS:
-        tell(f"all, difference of {every}", by_difference(exact, exact, every), (1 + share_in_full(every)) / 2)
+        in_full = sum(is_in_full(number, every) for number in range(STEPS))
+        tell(f"all, difference of {every}", by_difference(exact, exact, every), (1 + in_full / STEPS) / 2)
         for share in SHARES:
             own, flops, halved = cached(mar, steps, share, every)
             tell(f"{share:.0%} and all of every {every}", own, flops)
@@ -105,17 +107,19 @@ def cached(mar: MAR, steps: list[DecodingStep], share: float, every: int | None)
     optimized = marche_fx.transform(mar, refresh=policy, compile=False, verify=False)
 
     def rows_read(z: Tensor, own: DecodingStep) -> Tensor:
-        whole = torch.zeros(*own.read.shape, mar.decoder_norm.normalized_shape[0])
+        whole = torch.zeros(*own.read.shape, mar.diffusion_pos_embed_learned.shape[-1])
         whole[own.read] = z[own.read.nonzero(as_tuple=True)]
         return whole
 
     with marche_fx.decoding(optimized):
         found = vectors(optimized, steps, rows_read)
-    session = marche_fx.report(optimized).session
+    session = optimization_of(optimized).last_session
     assert session is not None
-    computed, exact = ([float(row[column]) for row in session.rows] for column in (4, 5))
-    halved = [own if own > 0.99 * whole else own / 2 for own, whole in zip(computed, exact)]
-    return found, sum(computed) / sum(exact), sum(halved) / sum(exact)
+    calls = [own for own in session.records if not own.again]
+    computed, exact = (sum(own) for own in zip(*((own.flops, own.original_flops) for own in calls)))
+    # In each step the encoder and the decoder were called.
+    partial = sum(own.flops for number, own in enumerate(calls) if not is_in_full(number // 2, every))
+    return found, computed / exact, (computed - partial / 2) / exact
 
 
 def by_difference(own: Vectors, exact: Vectors, every: int) -> Vectors:
@@ -129,11 +133,11 @@ def by_difference(own: Vectors, exact: Vectors, every: int) -> Vectors:
 
 
 def last_in_full(number: int, every: int) -> int:
-    return number if number < WARM_UP else max(number - number % every, WARM_UP - 1)
+    return next(own for own in range(number, -1, -1) if is_in_full(own, every))
 
 
-def share_in_full(every: int) -> float:
-    return sum(last_in_full(number, every) == number for number in range(STEPS)) / STEPS
+def is_in_full(number: int, every: int | None) -> bool:
+    return number < WARM_UP or (every is not None and number % every == 0)
 
 
 def drawn(head: Any, steps: list[DecodingStep], found: Vectors) -> Tensor:
