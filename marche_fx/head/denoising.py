@@ -51,6 +51,7 @@ class Denoising:
         self.conditions = [Held.of(given[node]) for node in program.conditions]
         held = {node: own.values for node, own in zip(program.conditions, self.conditions)}
         self.still = program.still(held, self.rows)
+        self.record = DenoisingRecord(self.rows, flops=program.flops["still"] * self.rows)
         count = 0 if schedule is None else len(schedule.calls)
         self.both = reuse.calls_of_both_halves(count)
         self.branches = reuse.calls_of_branches(count, has_halves=program.has_halves)
@@ -67,7 +68,6 @@ class Denoising:
         """Conditional less unconditional rows of what the exit reads, as they last were."""
         self.held: list[Tensor] | None = None
         """Values of residual branches, as they last were."""
-        self.record = DenoisingRecord(self.rows, flops=program.flops["still"] * self.rows)
 
     @property
     def reuses_guidance(self) -> bool:
@@ -77,6 +77,7 @@ class Denoising:
         """Where the unconditional half or residual branches are left out at some calls, their slow values are, too."""
         program, rows = self.program, self.rows
         timed = program.timed_of_all(self.still, schedule, rows)
+        self.record.flops += program.flops["timed"] * len(schedule.distinct) * bool(timed)
         every = frozenset(range(len(schedule.calls)))
         halves = [(0, rows, every)]
         if self.reuses_guidance and timed:
@@ -166,8 +167,8 @@ class Denoising:
         """Values of the time, and of time and condition, that the network reads."""
         program = self.program
         if not self.slow or place is None:
-            for part in (program.parts.slow, program.parts.slow_in_branches):
-                self.count_slow(part, 1, self.rows)
+            slow = program.flops["slow"] + program.flops["slow_in_branches"]
+            self.record.flops += program.flops["timed"] + self.rows * slow
             self.record.slow += 1
             return alone(program, self.still, self.rows, time)
         found: Values = {}
@@ -177,26 +178,21 @@ class Denoising:
         always = self.slow[program.parts.slow][0]
         number = always.schedule.numbers[time.key]
         self.is_exact = number in always.computed
+        self.record.flops += program.flops["timed"] * (not always.timed)
         return {**found, **always.of_time(number, self.rows)}
 
     def slow_values_of(self, part: Part, halves: list[SlowValues], time: Time, rows: int) -> Values:
         """What a part makes of time and condition, of the rows of these halves."""
-        kept = []
+        kept, is_always = [], part is self.program.parts.slow
+        flops = self.program.flops["slow" if is_always else "slow_in_branches"]
         for own in halves:
             before = own.count
             kept.append(own.kept(own.schedule.numbers[time.key], min(rows, own.rows)))
-            self.count_slow(part, own.count - before, own.rows)
-        if part is self.program.parts.slow:
-            self.record.slow = self.slow[part][0].count
+            self.record.flops += (own.count - before) * own.rows * flops
+        if is_always:
+            self.record.slow = halves[0].count
         joined = kept[0] if len(kept) == 1 else [torch.cat(pair) for pair in zip(*kept)]
         return dict(zip(part.outputs, joined, strict=True))
-
-    def count_slow(self, part: Part, times: int, rows: int) -> None:
-        """Count values of time and condition of so many rows at so many times; the time's own are of one row."""
-        program = self.program
-        is_always = part is program.parts.slow
-        flops = program.flops["slow" if is_always else "slow_in_branches"]
-        self.record.flops += times * (rows * flops + program.flops["timed"] * is_always)
 
     def count(self, rows: int, is_full: bool, has_branches: bool) -> None:
         flops = self.program.flops

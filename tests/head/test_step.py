@@ -136,6 +136,44 @@ def test_reuse_is_what_the_oracle_says(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("guidance", "letters"), [(1, "FHHFHHFHHF"), (3, "FhhFhhFhhF"), (4, "FhhcFhchFc")])
+def test_what_held_branches_need_is_computed_and_no_more(guidance: int, letters: str) -> None:
+    model = model_of("adaln", depth=3)
+    reuse = HeadReuse(Interpolate(10), guidance, HoldBranches(3, whole=(0, 2)))
+    optimized = transformed(model, reuse, "forward_with_cfg")
+    for seed in range(2):
+        denoised(optimized.net.forward_with_cfg, *three(8, TIMES, seed), 2.0)
+    last = head_of(optimized, "forward_with_cfg").record.denoisings[-1]
+    assert last.calls == letters
+    # Products of a row: 4 -> 6 of the time, 5 -> 6 of the condition, 6 -> 18 modulates, 3 -> 6, 6 -> 6, 6 -> 3.
+    condition, time, modulation, enter, layer, leave = 60, 48, 216, 36, 72, 36
+    expected = 8 * condition + len(TIMES) * time
+    for letter in letters:
+        rows = 8 if letter in "FH" else 4
+        # Where branches are held, the gate of the second alone is read, and its product has nothing to compute.
+        expected += rows * (enter + leave + modulation)
+        expected += rows * (3 * layer + 2 * modulation) if letter in "Fc" else 0
+    assert last.flops == pytest.approx(expected)
+
+
+@torch.no_grad()
+def test_an_announcement_begins_a_denoising_whatever_its_condition() -> None:
+    model = model_of("adaln")
+    optimized = transformed(model, HeadReuse(Interpolate(2, "linear")))
+    head = head_of(optimized)
+    denoised(optimized.net, arguments(5)[0], TIMES, arguments(5)[1])
+    x, c = arguments(5, 1)
+    oracle = Oracle(model.net, (900, 500, 100), (0, 2), 2)
+    for times, expected in (((900, 500, 100), oracle.plain(x, c)), ((900, 100), None), ((900, 500, 100), None)):
+        head.expect(times)
+        found = denoised(optimized.net, x, times[:2], c)
+        if expected is not None:
+            assert_close(found, expected[:2])
+    records = list(head.record.denoisings)[-3:]
+    assert [(len(own.calls), own.slow) for own in records] == [(2, 2), (2, 2), (2, 2)]
+
+
+@torch.no_grad()
 def test_two_calls_of_guidance_in_turn_are_two_denoisings() -> None:
     model = model_of("adaln")
     optimized = transformed(model, HeadReuse(Interpolate(4)))
