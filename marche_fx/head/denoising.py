@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,15 +12,8 @@ from .calls import Call, Held, Key, Look, look
 from .policy import HeadReuse
 from .program import HeadProgram, Values
 from .records import DenoisingRecord
-from .schedule import Schedule, Time
+from .schedule import Announced, Schedule, Time
 from .slow import SlowValues, alone
-
-
-@dataclass(frozen=True, eq=False)
-class Announced:
-    """What a loop said when it began a denoising: its timesteps, in their order. Another one is another denoising."""
-
-    times: tuple[float, ...]
 
 
 class Denoising:
@@ -88,9 +80,11 @@ class Denoising:
             wanted = {schedule.numbers[schedule.calls[number].key] for number in calls}
             return SlowValues(program, part, still, timed, count, schedule, self.reuse.slow, wanted)
 
+        always, in_branches = program.parts.slow, program.parts.slow_in_branches
         return {
             part: [of(part, first, count, calls & own) for first, count, own in halves]
-            for part, calls in ((program.parts.slow, every), (program.parts.slow_in_branches, self.branches))
+            for part, calls in ((always, every), (in_branches, self.branches))
+            if part is always or part.outputs
         }
 
     def look(self, call: Call) -> Look:

@@ -36,10 +36,22 @@ class Time:
 
 
 @dataclass(frozen=True, eq=False)
+class Announced:
+    """What a loop said when it began a denoising: its timesteps, in their order. Another one is another denoising."""
+
+    times: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Schedule:
-    """The calls of a denoising by their times, some of which a solver may visit more than once."""
+    """The calls of a denoising by their times, some of which a solver may visit more than once.
+
+    Attributes:
+        announced: the timesteps that the loop announced, of which these are all or some; None where it did not.
+    """
 
     calls: tuple[Time, ...]
+    announced: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         distinct: dict[Key, Time] = {}

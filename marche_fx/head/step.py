@@ -16,12 +16,12 @@ from ..passes.capture.any_rows import AnyRows, capture_any_rows
 from ..runtime.method import warn_once
 from ..runtime.verify import check_equal
 from .calls import Call, Key, look
-from .denoising import Announced, Denoising
+from .denoising import Denoising
 from .policy import HeadReuse
 from .program import HeadProgram
 from .records import HeadRecord
 from .roles import FRUITLESS, TURNS, RoleFinder, Roles, rows_of
-from .schedule import Schedule, Time
+from .schedule import Announced, Schedule, Time
 from .stored import StoredHead
 
 KINDS = 8
@@ -62,6 +62,8 @@ class HeadStep:
         self.verify = verify
         self.programs: dict[Any, HeadProgram] = {}
         self.schedules: dict[Any, Schedule] = {}
+        self.announced: dict[tuple[Any, tuple[float, ...]], Schedule] = {}
+        """Those that loops announced, by kind of calls."""
         self.stored: list[StoredHead] = []
         """Captures of another process."""
         self.refused: dict[Any, str] = {}
@@ -224,16 +226,19 @@ class HeadStep:
         learned = self.schedules.get(call.kind)
         if announced is None or len(key) != 1:
             return learned
-        (time,) = (program.given(call)[node] for node in program.times)
-        own = Schedule(tuple(Time.alike(time, number) for number in announced.times))
+        if (call.kind, announced.times) not in self.announced:
+            (time,) = (program.given(call)[node] for node in program.times)
+            calls = tuple(Time.alike(time, number) for number in announced.times)
+            self.announced[call.kind, announced.times] = Schedule(calls, announced.times)
+        own = self.announced[call.kind, announced.times]
         # Where guidance holds at some timesteps only, each of two methods is called at some of those announced.
-        is_part = learned in self.trusted and learned is not None and own.holds([one.key for one in learned.calls])
+        is_part = learned is not None and learned.announced == announced.times and learned in self.trusted
         return learned if is_part or key not in own.numbers else own
 
     def forget(self) -> None:
         """Drop what was captured of a denoiser that has other modules, hooks or attributes by now."""
         with LOCK:
-            self.programs, self.schedules, self.refused, self.stored = {}, {}, {}, []
+            self.programs, self.schedules, self.announced, self.refused, self.stored = {}, {}, {}, {}, []
             self.here = threading.local()
 
     def learn(self, kind: Any, ended: Denoising) -> None:
@@ -244,7 +249,8 @@ class HeadStep:
             return
         ended.learned = len(ended.seen)
         if schedule is None or not schedule.holds([own.key for own in ended.seen]):
-            self.schedules[kind] = Schedule(tuple(ended.seen))
+            announced = ended.announced and ended.announced.times
+            self.schedules[kind] = Schedule(tuple(ended.seen), announced)
         elif len(ended.seen) == len(schedule.calls):
             self.trusted.add(schedule)
 

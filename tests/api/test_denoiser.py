@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any
 
 import pytest
@@ -122,6 +123,19 @@ def test_the_timesteps_of_a_denoising_are_known_before_its_first_call(solver: st
         assert first.slow <= 3
         # By then those timesteps are known at which guidance holds, or does not.
         assert last.slow == -(-len(last.calls) // 3)
+
+
+def test_few_timesteps_that_were_kept_to_are_not_expected_of_many() -> None:
+    optimized = marche_fx.transform(
+        trained_mar(), denoising=Denoising(anneal=(9, 3)), reuse=HeadReuse(Interpolate(4)), compile=False
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # Those of three steps are among those of nine.
+        for step in (3, 3, 3, 0):
+            drawn(optimized, step, 4)
+    records = optimized._marche_fx.heads[BOTH[1]].record.denoisings
+    assert [(len(own.calls), own.slow) for own in records] == [(1, 1), (3, 3), (3, 3), (9, 4)]
 
 
 def test_a_denoising_that_does_not_keep_to_its_timesteps_is_told() -> None:
