@@ -55,7 +55,7 @@ def main() -> None:
         z = torch.randn(rows, model.diffloss.net.cond_embed.in_features)
         for head in heads.values():
             # The first tell what is what, capture and compile.
-            for _ in range(3):
+            for _ in range(2):
                 head.sample(z, cfg=SCALE)
         if given.profile is not None:
             tell_operators(heads[given.profile], z)
