@@ -249,7 +249,7 @@ class HeadStep:
             return
         ended.learned = len(ended.seen)
         if schedule is None or not schedule.holds([own.key for own in ended.seen]):
-            announced = ended.announced and ended.announced.times
+            announced = None if ended.announced is None else ended.announced.times
             self.schedules[kind] = Schedule(tuple(ended.seen), announced)
         elif len(ended.seen) == len(schedule.calls):
             self.trusted.add(schedule)
