@@ -18,7 +18,7 @@ from .errors import (
     TuningError,
     UnsupportedModelError,
 )
-from .head.policy import HeadReuse, Hold, Interpolate
+from .head.policy import HeadReuse, Hold, HoldBranches, Interpolate
 from .head.saving import load_head_reuse, save_head_reuse
 from .passes.rules.perturb import check_rule
 from .passes.rules.register import register_rule
@@ -71,6 +71,7 @@ __all__ = [
     "HeadReuse",
     "History",
     "Hold",
+    "HoldBranches",
     "InputDrift",
     "InterleavedRefresh",
     "Interpolate",

@@ -13,19 +13,19 @@ from ..denoising import Denoising, parse_denoising
 from ..denoising.replace import with_denoising
 from ..errors import ArgumentError, UnsupportedModelError
 from ..runtime.open_sessions import OpenSession, current_session
-from .optimization import optimization_of
+from .optimization import Optimization, optimization_of
 
 KNOWN_COUNT = "num_iter"
 """The argument of MAR's loop that says in how many steps it decodes."""
 
 
 def replaced_heads(
-    model: nn.Module, heads: Sequence[str], denoising: Denoising | str | None, owner: object
+    model: nn.Module, heads: Sequence[str], denoising: Denoising | str | None, owner: Optimization
 ) -> dict[str, nn.Module]:
     """The heads of a model by name, copied to denoise as ``denoising`` says; themselves where it is None.
 
     Args:
-        owner: of the sessions that tell how far a decoding is.
+        owner: of the sessions that tell how far a decoding is, and of denoisers that reuse.
 
     Raises:
         ArgumentError: it is no `Denoising`, or the schedule has not so many timesteps.
@@ -42,7 +42,20 @@ def replaced_heads(
             f"denoising needs a diffusion head, and {type(model).__name__} has none that is known; name the child that "
             "holds its gen_diffusion: transform(..., head=...)"
         )
-    return {name: with_denoising(head, asked, progress_of(owner)) for name, head in found.items()}
+    return {
+        name: with_denoising(head, asked, progress_of(owner), announce_to(owner, name)) for name, head in found.items()
+    }
+
+
+def announce_to(owner: Optimization, head: str) -> Callable[[Sequence[int]], None]:
+    """Tells the denoisers of a head the timesteps to come."""
+
+    def announce(timesteps: Sequence[int]) -> None:
+        for path, step in owner.heads.items():
+            if path.startswith(f"{head}."):
+                step.expect(timesteps)
+
+    return announce
 
 
 def progress_of(owner: object) -> Callable[[int | None], tuple[int, int]]:

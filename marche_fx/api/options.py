@@ -37,6 +37,12 @@ def has_known_steps(model: nn.Module) -> bool:
     return all(callable(getattr(model, name, None)) for name in KNOWN_STEPS)
 
 
+def has_known_denoisers(model: nn.Module) -> bool:
+    """Whether it has the head of a MAR."""
+    head = getattr(model, KNOWN_HEADS[0], None)
+    return has_known_steps(model) and callable(getattr(getattr(head, "net", None), "forward_with_cfg", None))
+
+
 def default_steps(model: nn.Module) -> tuple[str, ...]:
     return KNOWN_STEPS if has_known_steps(model) else ("forward",)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from .schedule import Kept, Progress, Schedule
+from .schedule import Announce, Kept, Progress, Schedule, ignore
 from .settings import Denoising
 from .solvers import SOLVERS
 from .spacing import chosen_draws
@@ -40,12 +40,19 @@ class BundledSampler:
         whole: the diffusion that the head is trained with. own: the one that it samples with.
     """
 
-    def __init__(self, denoising: Denoising, whole: Respaceable, own: Respaceable, progress: Progress) -> None:
+    def __init__(
+        self,
+        denoising: Denoising,
+        whole: Respaceable,
+        own: Respaceable,
+        progress: Progress,
+        announce: Announce = ignore,
+    ) -> None:
         def respaced(timesteps: tuple[int, ...]) -> Respaceable:
             return own.respaced(torch.tensor(timesteps))
 
         kept = Kept(own, tuple(own.timesteps.tolist()))
-        self.schedule = Schedule(denoising, whole.signal, kept, respaced, progress)
+        self.schedule = Schedule(denoising, whole.signal, kept, respaced, progress, announce)
 
     def __len__(self) -> int:
         """How many draws of each token suffice."""

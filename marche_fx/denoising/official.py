@@ -10,7 +10,7 @@ from rich.progress import track
 from torch import Tensor
 
 from ..errors import ArgumentError
-from .schedule import Kept, Progress, Schedule
+from .schedule import Announce, Kept, Progress, Schedule, ignore
 from .settings import Denoising
 from .solvers import SOLVERS
 
@@ -31,14 +31,16 @@ class OfficialSampler:
         whole: the diffusion that the head is trained with, of all timesteps. own: the one that it samples with.
     """
 
-    def __init__(self, denoising: Denoising, whole: Any, own: Any, progress: Progress) -> None:
+    def __init__(
+        self, denoising: Denoising, whole: Any, own: Any, progress: Progress, announce: Announce = ignore
+    ) -> None:
         kinds = {name: getattr(own, name) for name in KINDS if hasattr(own, name)}
 
         def respaced(timesteps: tuple[int, ...]) -> Any:
             return type(own)(use_timesteps=timesteps, betas=whole.betas, **kinds)
 
         signal = torch.as_tensor(whole.alphas_cumprod, dtype=torch.float64)
-        self.schedule = Schedule(denoising, signal, Kept(own, tuple(own.timestep_map)), respaced, progress)
+        self.schedule = Schedule(denoising, signal, Kept(own, tuple(own.timestep_map)), respaced, progress, announce)
 
     @property
     def num_timesteps(self) -> int:

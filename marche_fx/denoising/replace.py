@@ -11,15 +11,18 @@ from ..errors import UnsupportedModelError
 from . import official
 from .bundled import BundledSampler, Respaceable
 from .official import OfficialSampler
-from .schedule import Progress
+from .schedule import Announce, Progress, ignore
 from .settings import Denoising
 
 SAMPLING, TRAINING = "gen_diffusion", "train_diffusion"
 """Attributes of a head: the diffusion that it samples with, and the whole schedule that it is trained with."""
 
 
-def with_denoising(head: nn.Module, denoising: Denoising, progress: Progress) -> nn.Module:
+def with_denoising(head: nn.Module, denoising: Denoising, progress: Progress, announce: Announce = ignore) -> nn.Module:
     """A shallow copy of ``head`` that denoises as ``denoising`` says; ``head`` is left as it is.
+
+    Args:
+        announce: told the timesteps of each denoising when it begins.
 
     Raises:
         UnsupportedModelError: its diffusion is none that is known.
@@ -28,9 +31,9 @@ def with_denoising(head: nn.Module, denoising: Denoising, progress: Progress) ->
     own, whole = getattr(head, SAMPLING, None), getattr(head, TRAINING, None)
     sampler: Any
     if isinstance(own, Respaceable) and isinstance(whole, Respaceable):
-        sampler = BundledSampler(denoising, whole, own, progress)
+        sampler = BundledSampler(denoising, whole, own, progress, announce)
     elif official.is_known(own) and official.is_known(whole) and is_whole(whole):
-        sampler = OfficialSampler(denoising, whole, own, progress)
+        sampler = OfficialSampler(denoising, whole, own, progress, announce)
     else:
         raise UnsupportedModelError(
             f"the diffusion of {type(head).__name__} is not known: denoising needs a head with {SAMPLING} and "

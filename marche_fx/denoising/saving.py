@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, CheckpointError
+from ..plain import as_plain, from_plain, read_plain, write_plain
 from .settings import Denoising
 from .solvers import ANCESTRAL, SOLVERS
 from .spacing import SPACINGS
@@ -18,7 +17,7 @@ WORDS: dict[str, Denoising] = {
 }
 """Those that have a name."""
 
-KIND = "Denoising"
+KNOWN: dict[str, type] = {Denoising.__name__: Denoising}
 
 
 def parse_denoising(word: str) -> Denoising:
@@ -60,7 +59,8 @@ def meaning(part: str) -> tuple[str | None, Any]:
 
 def denoising_to_dict(denoising: Denoising) -> dict[str, Any]:
     """Its arguments as plain values."""
-    return {"kind": KIND, **dataclasses.asdict(denoising)}
+    found: dict[str, Any] = as_plain(denoising, KNOWN)
+    return found
 
 
 def denoising_from_dict(values: Any) -> Denoising:
@@ -69,17 +69,15 @@ def denoising_from_dict(values: Any) -> Denoising:
     Raises:
         CheckpointError: the values are not those of a `Denoising`.
     """
-    if not isinstance(values, dict) or values.get("kind") != KIND:
-        raise CheckpointError(f"expected a {KIND}, got {values!r}")
-    try:
-        return Denoising(**{name: own for name, own in values.items() if name != "kind"})
-    except (TypeError, ArgumentError) as error:
-        raise CheckpointError(f"{KIND} cannot be made of {values!r}: {error}") from error
+    found = from_plain(values, KNOWN)
+    if not isinstance(found, Denoising):
+        raise CheckpointError(f"expected a Denoising, got {values!r}")
+    return found
 
 
 def save_denoising(denoising: Denoising, path: str | Path) -> None:
     """Write it as JSON."""
-    Path(path).write_text(json.dumps(denoising_to_dict(denoising), indent=2) + "\n", encoding="utf-8")
+    write_plain(path, denoising_to_dict(denoising))
 
 
 def load_denoising(path: str | Path) -> Denoising:
@@ -88,8 +86,4 @@ def load_denoising(path: str | Path) -> Denoising:
     Raises:
         CheckpointError: the file is missing, damaged, or no `Denoising`.
     """
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read a denoising from {path}: {error}") from error
-    return denoising_from_dict(values)
+    return denoising_from_dict(read_plain(path, "a denoising"))

@@ -19,6 +19,14 @@ Progress = Callable[[int | None], tuple[int, int]]
 """The decoding step that runs, counted from 0, and of how many; given a number where the user said how many."""
 
 
+Announce = Callable[[Sequence[int]], None]
+"""Told the timesteps of a denoising, in the order in which it visits them, before its first call of the denoiser."""
+
+
+def ignore(timesteps: Sequence[int]) -> None:
+    """Nobody needs to know."""
+
+
 @dataclass(frozen=True)
 class Kept(Generic[Diffusion]):
     """A diffusion and the timesteps that it visits, ascending."""
@@ -33,7 +41,7 @@ class Schedule(Generic[Diffusion]):
 
     Attributes:
         signal: ``[T]``, of the whole schedule. own: the model's own sampling diffusion.
-        respaced: makes a diffusion that visits these timesteps.
+        respaced: makes a diffusion that visits these timesteps. announce: told them when a denoising begins.
 
     Raises:
         ArgumentError: the schedule has not so many timesteps.
@@ -44,6 +52,7 @@ class Schedule(Generic[Diffusion]):
     own: Kept[Diffusion]
     respaced: Callable[[tuple[int, ...]], Diffusion]
     progress: Progress
+    announce: Announce = ignore
     known: dict[int, Kept[Diffusion]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -92,7 +101,9 @@ class Schedule(Generic[Diffusion]):
                 'scale. Use temperature=1, or the solver "ancestral"'
             )
         step, of = (0, 1) if asked.anneal is None else self.progress(asked.decoding_steps)
-        return self.in_steps(asked.steps_at(step, of, len(self.own.timesteps)))
+        kept = self.in_steps(asked.steps_at(step, of, len(self.own.timesteps)))
+        self.announce(kept.timesteps[::-1])
+        return kept
 
     def in_steps(self, count: int) -> Kept[Diffusion]:
         if count not in self.known:

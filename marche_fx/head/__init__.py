@@ -5,5 +5,5 @@ roles       which argument is noisy, which the time, which the condition        
 schedule    the timesteps of a denoising, and their order
 program     a captured denoiser that runs part by part                          slow    values of time and condition
 denoising   what is kept from call to call of one denoising                     records  what ran when
-step        what takes the denoiser's place
+step        what takes the denoiser's place                                     stored   one of another process
 """

@@ -89,6 +89,27 @@ def lagrange(at: float, points: Sequence[float]) -> list[float]:
 
 
 @dataclass(frozen=True)
+class HoldBranches:
+    """Residual branches, ``x + gate * mlp(norm(x))``, computed at every ``every``-th call and held until the next.
+
+    Attributes:
+        whole: numbers of those branches, in the order in which they are added, that are held as they are added, gate
+            and all, so that their blocks are left out; numbers past the last one name none. Of the others the last
+            product is held, and its gate is that of the timestep.
+    """
+
+    every: int
+    whole: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_count("HoldBranches", "every", self.every, least=1)
+        if not isinstance(self.whole, tuple):
+            raise ArgumentError(f"whole of HoldBranches must be a tuple of numbers, got {self.whole!r}")
+        for number in self.whole:
+            check_count("HoldBranches", "whole", number, least=0)
+
+
+@dataclass(frozen=True)
 class HeadReuse:
     """What of a head is reused between the timesteps of one denoising; nothing by default, which is exact.
 
@@ -100,15 +121,34 @@ class HeadReuse:
             `Hold` or an `Interpolate`; None for all.
         guidance: the unconditional half of guidance is computed at every so many calls. At the others it is the
             conditional half less their last difference.
+        branches: at which calls residual branches are computed; None for all. Where guidance is reused too, the calls
+            that compute both halves compute the branches.
     """
 
     slow: SlowReuse | None = None
     guidance: int = 1
+    branches: HoldBranches | None = None
 
     def __post_init__(self) -> None:
         if self.slow is not None and not isinstance(self.slow, SlowReuse):
             raise ArgumentError(f"slow must be Hold(...), Interpolate(...) or None, got {self.slow!r}")
         check_count("HeadReuse", "guidance", self.guidance, least=1)
+        if self.branches is not None and not isinstance(self.branches, HoldBranches):
+            raise ArgumentError(f"branches must be HoldBranches(...) or None, got {self.branches!r}")
+
+    def calls_of_both_halves(self, count: int) -> frozenset[int]:
+        """Numbers of the calls, of ``count`` in a denoising, that compute both halves of guidance."""
+        return every_so_many(count, self.guidance)
+
+    def calls_of_branches(self, count: int, *, has_halves: bool) -> frozenset[int]:
+        """Numbers of the calls that compute residual branches."""
+        own = every_so_many(count, 1 if self.branches is None else self.branches.every)
+        return own | self.calls_of_both_halves(count) if has_halves and self.guidance > 1 else own
+
+
+def every_so_many(count: int, every: int) -> frozenset[int]:
+    """Numbers of the first of ``count`` calls and of every ``every``-th after it."""
+    return frozenset(range(0, count, every))
 
 
 def check_count(kind: str, name: str, value: object, *, least: int) -> None:
@@ -119,6 +159,7 @@ def check_count(kind: str, name: str, value: object, *, least: int) -> None:
 PRESETS = {
     "exact": HeadReuse(),
     "balanced": HeadReuse(Interpolate(20), guidance=4),
+    "lazymar": HeadReuse(guidance=7, branches=HoldBranches(7, whole=(1, 2, 3, 4))),
 }
 
 

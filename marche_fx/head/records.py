@@ -15,7 +15,8 @@ class DenoisingRecord:
 
     Attributes:
         rows: R. calls: a letter each: ``F`` where all rows were computed, ``c`` where those of the conditional half
-            alone were. slow: at how many timesteps values of time and condition were computed.
+            alone were; with residual branches held ``H`` and ``h``.
+        slow: at how many timesteps values of time and condition were computed.
         flops: of products. original: what the original would have computed.
     """
 

@@ -16,6 +16,9 @@ TURNS = 4
 FEWEST = 4
 """So many rows tell a noisy value, of which two guidance halves may be equal, from a time."""
 
+FRUITLESS = 32
+"""After so many calls that do not tell which argument is what, the method may be no denoiser."""
+
 Roles = tuple[Role, ...]
 """Of each tensor among the arguments."""
 
@@ -30,6 +33,12 @@ class RoleFinder:
         """By how many calls back was looked: what was seen, and how often in a row."""
         self.turns = 1
         """How many denoisings take turns."""
+        self.looked = 0
+        """At how many calls with rows enough."""
+
+    @property
+    def is_fruitless(self) -> bool:
+        return self.looked == FRUITLESS
 
     def roles(self, call: Call) -> Roles | None:
         """What each argument is; None while it is not known.
@@ -39,6 +48,7 @@ class RoleFinder:
         may be of two denoisings. Where rows are too few or too alike to tell, later calls will.
         """
         held = [Held.of(leaf) for leaf in call.leaves]
+        self.looked += any(leaf.ndim and len(leaf) >= FEWEST for leaf in call.leaves)
         found: Roles | None = None
         for turns, before in zip(range(1, TURNS + 1), reversed(self.calls)):
             seen = roles_between(before, call)

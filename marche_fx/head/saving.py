@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
-from ..refresh.saving import as_plain, from_plain, read_plain
-from .policy import HeadReuse, Hold, Interpolate
+from ..plain import as_plain, from_plain, read_plain, write_plain
+from .policy import HeadReuse, Hold, HoldBranches, Interpolate
 
-KNOWN: dict[str, type] = {kind.__name__: kind for kind in (HeadReuse, Hold, Interpolate)}
+KNOWN: dict[str, type] = {kind.__name__: kind for kind in (HeadReuse, Hold, HoldBranches, Interpolate)}
 
 
 def head_reuse_to_dict(reuse: HeadReuse) -> dict[str, Any]:
@@ -36,7 +35,7 @@ def head_reuse_from_dict(values: dict[str, Any]) -> HeadReuse:
 
 def save_head_reuse(reuse: HeadReuse, path: str | Path) -> None:
     """Write it as JSON; raises as `head_reuse_to_dict` does."""
-    Path(path).write_text(json.dumps(head_reuse_to_dict(reuse), indent=2) + "\n", encoding="utf-8")
+    write_plain(path, head_reuse_to_dict(reuse))
 
 
 def load_head_reuse(path: str | Path) -> HeadReuse:

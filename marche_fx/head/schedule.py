@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from .calls import Key
@@ -25,12 +26,32 @@ class Time:
     def of(cls, key: Key, leaves: Sequence[Tensor]) -> Time:
         return cls(key, tuple((leaf[:1] if leaf.ndim else leaf).detach().clone() for leaf in leaves))
 
+    @classmethod
+    def alike(cls, leaf: Tensor, number: float) -> Time:
+        """The time of a call whose one time argument, of one number for each row, is like ``leaf``."""
+        first = leaf[:1] if leaf.ndim else leaf
+        # As the leaf's dtype rounds it; told on the host, without waiting for a device.
+        key = (torch.tensor(number, dtype=leaf.dtype).item(),)
+        return cls(key, (torch.full_like(first, number),))
+
+
+@dataclass(frozen=True, eq=False)
+class Announced:
+    """What a loop said when it began a denoising: its timesteps, in their order. Another one is another denoising."""
+
+    times: tuple[float, ...]
+
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """The calls of a denoising by their times, some of which a solver may visit more than once."""
+    """The calls of a denoising by their times, some of which a solver may visit more than once.
+
+    Attributes:
+        announced: the timesteps that the loop announced, of which these are all or some; None where it did not.
+    """
 
     calls: tuple[Time, ...]
+    announced: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         distinct: dict[Key, Time] = {}

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from ..passes.rewrite.cut import Part
 from .policy import SlowReuse, Stencil
 from .program import HeadProgram, Values
 from .schedule import Schedule, Time
@@ -18,7 +19,7 @@ WIDEST = 3
 
 
 class SlowValues:
-    """The kept values of one denoising, of ``rows`` rows.
+    """What a part makes of time and condition in one denoising, of ``rows`` rows.
 
     Args:
         still: what all timesteps read. timed: of time alone, of all timesteps; empty where they come without rows, and
@@ -29,6 +30,7 @@ class SlowValues:
     def __init__(
         self,
         program: HeadProgram,
+        part: Part,
         still: Values,
         timed: Values,
         rows: int,
@@ -37,6 +39,7 @@ class SlowValues:
         wanted: Iterable[int],
     ) -> None:
         self.program = program
+        self.part = part
         self.still = still
         self.timed = timed
         self.rows = rows
@@ -54,7 +57,7 @@ class SlowValues:
         return ((number, 1.0),) if self.reuse is None else self.reuse.stencil(number, self.computed, self.times)
 
     def kept(self, number: int, rows: int) -> list[Tensor]:
-        """The kept values at a timestep, of the first ``rows`` rows."""
+        """The values at a timestep, of the first ``rows`` rows."""
         stencil = self.stencil(number)
         self.forget(number)
         self.compute([own for own, _ in stencil])
@@ -77,7 +80,9 @@ class SlowValues:
         for number in wanted:
             if number not in self.known:
                 together = self.following(number)
-                found = self.program.slow(self.still, self.timed_of(together), self.places(together), self.rows)
+                found = self.program.slow(
+                    self.part, self.still, self.timed_of(together), self.places(together), self.rows
+                )
                 self.known.update(zip(together, found, strict=True))
                 self.count += len(together)
 
@@ -96,9 +101,12 @@ class SlowValues:
 
 def alone(program: HeadProgram, still: Values, rows: int, time: Time) -> Values:
     """What the network reads at a time of no schedule, computed for it alone."""
-    schedule = Schedule((time,))
-    found = SlowValues(program, still, program.timed_of_all(still, schedule, rows), rows, schedule, None, [0])
-    return {**found.of_time(0, rows), **dict(zip(program.parts.slow.outputs, found.kept(0, rows), strict=True))}
+    timed = program.timed(still, [time], rows)
+    found = program.at_time(timed, 0, rows)
+    for part in (program.parts.slow, program.parts.slow_in_branches):
+        (kept,) = program.slow(part, still, timed, [0], rows)
+        found |= dict(zip(part.outputs, kept, strict=True))
+    return found
 
 
 def combined(parts: list[tuple[Tensor, float]]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,8 @@ from torch import nn
 
 from ..errors import CaptureError, UnsupportedModelError
 from ..lazy.modes import untraced
-from ..passes.analysis.denoiser import Role
 from ..passes.capture.alone import LOCK
+from ..passes.capture.any_rows import AnyRows, capture_any_rows
 from ..runtime.method import warn_once
 from ..runtime.verify import check_equal
 from .calls import Call, Key, look
@@ -20,8 +20,9 @@ from .denoising import Denoising
 from .policy import HeadReuse
 from .program import HeadProgram
 from .records import HeadRecord
-from .roles import TURNS, RoleFinder
-from .schedule import Schedule
+from .roles import FRUITLESS, TURNS, RoleFinder, Roles, rows_of
+from .schedule import Announced, Schedule, Time
+from .stored import StoredHead
 
 KINDS = 8
 """So many kinds of arguments are looked at for which is what."""
@@ -61,6 +62,10 @@ class HeadStep:
         self.verify = verify
         self.programs: dict[Any, HeadProgram] = {}
         self.schedules: dict[Any, Schedule] = {}
+        self.announced: dict[tuple[Any, tuple[float, ...]], Schedule] = {}
+        """Those that loops announced, by kind of calls."""
+        self.stored: list[StoredHead] = []
+        """Captures of another process."""
         self.refused: dict[Any, str] = {}
         """Why calls of a kind run as they are."""
         self.trusted: set[Schedule] = set()
@@ -82,6 +87,10 @@ class HeadStep:
                 return self.as_is(args, kwargs)
             return self.run(program, call, args, kwargs)
 
+    def expect(self, timesteps: Sequence[float]) -> None:
+        """Take the calls that follow, in this thread, for denoisings that begin, at these timesteps in their order."""
+        self.here.announced = Announced(tuple(map(float, timesteps)))
+
     def as_is(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.record.as_is += 1
         return self.original(*args, **kwargs)
@@ -93,6 +102,9 @@ class HeadStep:
             return found
         if call.kind in self.refused:
             return None
+        restored = self.restored(call)
+        if restored is not None:
+            return restored
         finders = self.here.__dict__.setdefault("finders", {})
         if call.kind not in finders and len(finders) == KINDS:
             self.tell(
@@ -103,6 +115,12 @@ class HeadStep:
         finder = finders.setdefault(call.kind, RoleFinder())
         roles = finder.roles(call)
         if roles is None:
+            if finder.is_fruitless:
+                self.tell(
+                    f"{self.path} runs as it is: in {FRUITLESS} calls no argument moved alike in all rows, as a time "
+                    "does, beside one that moved row by row, as a noisy value, under a condition that stayed. inner "
+                    "must name a method that denoises: called again and again, a timestep after the other"
+                )
             return None
         with LOCK:
             found = self.programs.get(call.kind) or self.captured(call, roles)
@@ -110,14 +128,42 @@ class HeadStep:
         self.here.earlier = call, finder.times(roles)
         return found
 
-    def captured(self, call: Call, roles: tuple[Role, ...]) -> HeadProgram | None:
+    def restored(self, call: Call) -> HeadProgram | None:
+        """What another process captured of calls of this kind, where that holds here; it is used now or never."""
+        stored = next((own for own in self.stored if own.kind == call.kind), None)
+        if stored is None:
+            return None
+        with LOCK:
+            if stored not in self.stored:
+                return self.programs.get(call.kind)
+            self.stored.remove(stored)
+            rows, reason = stored.restored(self.net, call)
+            if rows is None:
+                self.tell(f"a saved capture of {self.path} is not used: {reason}; it is captured anew")
+                return None
+            return self.made(call, stored.roles, lambda: rows)
+
+    def captured(self, call: Call, roles: Roles) -> HeadProgram | None:
+        rows = rows_of(call.leaves, roles)
+        return self.made(
+            call, roles, lambda: capture_any_rows(self.net, self.method, call.args, call.kwargs, rows=rows)
+        )
+
+    def made(self, call: Call, roles: Roles, capturing: Callable[[], AnyRows]) -> HeadProgram | None:
+        """The program of a capture; None, after a warning, where there can be none."""
         try:
-            found = HeadProgram(self.net, self.method, call, roles, compile=self.compile)
+            found = HeadProgram(self.net, capturing, roles, branches=self.reuse.branches, compile=self.compile)
         except (CaptureError, UnsupportedModelError) as error:
             self.refused[call.kind] = str(error)
             self.tell(f"{self.path} runs as it is: {error}")
             return None
         self.programs[call.kind] = found
+        if self.reuse.guidance > 1 and found.multiple > 1 and not found.has_halves:
+            self.tell(
+                f"{self.path} takes its rows for two halves and computes both at every call, for all that "
+                f"guidance={self.reuse.guidance} asks: {found.halves}. The network must run on cat([half, half]) of "
+                "one noisy value, each row by itself"
+            )
         return found
 
     def run(self, program: HeadProgram, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -131,15 +177,11 @@ class HeadStep:
             if not program.holds_for(self.net):
                 self.forget()
                 return self.as_is(args, kwargs)
-            denoising = self.begin(program, call)
+            denoising = self.begin(program, call, key)
         has_departed = denoising.has_departed
         results = denoising.run(call, key)
-        if denoising.has_departed and not has_departed and denoising.schedule in self.trusted:
-            self.tell(
-                f"{self.path} was called at another timestep ({key[0]:g}) than in the denoising before, so values of "
-                "time and condition are computed for each call of this one; the next expects its timesteps",
-                topic="departed",
-            )
+        if denoising.has_departed and not has_departed:
+            self.tell_of_departure(denoising, key)
         if self.verify and denoising.is_exact and not program.is_verified_for(rows):
             dtypes = [call.kind[-1].dtype] if call.kind[-1].enabled else []
             check_equal(self.path, results, self.original(*args, **kwargs), rounded_to=dtypes)
@@ -150,8 +192,9 @@ class HeadStep:
         """The denoising that a call goes on with, None where it is the first of one, and its times."""
         known = self.here.__dict__.setdefault("denoisings", [])
         expected = self.schedules.get(call.kind)
+        announced = self.here.__dict__.get("announced")
         for own in known:
-            if own.program is program:
+            if own.program is program and own.announced is announced:
                 seen = own.look(call)
                 if seen.key is not None and own.goes_on_with(call, seen.key, all(seen.same), expected):
                     known.remove(own)
@@ -160,14 +203,16 @@ class HeadStep:
         given = program.given(call)
         return None, look([given[node] for node in program.times]).key
 
-    def begin(self, program: HeadProgram, call: Call) -> Denoising:
+    def begin(self, program: HeadProgram, call: Call, key: Key) -> Denoising:
         """A denoising that starts with this call."""
         known = self.here.denoisings
         for own in reversed(known):
             self.learn(call.kind, own)
         # Where every call comes with another condition, what is computed for later timesteps is lost.
         is_restless = len(known) == TURNS and all(len(own.seen) == 1 for own in known)
-        found = Denoising(program, call, self.reuse, None if is_restless else self.schedules.get(call.kind))
+        announced = self.here.__dict__.get("announced")
+        schedule = None if is_restless else self.expected(program, call, key, announced)
+        found = Denoising(program, call, self.reuse, schedule, announced)
         # Of those calls that told which argument is what.
         first, times = self.here.__dict__.pop("earlier", (call, []))
         found.seen += times if first is call else []
@@ -176,10 +221,24 @@ class HeadStep:
         self.record.denoisings.append(found.record)
         return found
 
+    def expected(self, program: HeadProgram, call: Call, key: Key, announced: Announced | None) -> Schedule | None:
+        """The times of a denoising that starts with this call: those announced, or those of the one before."""
+        learned = self.schedules.get(call.kind)
+        if announced is None or len(key) != 1:
+            return learned
+        if (call.kind, announced.times) not in self.announced:
+            (time,) = (program.given(call)[node] for node in program.times)
+            calls = tuple(Time.alike(time, number) for number in announced.times)
+            self.announced[call.kind, announced.times] = Schedule(calls, announced.times)
+        own = self.announced[call.kind, announced.times]
+        # Where guidance holds at some timesteps only, each of two methods is called at some of those announced.
+        is_part = learned is not None and learned.announced == announced.times and learned in self.trusted
+        return learned if is_part or key not in own.numbers else own
+
     def forget(self) -> None:
         """Drop what was captured of a denoiser that has other modules, hooks or attributes by now."""
         with LOCK:
-            self.programs, self.schedules, self.refused = {}, {}, {}
+            self.programs, self.schedules, self.announced, self.refused, self.stored = {}, {}, {}, {}, []
             self.here = threading.local()
 
     def learn(self, kind: Any, ended: Denoising) -> None:
@@ -190,9 +249,20 @@ class HeadStep:
             return
         ended.learned = len(ended.seen)
         if schedule is None or not schedule.holds([own.key for own in ended.seen]):
-            self.schedules[kind] = Schedule(tuple(ended.seen))
+            announced = None if ended.announced is None else ended.announced.times
+            self.schedules[kind] = Schedule(tuple(ended.seen), announced)
         elif len(ended.seen) == len(schedule.calls):
             self.trusted.add(schedule)
+
+    def tell_of_departure(self, denoising: Denoising, key: Key) -> None:
+        """Say once that a timestep came that was not expected, by somebody who knew."""
+        if denoising.schedule in self.trusted or denoising.announced is not None:
+            known = "its loop announced" if denoising.announced else "in the denoising before"
+            self.tell(
+                f"{self.path} was called at another timestep ({key[0]:g}) than {known}, so values of time and "
+                "condition are computed for each call of this one; the next expects its timesteps",
+                topic="departed",
+            )
 
     def tell(self, message: str, topic: str = "") -> None:
         warn_once(self.warned, message, topic)

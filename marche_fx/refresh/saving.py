@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, CheckpointError
+from ..errors import CheckpointError
+from ..plain import as_plain, from_plain, read_plain, write_plain
 from .budget import AdaptiveBudget, CosineBudget
 from .builtin import (
     DriftRefresh,
@@ -61,7 +59,7 @@ def policy_from_dict(values: dict[str, Any]) -> RefreshPolicy:
 
 def save_policy(policy: RefreshPolicy, path: str | Path) -> None:
     """Write a built-in policy as JSON; raises as `policy_to_dict` does."""
-    Path(path).write_text(json.dumps(policy_to_dict(policy), indent=2) + "\n", encoding="utf-8")
+    write_plain(path, policy_to_dict(policy))
 
 
 def load_policy(path: str | Path) -> RefreshPolicy:
@@ -71,42 +69,3 @@ def load_policy(path: str | Path) -> RefreshPolicy:
         CheckpointError: the file is missing, damaged, or no policy.
     """
     return policy_from_dict(read_plain(path))
-
-
-def read_plain(path: str | Path) -> Any:
-    """What a JSON file of a policy holds.
-
-    Raises:
-        CheckpointError: the file is missing or damaged.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read a policy from {path}: {error}") from error
-
-
-def as_plain(value: Any, known: Mapping[str, type]) -> Any:
-    """The names of policies among ``known`` and their arguments, as plain values."""
-    if dataclasses.is_dataclass(value) and known.get(type(value).__name__) is type(value):
-        fields = {own.name: as_plain(getattr(value, own.name), known) for own in dataclasses.fields(value) if own.init}
-        return {"kind": type(value).__name__, **fields}
-    if isinstance(value, (list, tuple)):
-        return [as_plain(item, known) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise ArgumentError(f"only built-in policies of plain values can be saved, and this holds {value!r}")
-
-
-def from_plain(value: Any, known: Mapping[str, type]) -> Any:
-    """The opposite of `as_plain`."""
-    if isinstance(value, list):
-        return tuple(from_plain(item, known) for item in value)
-    if not isinstance(value, dict):
-        return value
-    kind = known.get(value.get("kind", ""))
-    if kind is None:
-        raise CheckpointError(f"unknown policy {value.get('kind')!r}; known are {', '.join(sorted(known))}")
-    try:
-        return kind(**{name: from_plain(own, known) for name, own in value.items() if name != "kind"})
-    except (TypeError, ArgumentError) as error:
-        raise CheckpointError(f"{value['kind']} cannot be made of {value!r}: {error}") from error

@@ -15,7 +15,7 @@ from rich.text import Text
 from torch import nn
 
 from ..api.optimization import optimization_of
-from ..api.options import default_steps, method_names
+from ..api.options import default_steps, has_known_denoisers, method_names
 from ..errors import ArgumentError
 from ..passes.analysis.row_outputs import can_wait, find_row_outputs
 from ..passes.pipeline import make_plan, rewrite
@@ -25,6 +25,7 @@ from ..runtime.program import input_names, value_name
 from ..speed.prediction import Prediction, rates_for
 from .graphs import graph_table, graphviz
 from .head_report import HeadReport, head_report
+from .heads import explain_heads
 from .session_report import SessionReport, session_report
 from .step_report import StepReport, step_report
 from .tables import WIDTH, as_text
@@ -137,11 +138,15 @@ def explain(
     step: str | None = None,
     fraction: float = 0.1,
     speed: bool = False,
+    inner: str | Sequence[str] | None = None,
+    sample: Callable[[Any], Any] | None = None,
     **kwargs: Any,
 ) -> Report:
     """What `transform` would make of ``model.step(*args, **kwargs)``; changes nothing of it.
 
-    The step is called once, on copies of the model's modules that share its weights, and then traced.
+    The step is called once, on copies of the model's modules that share its weights, and then traced. Without arguments
+    of a step it tells of the denoisers of the model's head: which argument is noisy, the time and the condition, what
+    is slow, residual branches and guidance halves. They are those of ``inner``, or those known for MAR.
 
     Args:
         step: the method's name. When omitted, the step method that `transform` takes; of several the one that accepts
@@ -149,13 +154,19 @@ def explain(
         fraction: the share of tokens to take as active where rows and FLOPs of a partial step are told.
         speed: predict how much faster a compiled step is, from the rates of products and attention on this machine,
             which are measured for a few seconds the first time. What the loop does between steps is not counted.
+        inner: denoisers, as of `transform`.
+        sample: called with a copy of the model, has it denoise a few tokens; needed where the denoisers are not those
+            known for MAR.
 
     Raises:
         ArgumentError: ``fraction`` is not between 0 and 1, the model has no such method, or it has several step methods
-            of which not one alone accepts these arguments.
+            of which not one alone accepts these arguments; ``sample`` is missing, or never calls a denoiser.
         CaptureError, UnsupportedModelError: as a transformed model would at its first call.
     """
     check_fraction(fraction)
+    is_of_head = not (args or kwargs or step) and has_known_denoisers(model)
+    if is_of_head or inner is not None or sample is not None:
+        return Report(type(model).__name__, (), heads=explain_heads(model, inner, sample))
     name = step_for(model, step, args, kwargs)
     plan = make_plan(model, name, args, kwargs)
     # What other step methods return is read by a step method, as a whole, and nothing is observed there.

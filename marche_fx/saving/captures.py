@@ -12,6 +12,9 @@ from torch import nn
 
 from ..api.optimization import Optimization, optimization_of
 from ..errors import ArgumentError
+from ..head.roles import Roles
+from ..head.step import HeadStep
+from ..head.stored import StoredHead, premises_of
 from ..passes.capture.captured import Capture
 from ..passes.capture.sizes import Guard
 from ..passes.capture.stored import Premises, Stored
@@ -20,7 +23,7 @@ from .files import DamagedError, read_sealed, write_sealed
 from .fingerprint import Fingerprint, differences, fingerprint, machine, software
 from .kernels import compiled_kernels, restore_kernels
 
-HEADING = b"marche_fx captured steps 4\n"
+HEADING = b"marche_fx captured steps 5\n"
 """With which a file begins."""
 
 Guards = tuple[Guard, ...] | None
@@ -31,7 +34,7 @@ NAMED = 3
 
 
 def save(optimized: nn.Module, path: str | Path) -> None:
-    """Write what was captured and compiled so far to a file, which `load` reads in another process.
+    """Write what was captured and compiled so far, steps and denoisers, to a file for `load` in another process.
 
     The file holds no weights. All that `torch.compile` made in this process goes with it.
 
@@ -56,20 +59,36 @@ def save(optimized: nn.Module, path: str | Path) -> None:
             ]
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ArgumentError(f"{type(optimized).__name__}.{name} as captured cannot be written: {error}") from error
-    if not any(steps.values()):
+    heads = {path: captured_heads(path, step) for path, step in optimization.heads.items()}
+    if not any(steps.values()) and not any(heads.values()):
         raise ArgumentError("nothing has been captured yet, or the model was changed since; decode once, then save")
     assigned = frozenset().union(*(step.assigned for step in optimization.steps.values()))
     content = {
         "made for": made_for(optimization, assigned),
         "assigned": assigned,
         "steps": steps,
+        "heads": heads,
         "compiled": compiled_kernels(),
     }
     write_sealed(target, HEADING + pickle.dumps(content))
 
 
+def captured_heads(path: str, step: HeadStep) -> list[tuple[Any, Roles, bytes, Premises]]:
+    """The captures of a denoiser: of which calls, which argument is what, the graph, and what it holds under."""
+    from ..passes.capture.pickled import dump_any_rows
+
+    try:
+        return [
+            (kind, tuple(own.denoiser.roles.values()), dump_any_rows(own.captured), premises_of(own))
+            for kind, own in step.programs.items()
+            if own.holds_for(step.net)
+        ]
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ArgumentError(f"{path} as captured cannot be written: {error}") from error
+
+
 def load(optimized: nn.Module, path: str | Path) -> bool:
-    """Let the steps of a model use what `save` wrote; they are still checked against the original at their first call.
+    """Let the steps and denoisers of a model use what `save` wrote, still checked against the original at first.
 
     A file that is missing, damaged, or made for another model, machine or other software is not used, and a warning
     says why: code for another processor's instructions ends the process or computes wrong numbers.
@@ -85,7 +104,7 @@ def load(optimized: nn.Module, path: str | Path) -> bool:
         ArgumentError: the model was not made by `transform`.
     """
     # Loads the compiler, which takes a second.
-    from ..passes.capture.pickled import load_capture
+    from ..passes.capture.pickled import load_any_rows, load_capture
 
     optimization = optimization_of(optimized)
     try:
@@ -95,6 +114,10 @@ def load(optimized: nn.Module, path: str | Path) -> bool:
             name: [Stored(load_capture(data), premises, guards) for data, premises, guards in found]
             for name, found in content["steps"].items()
         }
+        heads = {
+            path: [StoredHead(kind, roles, load_any_rows(data), premises) for kind, roles, data, premises in found]
+            for path, found in content["heads"].items()
+        }
     except UnusableError as error:
         warnings.warn(f"{path} is not used: {error}", stacklevel=2)
         return False
@@ -102,6 +125,9 @@ def load(optimized: nn.Module, path: str | Path) -> bool:
     for name, found in steps.items():
         if name in optimization.steps:
             optimization.steps[name].stored = found
+    for path, own in heads.items():
+        if path in optimization.heads:
+            optimization.heads[path].stored = own
     return True
 
 

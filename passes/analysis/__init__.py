@@ -7,6 +7,6 @@ region      the part that can run on some tokens, found by following `rows`
 liveness    what nobody reads after that       cost  in FLOPs
 heads       what makes a wide result of a narrow value, row by row
 sight       the masks that say whom each token attends to
-denoiser    what a denoiser's operators depend on
+denoiser    what a denoiser's operators depend on      residual  branches that its sums add
 row_outputs which tokens each element of a result is computed of, by row_numbers
 """

@@ -17,6 +17,7 @@ from ..graph.source import describe
 from ..rules.flops import node_flops
 from ..rules.reshapes import RESHAPES
 from ..rules.table import dim_map, is_pointwise
+from .residual import ResidualBranch, find_residual_branches
 
 aten = torch.ops.aten
 
@@ -48,6 +49,7 @@ class Denoiser:
         joined: ``cat([half, half])`` of a noisy value, if there is one: two guidance halves of the same noise.
         network: those of ``noisy`` that compute each row of ``joined`` by itself; all of them where there is no such.
         mixes: operators after ``joined`` that are not among them, the first one of each path.
+        branches: residual branches of ``network``, each row of them by itself.
         is_stacked: whether several timesteps can be computed as if they were rows.
     """
 
@@ -62,6 +64,7 @@ class Denoiser:
     joined: fx.Node | None
     network: tuple[fx.Node, ...]
     mixes: tuple[fx.Node, ...]
+    branches: tuple[ResidualBranch, ...]
     is_stacked: bool
     flops: dict[str, float] = field(default_factory=dict)
     """For each row, by part."""
@@ -105,6 +108,7 @@ def find_denoiser(rows: AnyRows, roles: Mapping[fx.Node, Role]) -> Denoiser:
         refuse_mixing([*timed, *slow], rows)
     joined = joined_halves(noisy, rows)
     inside = noisy if joined is None else row_wise_from(joined, {*noisy, *inputs_of(roles, "noisy")}, order, rows)
+    branches = find_residual_branches(inside, {*noisy, *inputs_of(roles, "noisy")})
     past = {joined, *inside}
     mixes = [node for node in noisy if node not in past and any(own in past for own in node.all_input_nodes)]
     parts = {"still": still, "timed": timed, "slow": slow, "network": inside}
@@ -121,6 +125,7 @@ def find_denoiser(rows: AnyRows, roles: Mapping[fx.Node, Role]) -> Denoiser:
         joined=joined,
         network=tuple(node for node in order if node in {*inside, *free}),
         mixes=tuple(mixes),
+        branches=tuple(own for own in branches if all(rows.is_of_rows(node) for node in (own.product, own.output))),
         is_stacked=is_stacked,
         flops={name: sum(map(node_flops, own)) / rows.rows for name, own in parts.items()},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -59,6 +60,25 @@ class AnyRows:
     def is_of_rows(self, node: fx.Node) -> bool:
         """Whether a value is ``[R, ..]``: a row each, in its first dimension and in no other."""
         return self.sizes.get(node) == {0: Size(Fraction(1), 0)}
+
+    def copied(self) -> AnyRows:
+        """The same with a graph of its own."""
+        graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+        graph.output(graph.graph_copy(self.capture.graph_module.graph, copies))
+        own = self.capture
+        capture = dataclasses.replace(
+            own,
+            graph_module=fx.GraphModule(own.graph_module, graph),
+            weights={copies[node]: path for node, path in own.weights.items()},
+            constants={copies[node]: tensor for node, tensor in own.constants.items()},
+            inputs=tuple(
+                given if given.node is None else dataclasses.replace(given, node=copies[given.node])
+                for given in own.inputs
+            ),
+        )
+        sizes = {copies[node]: found for node, found in self.sizes.items() if node in copies}
+        numbers = {(copies[node], number): size for (node, number), size in self.numbers.items() if node in copies}
+        return AnyRows(capture, self.rows, sizes, numbers)
 
 
 def capture_any_rows(
@@ -167,8 +187,14 @@ def dimension_sizes(node: fx.Node, twin: fx.Node) -> dict[int, Size] | None:
     own, other = node.meta["val"], twin.meta["val"]
     if (own.ndim, own.dtype, own.device) != (other.ndim, other.dtype, other.device):
         return None
-    found = {dim: size_of(a, b) for dim, (a, b) in enumerate(zip(own.shape, other.shape)) if a != b}
-    return None if None in found.values() else found  # type: ignore[return-value]
+    found: dict[int, Size] = {}
+    for dim, (a, b) in enumerate(zip(own.shape, other.shape)):
+        size = size_of(a, b)
+        if size is None:
+            return None
+        if a != b:
+            found[dim] = size
+    return found
 
 
 def size_of(first: int, second: int) -> Size | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx._graph_pickler import GraphPickler, Options
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from .any_rows import AnyRows
 from .captured import Capture, Input
 from .writes import Writes
 
@@ -61,4 +63,24 @@ def load_capture(data: bytes) -> Capture:
         names["autocast"],
         branches=names["branches"],
         writes=None if written is None else Writes(written, *names["writes"]),
+    )
+
+
+def dump_any_rows(rows: AnyRows) -> bytes:
+    """A capture for any number of rows; raises as `dump_capture` does."""
+    sizes = {node.name: own for node, own in rows.sizes.items()}
+    numbers = {(node.name, number): size for (node, number), size in rows.numbers.items()}
+    return pickle.dumps((dump_capture(rows.capture), rows.rows, sizes, numbers))
+
+
+def load_any_rows(data: bytes) -> AnyRows:
+    """The opposite of `dump_any_rows`."""
+    capture, rows, sizes, numbers = pickle.loads(data)
+    loaded = load_capture(capture)
+    nodes = {node.name: node for node in loaded.graph_module.graph.nodes}
+    return AnyRows(
+        loaded,
+        rows,
+        {nodes[name]: own for name, own in sizes.items()},
+        {(nodes[name], number): size for (name, number), size in numbers.items()},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,31 +27,48 @@ class DenoiserParts:
 
     Attributes:
         count: the input of those parts that need the number of rows they are called with.
-        still: of the condition. timed: of the time. slow: of both.
+        held: values of residual branches that may be held from one call to the next.
+        frontier: what the exit reads of the network.
+        still: of the condition. timed: of the time. slow: of both, what every call reads. slow_in_branches: of both,
+            what is read where branches are computed alone.
         entry: of the noisy value, up to two equal halves of rows; empty where there are none.
-        network: from these, or from the noisy value, row by row to what the exit reads.
+        network: from these, or from the noisy value, row by row to the frontier and the held values.
+        shortcut: from these and from the held values to the frontier.
         exit: to the results.
     """
 
     count: fx.Node
+    held: tuple[fx.Node, ...]
+    frontier: tuple[fx.Node, ...]
     still: Part
     timed: Part
     slow: Part
+    slow_in_branches: Part
     entry: Part
     network: Part
+    shortcut: Part
     exit: Part
 
-    def __iter__(self) -> Any:
-        return iter((self.still, self.timed, self.slow, self.entry, self.network, self.exit))
+    def named(self) -> dict[str, Part]:
+        found = {own.name: getattr(self, own.name) for own in dataclasses.fields(self)}
+        return {name: own for name, own in found.items() if isinstance(own, Part)}
 
 
-def cut_denoiser(found: Denoiser) -> DenoiserParts:
+def cut_denoiser(found: Denoiser, held: Sequence[fx.Node] = ()) -> DenoiserParts:
     """Cut the graph of a denoiser, in which numbers of rows become arithmetic on an input; the graph is changed.
+
+    Args:
+        held: values of the network, which the shortcut takes as they are.
 
     Before:  y = linear(t) + linear(c);  x2 = cat([x1, x1]);  out = linear(x2 * linear(y));  a, b = out[:3], out[3:]
     After:   timed: u = linear(t)       still: w = linear(c)     slow: kept = linear(u + w)
              entry: x2 = cat([x1, x1])  network: out = linear(x2 * kept)
              exit: half = rows // 2;  a, b = out[:half], out[half:]
+
+    With a held value:
+    Before:  b = linear(norm(x2) * kept);  y = x2 + b;  out = linear(y)
+    After:   network: b = linear(norm(x2) * kept);  y = x2 + b;  out = linear(y)
+             shortcut, given b:                     y = x2 + b;  out = linear(y)
     """
     module = found.rows.capture.graph_module
     graph = module.graph
@@ -76,15 +94,22 @@ def cut_denoiser(found: Denoiser) -> DenoiserParts:
     reading_exit = {*results, *(own for node in leaving for own in node.all_input_nodes)}
     frontier = [node for node in found.network if node not in free and node in reading_exit]
     entering = [node for node in graph.nodes if node in entry and (node is found.joined or node in reading_exit)]
+    enter, leave = part(entry, entering), part(leaving, results, output.args[0])
+    shortcut = part(network - {*held}, frontier)
+    read_always = {*enter.inputs, *shortcut.inputs, *leave.inputs}
     return DenoiserParts(
         count,
+        tuple(held),
+        tuple(frontier),
         part(found.still, read_outside(found.still)),
         # What is made of weights alone for each row, as zeros are, is made for as many rows as there are times.
         part([*found.blank, *found.timed], read_outside(found.timed)),
-        part(found.slow, list(found.kept)),
-        part(entry, entering),
-        part(network, frontier),
-        part(leaving, results, output.args[0]),
+        part(found.slow, [node for node in found.kept if node in read_always]),
+        part(found.slow, [node for node in found.kept if node not in read_always]),
+        enter,
+        part(network, [*frontier, *(node for node in held if node not in frontier)]),
+        shortcut,
+        leave,
     )
 
 

@@ -7,12 +7,25 @@ need not ask a graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 KINDS = ("adaln", "film", "joined", "twice", "blank", "scalar")
+
+
+class Held:
+    """What is held of residual branches: nothing here."""
+
+    def branch(self, number: int, compute: Callable[..., Tensor], *args: Any) -> Tensor:
+        """The whole of a branch, with its gate."""
+        return compute(*args)
+
+    def product(self, number: int, compute: Callable[..., Tensor], *args: Any) -> Tensor:
+        """The product in it."""
+        return compute(*args)
 
 
 class Denoiser(nn.Module):
@@ -42,15 +55,24 @@ class Denoiser(nn.Module):
         u, v = self.time(torch.cat([waves[..., :2].sin(), waves[..., 2:].cos()], -1)), self.condition(c)
         if self.kind == "blank":
             u = u + torch.zeros(len(t), 1)
-        y = {"joined": lambda: torch.cat([u, v], -1), "film": lambda: u * v}.get(self.kind, lambda: u + v)()
+        y = torch.cat([u, v], -1) if self.kind == "joined" else u * v if self.kind == "film" else u + v
         return [modulation(F.silu(y)) for modulation in self.modulations]
 
-    def rest(self, x: Tensor, c: Tensor, slow: Sequence[Tensor]) -> Tensor:
+    def rest(self, x: Tensor, c: Tensor, slow: Sequence[Tensor], held: Held | None = None) -> Tensor:
+        held = held or Held()
         h = self.enter(torch.cat([x, c], -1) if self.kind == "twice" else x)
-        for layer, modulation in zip(self.layers, slow):
-            shift, scale, gate = modulation.chunk(3, -1)
-            h = h + torch.tanh(gate) * layer(F.layer_norm(h, h.shape[-1:]) * (1 + scale) + shift)
+        for number in range(len(self.layers)):
+            h = h + held.branch(number, self.branch, number, h, slow[number], held)
         return self.leave(h)
+
+    def branch(self, number: int, h: Tensor, modulation: Tensor, held: Held) -> Tensor:
+        shift, scale, gate = modulation.chunk(3, -1)
+        product = held.product(number, self.product, number, h, shift, scale)
+        return torch.tanh(gate) * product
+
+    def product(self, number: int, h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        found: Tensor = self.layers[number](F.layer_norm(h, h.shape[-1:]) * (1 + scale) + shift)
+        return found
 
     def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
         return self.rest(x, c, self.slow_values(t, c))

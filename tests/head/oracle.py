@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .denoisers import Denoiser
+from .denoisers import Denoiser, Held
+
+
+@dataclass
+class HeldBranches(Held):
+    """Values of branches by number, those of ``whole`` with their gates, which are computed while ``is_open``."""
+
+    whole: Sequence[int]
+    is_open: bool = True
+    values: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+
+    def branch(self, number: int, compute: Callable[..., Tensor], *args: Any) -> Tensor:
+        return self.value(("branch", number), compute, *args) if number in self.whole else compute(*args)
+
+    def product(self, number: int, compute: Callable[..., Tensor], *args: Any) -> Tensor:
+        return compute(*args) if number in self.whole else self.value(("product", number), compute, *args)
+
+    def value(self, key: tuple[str, int], compute: Callable[..., Tensor], *args: Any) -> Tensor:
+        if self.is_open:
+            self.values[key] = compute(*args)
+        return self.values[key]
 
 
 @dataclass
@@ -18,7 +39,8 @@ class Oracle:
 
     Args:
         computed: numbers of calls at which slow values are computed; between them the polynomial through the nearest
-            ``width`` of them, one for those of the last. guidance: both halves at so many calls, all when omitted.
+            ``width`` of them, one for those of the last. guidance: both halves at every so many calls. branches: the
+            branches of layers at every so many calls, held in between: those of ``whole`` with their gates.
     """
 
     net: Denoiser
@@ -26,6 +48,14 @@ class Oracle:
     computed: Sequence[int]
     width: int
     guidance: int = 1
+    branches: int = 1
+    whole: Sequence[int] = ()
+
+    def letter(self, number: int, guided: bool) -> str:
+        """What a call computes, as a record tells it."""
+        is_full = not guided or number % self.guidance == 0
+        has_branches = number % self.branches == 0 or (guided and self.guidance > 1 and is_full)
+        return ("F" if is_full else "c") if has_branches else ("H" if is_full else "h")
 
     def slow_values(self, number: int, c: Tensor) -> list[Tensor]:
         known = {own: self.at(self.times[own], c) for own in self.computed}
@@ -53,9 +83,11 @@ class Oracle:
 
     def plain(self, x: Tensor, c: Tensor) -> list[Tensor]:
         """The results of `forward`."""
-        found = []
+        found: list[Tensor] = []
+        held = HeldBranches(self.whole)
         for number in range(len(self.times)):
-            found.append(self.net.rest(x, c, self.slow_values(number, c)))
+            held.is_open = self.letter(number, False) == "F"
+            found.append(self.net.rest(x, c, self.slow_values(number, c), held))
             x = 0.9 * x + 0.1 * found[-1]
         return found
 
@@ -63,11 +95,14 @@ class Oracle:
         """The results of `forward_with_cfg`."""
         half, found = len(x) // 2, []
         gap = torch.zeros(())
+        halves = HeldBranches(self.whole), HeldBranches(self.whole)
         for number in range(len(self.times)):
-            slow, noisy = self.slow_values(number, c), x[:half]
-            first = self.net.rest(noisy, c[:half], [own[:half] for own in slow])
-            if number % self.guidance == 0:
-                gap = first - self.net.rest(noisy, c[half:], [own[half:] for own in slow])
+            slow, noisy, letter = self.slow_values(number, c), x[:half], self.letter(number, True)
+            for own in halves:
+                own.is_open = letter in "Fc"
+            first = self.net.rest(noisy, c[:half], [own[:half] for own in slow], halves[0])
+            if letter in "FH":
+                gap = first - self.net.rest(noisy, c[half:], [own[half:] for own in slow], halves[1])
             guided = first - gap + scale * gap
             found.append(torch.cat([guided, guided]))
             x = 0.9 * x + 0.1 * found[-1]

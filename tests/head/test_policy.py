@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import marche_fx
-from marche_fx import ArgumentError, CheckpointError, HeadReuse, Hold, Interpolate
+from marche_fx import ArgumentError, CheckpointError, HeadReuse, Hold, HoldBranches, Interpolate
 from marche_fx.head.policy import PRESETS, SlowReuse, reuse_of
 from marche_fx.head.saving import head_reuse_from_dict, head_reuse_to_dict
 
@@ -64,6 +64,7 @@ def test_a_polynomial_of_the_order_is_met(points: int, order: Any, times: list[f
             st.builds(Interpolate, st.integers(2, 50), st.sampled_from(["linear", "cubic"])),
         ),
         st.integers(1, 9),
+        st.none() | st.builds(HoldBranches, st.integers(1, 9), st.lists(st.integers(0, 9)).map(tuple)),
     )
 )
 def test_it_is_the_same_as_plain_values(reuse: HeadReuse) -> None:
@@ -75,7 +76,9 @@ def test_it_is_saved_as_json(tmp_path: Path) -> None:
     marche_fx.save_head_reuse(PRESETS["balanced"], path)
     assert marche_fx.load_head_reuse(path) == PRESETS["balanced"]
     path.write_text('{"kind": "FullRefresh"}')
-    with pytest.raises(CheckpointError, match="unknown policy 'FullRefresh'; known are HeadReuse, Hold, Interpolate"):
+    with pytest.raises(
+        CheckpointError, match="unknown policy 'FullRefresh'; known are HeadReuse, Hold, HoldBranches, Interpolate"
+    ):
         marche_fx.load_head_reuse(path)
     path.write_text('{"kind": "Hold", "every": 2}')
     with pytest.raises(CheckpointError, match="expected what a head reuses"):
@@ -105,7 +108,11 @@ def test_a_policy_of_the_user_s_own_is_not_saved() -> None:
         (lambda: Interpolate(4, "square"), 'must be "linear" or "cubic"'),  # type: ignore[arg-type]
         (lambda: HeadReuse(guidance=True), "guidance of HeadReuse must be an int"),
         (lambda: HeadReuse(slow=3), "slow must be Hold"),  # type: ignore[arg-type]
-        (lambda: reuse_of("quick"), "unknown head preset 'quick'; there are exact, balanced"),
+        (lambda: HoldBranches(0), "every of HoldBranches must be an int of at least 1"),
+        (lambda: HoldBranches(2, whole=1), "whole of HoldBranches must be a tuple"),  # type: ignore[arg-type]
+        (lambda: HoldBranches(2, whole=(-1,)), "whole of HoldBranches must be an int of at least 0"),
+        (lambda: HeadReuse(branches=7), "branches must be HoldBranches"),  # type: ignore[arg-type]
+        (lambda: reuse_of("quick"), "unknown head preset 'quick'; there are exact, balanced, lazymar"),
         (lambda: reuse_of(3), "reuse must be a HeadReuse or the name of a preset, got 3"),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import marche_fx
-from marche_fx import HeadReuse, Hold, Interpolate
+from marche_fx import HeadReuse, Hold, HoldBranches, Interpolate
 from tests.head.denoisers import KINDS, Denoiser, Model, denoised
 from tests.head.oracle import Oracle
 
@@ -88,30 +88,41 @@ POLICIES = st.one_of(
 )
 
 
+BRANCHES = st.none() | st.builds(HoldBranches, st.integers(1, 5), st.lists(st.integers(0, 3), unique=True).map(tuple))
+
+
 @torch.no_grad()
-@settings(max_examples=10)
+@settings(max_examples=20)
 @given(
     st.sampled_from([kind for kind in KINDS if kind != "scalar"]),
     POLICIES,
     st.integers(1, 5),
+    BRANCHES,
     st.booleans(),
     st.integers(4, 12),
     st.integers(3, 9),
 )
 def test_reuse_is_what_the_oracle_says(
-    kind: str, slow: Hold | Interpolate, guidance: int, guided: bool, steps: int, count: int
+    kind: str,
+    slow: Hold | Interpolate,
+    guidance: int,
+    branches: HoldBranches | None,
+    guided: bool,
+    steps: int,
+    count: int,
 ) -> None:
     times = tuple(round(990 * 0.7**number) for number in range(steps))
-    model = model_of(kind, steps)
+    model = model_of(kind, steps, depth=3)
     method = "forward_with_cfg" if guided else "forward"
-    optimized = transformed(model, HeadReuse(slow, guidance), method)
+    optimized = transformed(model, HeadReuse(slow, guidance, branches), method)
     if isinstance(slow, Hold):
         computed, width = list(range(0, steps, slow.every)), 1
     else:
         points = min(slow.points, steps)
         computed = [round(own * (steps - 1) / (points - 1)) for own in range(points)]
         width = {"linear": 2, "cubic": 4}[slow.order]
-    oracle = Oracle(model.net, times, computed, width, guidance)
+    held, whole = (1, ()) if branches is None else (branches.every, branches.whole)
+    oracle = Oracle(model.net, times, computed, width, guidance, held, whole)
     for number in range(3):
         x, c = arguments(2 * (count + number), number)
         scale = (2.0,) if guided else ()
@@ -121,8 +132,45 @@ def test_reuse_is_what_the_oracle_says(
             assert_close(found, oracle.guided(x, c, 2.0) if guided else oracle.plain(x, c))
     last = head_of(optimized, method).record.denoisings[-1]
     assert last.slow == len(computed)
-    both = "".join("F" if not guided or number % guidance == 0 else "c" for number in range(steps))
-    assert last.calls == both
+    assert last.calls == "".join(oracle.letter(number, guided) for number in range(steps))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("guidance", "letters"), [(1, "FHHFHHFHHF"), (3, "FhhFhhFhhF"), (4, "FhhcFhchFc")])
+def test_what_held_branches_need_is_computed_and_no_more(guidance: int, letters: str) -> None:
+    model = model_of("adaln", depth=3)
+    reuse = HeadReuse(Interpolate(10), guidance, HoldBranches(3, whole=(0, 2)))
+    optimized = transformed(model, reuse, "forward_with_cfg")
+    for seed in range(2):
+        denoised(optimized.net.forward_with_cfg, *three(8, TIMES, seed), 2.0)
+    last = head_of(optimized, "forward_with_cfg").record.denoisings[-1]
+    assert last.calls == letters
+    # Products of a row: 4 -> 6 of the time, 5 -> 6 of the condition, 6 -> 18 modulates, 3 -> 6, 6 -> 6, 6 -> 3.
+    condition, time, modulation, enter, layer, leave = 60, 48, 216, 36, 72, 36
+    expected = 8 * condition + len(TIMES) * time
+    for letter in letters:
+        rows = 8 if letter in "FH" else 4
+        # Where branches are held, the gate of the second alone is read, and its product has nothing to compute.
+        expected += rows * (enter + leave + modulation)
+        expected += rows * (3 * layer + 2 * modulation) if letter in "Fc" else 0
+    assert last.flops == pytest.approx(expected)
+
+
+@torch.no_grad()
+def test_an_announcement_begins_a_denoising_whatever_its_condition() -> None:
+    model = model_of("adaln")
+    optimized = transformed(model, HeadReuse(Interpolate(2, "linear")))
+    head = head_of(optimized)
+    denoised(optimized.net, arguments(5)[0], TIMES, arguments(5)[1])
+    x, c = arguments(5, 1)
+    oracle = Oracle(model.net, (900, 500, 100), (0, 2), 2)
+    for times, expected in (((900, 500, 100), oracle.plain(x, c)), ((900, 100), None), ((900, 500, 100), None)):
+        head.expect(times)
+        found = denoised(optimized.net, x, times[:2], c)
+        if expected is not None:
+            assert_close(found, expected[:2])
+    records = list(head.record.denoisings)[-3:]
+    assert [(len(own.calls), own.slow) for own in records] == [(2, 2), (2, 2), (2, 2)]
 
 
 @torch.no_grad()
@@ -261,20 +309,60 @@ def test_rows_that_meet_in_the_condition_alone_do_no_harm() -> None:
 class Mixing(Denoiser):
     """Rows meet in the noisy value."""
 
-    def rest(self, x: Tensor, c: Tensor, slow: Any) -> Tensor:
-        return super().rest(x - x.mean(0), c, slow)
+    def rest(self, x: Tensor, c: Tensor, slow: Any, held: Any = None) -> Tensor:
+        return super().rest(x - x.mean(0), c, slow, held)
+
+
+class OtherHalves(Denoiser):
+    """Two halves that are not one noisy value."""
+
+    def forward_with_cfg(self, x: Tensor, t: Tensor, c: Tensor, scale: float) -> Tensor:
+        half = x[: len(x) // 2]
+        found = self.forward(torch.cat([half, 0.5 * half]), t, c)
+        conditional, unconditional = found.chunk(2)
+        return torch.cat([conditional + scale * unconditional, unconditional])
 
 
 @torch.no_grad()
-def test_guidance_halves_whose_rows_meet_are_computed_in_full() -> None:
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(Mixing, "rows meet in aten.mean"), (OtherHalves, "no cat of a noisy value with itself")]
+)
+def test_halves_that_are_none_are_told_and_computed_in_full(kind: type[Denoiser], reason: str) -> None:
     torch.manual_seed(0)
-    model: Any = Model(Mixing("adaln").double()).eval()
+    model: Any = Model(kind("adaln").double()).eval()
     optimized = transformed(model, HeadReuse(guidance=3), "forward_with_cfg")
-    for seed in range(3):
-        x, times, c = three(8, TIMES, seed)
-        found, expected = (denoised(own.net.forward_with_cfg, x, times, c, 2.0) for own in (optimized, model))
-        assert_close(found, expected)
-    assert "rows meet" in str(marche_fx.report(optimized))
+    expected = [denoised(model.net.forward_with_cfg, *three(8, TIMES, seed), 2.0) for seed in range(3)]
+    with pytest.warns(UserWarning, match=f"both at every call, for all that guidance=3 asks: .*{reason}"):
+        assert_close(denoised(optimized.net.forward_with_cfg, *three(8, TIMES, 0), 2.0), expected[0])
+    for seed in range(1, 3):
+        assert_close(denoised(optimized.net.forward_with_cfg, *three(8, TIMES, seed), 2.0), expected[seed])
+    assert {*"".join(own.calls for own in head_of(optimized, "forward_with_cfg").record.denoisings)} == {"F"}
+    assert reason in str(marche_fx.report(optimized))
+
+
+@torch.no_grad()
+def test_branches_of_a_denoiser_that_has_none_are_refused_by_name() -> None:
+    class Plain(Denoiser):
+        def rest(self, x: Tensor, c: Tensor, slow: Any, held: Any = None) -> Tensor:
+            return self.leave(torch.tanh(self.enter(x)) * slow[0].chunk(3, -1)[0])
+
+    torch.manual_seed(0)
+    model: Any = Model(Plain("adaln").double()).eval()
+    optimized = transformed(model, HeadReuse(branches=HoldBranches(2)))
+    x, c = arguments(5)
+    with pytest.warns(UserWarning, match=r"runs as it is: .*no residual branch to hold.*Leave branches out"):
+        found = denoised(optimized.net, x, TIMES, c)
+    assert_close(found, denoised(model.net, x, TIMES, c))
+
+
+@torch.no_grad()
+def test_a_method_that_denoises_nothing_is_told() -> None:
+    model = model_of("adaln")
+    optimized = marche_fx.transform(model, inner="net.enter.forward", reuse="exact", compile=False)
+    for seed in range(31):
+        optimized.net.enter(arguments(5, seed)[0])
+    with pytest.warns(UserWarning, match=r"net.enter.forward runs as it is: in 32 calls no argument moved alike"):
+        optimized.net.enter(arguments(5, 31)[0])
 
 
 @torch.no_grad()
@@ -282,7 +370,7 @@ def test_a_wrong_result_is_an_equivalence_error(monkeypatch: pytest.MonkeyPatch)
     from marche_fx.head.program import HeadProgram
 
     right = HeadProgram.denoise
-    monkeypatch.setattr(HeadProgram, "denoise", lambda *args: [own + 1e-3 for own in right(*args)])
+    monkeypatch.setattr(HeadProgram, "denoise", lambda *args: ([own + 1e-3 for own in right(*args)[0]], []))
     optimized = transformed(model_of("adaln"), "exact")
     x, c = arguments(5)
     with pytest.raises(marche_fx.EquivalenceError, match=r"result 0 of net.forward differs"):

@@ -1,0 +1,63 @@
+"""Policies, which are dataclasses of plain values and of one another, as plain values, and JSON files of these."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import ArgumentError, CheckpointError
+
+
+def as_plain(value: Any, known: Mapping[str, type]) -> Any:
+    """The names of policies among ``known`` and their arguments, as plain values.
+
+    Raises:
+        ArgumentError: there is a policy of another kind, or a function.
+    """
+    if dataclasses.is_dataclass(value) and known.get(type(value).__name__) is type(value):
+        fields = {own.name: as_plain(getattr(value, own.name), known) for own in dataclasses.fields(value) if own.init}
+        return {"kind": type(value).__name__, **fields}
+    if isinstance(value, (list, tuple)):
+        return [as_plain(item, known) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ArgumentError(f"only built-in policies of plain values can be saved, and this holds {value!r}")
+
+
+def from_plain(value: Any, known: Mapping[str, type]) -> Any:
+    """The opposite of `as_plain`.
+
+    Raises:
+        CheckpointError: the values are no policy among ``known`` and its arguments.
+    """
+    if isinstance(value, list):
+        return tuple(from_plain(item, known) for item in value)
+    if not isinstance(value, dict):
+        return value
+    kind = known.get(value.get("kind", ""))
+    if kind is None:
+        raise CheckpointError(f"unknown policy {value.get('kind')!r}; known are {', '.join(sorted(known))}")
+    try:
+        return kind(**{name: from_plain(own, known) for name, own in value.items() if name != "kind"})
+    except (TypeError, ArgumentError) as error:
+        raise CheckpointError(f"{value['kind']} cannot be made of {value!r}: {error}") from error
+
+
+def write_plain(path: str | Path, values: Any) -> None:
+    """Write plain values as JSON."""
+    Path(path).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def read_plain(path: str | Path, what: str = "a policy") -> Any:
+    """What a JSON file of ``what`` holds.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {what} from {path}: {error}") from error
