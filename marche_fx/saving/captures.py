@@ -20,7 +20,7 @@ from .files import DamagedError, read_sealed, write_sealed
 from .fingerprint import Fingerprint, differences, fingerprint, machine, software
 from .kernels import compiled_kernels, restore_kernels
 
-HEADING = b"marche_fx captured steps 4\n"
+HEADING = b"marche_fx captured steps 5\n"
 """With which a file begins."""
 
 Guards = tuple[Guard, ...] | None
@@ -33,7 +33,7 @@ NAMED = 3
 def save(optimized: nn.Module, path: str | Path) -> None:
     """Write what was captured and compiled so far to a file, which `load` reads in another process.
 
-    The file holds no weights. All that `torch.compile` made in this process goes with it.
+    The file holds no weights. All that was compiled of steps in this process goes with it.
 
     Raises:
         ArgumentError: the model was not made by `transform`, no step has been called yet, one cannot be written, or
