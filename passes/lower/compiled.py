@@ -47,11 +47,11 @@ class Compiled:
             for code in self.known:
                 if code.conditions.hold_for(inputs):
                     return code(inputs)
-            code = self.code_for(inputs)
-            if code is not None:
-                return code(inputs)
-        found: Sequence[Tensor] = self.module(*inputs)
-        return found
+            found = self.code_for(inputs)
+            if found is not None:
+                return found(inputs)
+        results: Sequence[Tensor] = self.module(*inputs)
+        return results
 
     def code_for(self, inputs: Sequence[Any]) -> Code | None:
         """Code for calls of this kind, compiled unless there is some; None where there can be none, after a warning."""

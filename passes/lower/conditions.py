@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,49 +24,71 @@ def settings(device_type: str) -> Settings:
     )
 
 
-def kind(value: Any) -> Any:
-    """Equal for inputs that compiled code takes for one another; a value that is no tensor is compiled in."""
-    if isinstance(value, Tensor):
-        return value.dtype, value.device, value.shape, value.stride(), value.storage_offset()
-    # 1, 1.0 and True are equal and yet other constants.
-    return type(value), value
-
-
-def ragged_kind(value: Tensor) -> Any:
-    """The same for a tensor whose sizes and strides are looked at apart."""
-    return value.dtype, value.device, value.ndim
-
-
 @dataclass(frozen=True)
 class Conditions:
-    """What calls compiled code is right for.
+    """What calls compiled code is right for. Which inputs are tensors is the same in all calls of a module.
 
     Attributes:
-        kinds: of each input, see `kind`, or `ragged_kind` for those in ``ragged``.
-        ragged: numbers of inputs with a dimension that may be of any size.
-        relations: what holds of their sizes and strides, an expression of ``x[0]``, ``x[1]``, ...; all of these
-            inputs are in it, and so is every size and stride.
+        fixed: by number the inputs of one size and layout: dtype, device, sizes, strides, offset in memory.
+        ragged: those with a dimension that may be of any size: dtype, device, number of dimensions.
+        relations: what holds of the sizes, strides and offsets of these, an expression of ``x[0]``, ``x[1]``, ...
+        baked: inputs that are no tensors, and part of the code.
         settings: see `settings`. device_type: on which the code runs.
     """
 
-    kinds: tuple[Any, ...]
-    ragged: frozenset[int]
+    fixed: dict[int, Any]
+    ragged: dict[int, Any]
     relations: str
+    baked: dict[int, Any]
     settings: Settings
     device_type: str
     related: Callable[[Sequence[Any]], bool] = field(init=False, repr=False, compare=False)
+    kinds: tuple[list[Any], list[Any]] = field(init=False, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, inputs: Sequence[Any], ragged: Sequence[int], relations: Sequence[str]) -> Conditions:
+        tensors = [number for number, own in enumerate(inputs) if isinstance(own, Tensor)]
+        fixed = [number for number in tensors if number not in ragged]
+        device_type = inputs[tensors[0]].device.type
+        return cls(
+            dict(zip(fixed, fixed_kinds([inputs[number] for number in fixed]))),
+            dict(zip(ragged, ragged_kinds([inputs[number] for number in ragged]))),
+            " and ".join(relations) or "True",
+            {number: baked(own) for number, own in enumerate(inputs) if number not in tensors},
+            settings(device_type),
+            device_type,
+        )
 
     def __post_init__(self) -> None:
         from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP
 
         # The expression is the compiler's own, of the symbols that it made for the inputs.
         related = eval(f"lambda x: {self.relations}", dict(SYMPY_INTERP))
-        object.__setattr__(self, "related", related)
+        vars(self).update(related=related, kinds=([*self.fixed.values()], [*self.ragged.values()]))
 
     def __reduce__(self) -> Any:
-        return Conditions, (self.kinds, self.ragged, self.relations, self.settings, self.device_type)
+        return Conditions, (self.fixed, self.ragged, self.relations, self.baked, self.settings, self.device_type)
 
     def hold_for(self, inputs: Sequence[Any]) -> bool:
         """Whether the code computes for ``inputs`` what the module does that it was made of."""
-        found = tuple([ragged_kind(own) if n in self.ragged else kind(own) for n, own in enumerate(inputs)])
-        return found == self.kinds and settings(self.device_type) == self.settings and bool(self.related(inputs))
+        fixed, ragged = self.kinds
+        return (
+            fixed_kinds(map(inputs.__getitem__, self.fixed)) == fixed
+            and ragged_kinds(map(inputs.__getitem__, self.ragged)) == ragged
+            and all(baked(inputs[number]) == own for number, own in self.baked.items())
+            and settings(self.device_type) == self.settings
+            and bool(self.related(inputs))
+        )
+
+
+def fixed_kinds(tensors: Iterable[Tensor]) -> list[Any]:
+    return [(own.dtype, own.device, own.shape, own.stride(), own.storage_offset()) for own in tensors]
+
+
+def ragged_kinds(tensors: Iterable[Tensor]) -> list[Any]:
+    return [(own.dtype, own.device, own.ndim) for own in tensors]
+
+
+def baked(value: Any) -> Any:
+    # 1, 1.0 and True are equal and yet other constants.
+    return type(value), value

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from .conditions import Conditions, kind, ragged_kind, settings
+from .conditions import Conditions
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ class Code:
     conditions: Conditions
 
     def __call__(self, inputs: Sequence[Any]) -> tuple[Tensor, ...]:
-        found: tuple[Tensor, ...] = self.run(*(own for own in inputs if isinstance(own, Tensor)))
+        if self.conditions.baked:
+            inputs = [own for own in inputs if isinstance(own, Tensor)]
+        found: tuple[Tensor, ...] = self.run(*inputs)
         return found
 
     def data(self) -> bytes | None:
@@ -90,12 +92,10 @@ def compile_alone(
             with mode:
                 # Without our own functions in it, PyTorch knows how to write it to a file.
                 traced = make_fx(of_tensors)(*tensors)
-            run = standalone_compile(traced, tensors, dynamic_shapes="from_tracing_context", aot=True)
+            run = standalone_compile(traced, [*tensors], dynamic_shapes="from_tracing_context", aot=True)
     numbers = [number for number, dims in enumerate(open_dims) if dims]
-    kinds = tuple(ragged_kind(own) if number in numbers else kind(own) for number, own in enumerate(inputs))
-    device_type = next(own.device.type for own in tensors)
     relations = [*assumed(mode.shape_env, [fakes[number] for number in numbers], numbers), *equal_sizes(ragged)]
-    return Code(run, Conditions(kinds, frozenset(numbers), " and ".join(relations), settings(device_type), device_type))
+    return Code(run, Conditions.of(inputs, numbers, relations))
 
 
 def fake(mode: Any, tensor: Tensor, dims: Collection[int], name: str) -> Tensor:
@@ -115,7 +115,7 @@ def twin(tensor: Tensor) -> Tensor:
         return tensor.detach()
     # What is made of an inference tensor is one too, and cannot be written outside of inference mode.
     end = tensor.storage_offset() + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride())) + 1
-    memory = torch.empty(end, dtype=tensor.dtype, device=tensor.device)
+    memory = torch.empty(max(end, 0), dtype=tensor.dtype, device=tensor.device)
     return memory.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
