@@ -22,7 +22,7 @@ def on_host(tensor: Tensor) -> np.ndarray[Any, Any]:
         tensor = tensor.resolve_conj().resolve_neg()
     if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype not in KNOWN:
         tensor = tensor.view(UNKNOWN[tensor.itemsize]) if tensor.is_floating_point() else torch.view_as_real(tensor)
-    return np.asarray(tensor.numpy())
+    return np.asarray(tensor)
 
 
 def bytes_of(tensor: Tensor) -> np.ndarray[Any, Any]:

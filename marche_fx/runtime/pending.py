@@ -256,7 +256,8 @@ class PendingStep:
             drift = None if self.exact is None or active.complete else self.drift()
             if drift is not None and self.is_off(drift):
                 active = self.compute(changed, asked, must, Refresh(self.program.tokens))
-        self.log.records[-1] = replace(self.log.records[-1], drift=drift)
+        if drift is not None:
+            self.log.records[-1] = replace(self.log.records[-1], drift=drift)
         self.record.active, self.record.visible = max(self.record.active, sum(active.counts)), active.visible
         self.record.wanted = max(self.record.wanted, active.visible if is_new else refresh.count)
         self.record.seconds += 0.0 if is_new else time.perf_counter() - began

@@ -175,7 +175,7 @@ class Program:
 
     def device(self, values: Values) -> torch.device:
         """Where the step computes."""
-        read = [values[node] for node in self.split.incremental.inputs]
+        read = (values[node] for node in self.split.incremental.inputs)
         return next(own.device for own in read if isinstance(own, Tensor))
 
     def allocate(self, device: torch.device) -> list[Tensor]:

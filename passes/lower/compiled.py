@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..capture.alone import tracing_alone
+from ..capture.alone import LOCK, tracing_alone
 from .kept import KEPT, key_of
 from .standalone import Code, Ragged, compile_alone
 
@@ -43,30 +43,31 @@ class Compiled:
 
     def __call__(self, *inputs: Any) -> Sequence[Tensor]:
         # A mode is to see every operator, as it does of a model under `torch.compile`.
-        if not torch._C._len_torch_dispatch_stack():
-            for code in self.known:
-                if code.conditions.hold_for(inputs):
-                    return code(inputs)
-            found = self.code_for(inputs)
-            if found is not None:
-                return found(inputs)
+        code = None if torch._C._len_torch_dispatch_stack() else self.known_code(inputs) or self.new_code(inputs)
+        if code is not None:
+            return code(inputs)
         results: Sequence[Tensor] = self.module(*inputs)
         return results
 
-    def code_for(self, inputs: Sequence[Any]) -> Code | None:
-        """Code for calls of this kind, compiled unless there is some; None where there can be none, after a warning."""
+    def known_code(self, inputs: Sequence[Any]) -> Code | None:
+        return next((own for own in self.known if own.conditions.hold_for(inputs)), None)
+
+    def new_code(self, inputs: Sequence[Any]) -> Code | None:
+        """Code for calls of a new kind; None, after a warning, where there can be none."""
+        if not self.has_compiler:
+            return None
+        if len(self.known) >= MOST:
+            warn_once(
+                f"a part of a step was compiled for {MOST} kinds of tensors, and runs operator by operator for more of "
+                f"them. Those that it was called with last are {described(inputs)}. Pass numbers that change as "
+                "tensors, and tensors of one dtype and memory layout"
+            )
+            return None
         # Other threads that need the same find it when it is their turn.
-        with tracing_alone(), torch._C.DisableTorchFunction():
-            found = next((own for own in self.known if own.conditions.hold_for(inputs)), None)
-            if found is not None or not self.has_compiler:
+        with LOCK:
+            found = self.known_code(inputs)
+            if found is not None:
                 return found
-            if len(self.known) == MOST:
-                warn_once(
-                    f"a part of a step was compiled for {MOST} kinds of tensors, and runs operator by operator for "
-                    f"more of them. Those that it was called with last are {described(inputs)}. Pass numbers that "
-                    "change as tensors, and tensors of one dtype and memory layout"
-                )
-                return None
             key = key_of(self.module, self.ragged, self.lengths)
             found = KEPT.find(key, inputs) or self.compile(key, inputs)
             if found is not None:
@@ -79,7 +80,8 @@ class Compiled:
         from torch._inductor.exc import InductorError, InvalidCxxCompiler, TritonMissing
 
         try:
-            found = compile_alone(self.module, inputs, self.ragged, self.lengths)
+            with tracing_alone(), torch._C.DisableTorchFunction():
+                found = compile_alone(self.module, inputs, self.ragged, self.lengths)
         except InductorError as error:
             if not isinstance(error.inner_exception, (InvalidCxxCompiler, TritonMissing)):
                 raise
