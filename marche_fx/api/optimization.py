@@ -61,7 +61,7 @@ class Optimization:
         if optimized is not None:
             for name, value in vars(optimized).items():
                 if name != ATTRIBUTE and name not in self.replaced:
-                    own = rebound(value, optimized, view)
+                    own = rebound(value, optimized, view) if callable(value) else value
                     if own is value or not is_same_binding(vars(view).get(name), own):
                         vars(view)[name] = own
 

@@ -14,6 +14,8 @@ from torch._dynamo.utils import counters
 from torch._inductor.exc import InductorError
 from torch._inductor.utils import fresh_cache
 
+from ..passes.lower.kept import KEPT
+
 
 @contextmanager
 def compiling() -> Iterator[None]:
@@ -24,6 +26,7 @@ def compiling() -> Iterator[None]:
     not at all after a few.
     """
     torch.compiler.reset()
+    KEPT.forget()
     with fresh_cache(), config.patch(capture_dynamic_output_shape_ops=True):
         yield
 
@@ -43,8 +46,8 @@ def twice(x: Tensor) -> Tensor:
 
 
 def graphs_compiled() -> int:
-    """Graphs that `torch.compile` made so far in this process."""
-    return counters["stats"]["unique_graphs"]
+    """Graphs compiled so far in this process, by `torch.compile` or as parts of rewritten steps."""
+    return int(counters["stats"]["unique_graphs"]) + KEPT.count
 
 
 def compiled_original(model: nn.Module, steps: Sequence[str], mode: str | None = None) -> nn.Module:

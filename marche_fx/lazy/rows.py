@@ -54,6 +54,9 @@ class RowNumbers:
     @cached_property
     def row_dims(self) -> tuple[int, ...]:
         """Dimensions of the result along which tokens differ, ascending: its rows, in the order of these dimensions."""
+        if self.dims is not None:
+            sizes = dict(zip(self.dims, (self.samples, self.rows)))
+            return tuple(dim for dim in sorted(sizes) if sizes[dim] > 1)
         return () if self.numbers is None else tuple(dim for dim, size in enumerate(self.numbers.shape[1:]) if size > 1)
 
     def of_rows(self, rows: Tensor) -> Tensor:

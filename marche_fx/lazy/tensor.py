@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ..passes.capture.arguments import is_simple
 from .computed import Chosen, Repeated
 from .demand import Source
 from .draws import LIKE, made_like, multinomial
@@ -234,6 +235,8 @@ def looks(tree: Any) -> Any:
 
 def values_of(tree: Any) -> Any:
     """``tree`` with the value of every late tensor in place of it, to be read."""
+    if is_simple(tree):
+        return tree
     return pytree.tree_map(lambda leaf: leaf.late.value() if isinstance(leaf, LateTensor) else leaf, tree)
 
 

@@ -10,5 +10,6 @@ choose         which tokens are active                  token_history  ages, sig
 exactness      which cached rows nothing new can reach  lengths      rows kept when the number of tokens changes
 advice         what a session lost, and what mends it
 measure        signals a policy asks for                method       what `transform` was told; warnings
+host           tensors in the processor's memory, looked at without an operator
 weights, verify, monitor   the model's weights; the check against the original, at first and now and then
 """

@@ -6,12 +6,14 @@ import weakref
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .host import on_host
 from .program import Program
 
 
@@ -34,9 +36,8 @@ class LeafInput:
     @classmethod
     def of(cls, tensor: Tensor, *, is_tokens: bool) -> LeafInput:
         version = None if tensor.is_inference() else tensor._version
-        rows = rows_of(tensor.detach())
-        on_host = np.asarray(rows) if rows.device.type == "cpu" else rows
-        return cls(weakref.ref(tensor), version, on_host, is_tokens)
+        rows = rows_on_host(tensor) if tensor.device.type == "cpu" else rows_of(tensor.detach())
+        return cls(weakref.ref(tensor), version, rows, is_tokens)
 
     @property
     def waits(self) -> bool:
@@ -55,6 +56,8 @@ class LeafInput:
         Of calls of two lengths, the rows that they have in common.
         """
         own, others = np.asarray(self.rows), np.asarray(other.rows)
+        if own.shape == others.shape:
+            return np.asarray(own != others)
         if own.ndim != others.ndim:
             return np.ones(own.shape, bool)
         common = tuple(slice(min(sizes)) for sizes in zip(own.shape, others.shape))
@@ -155,6 +158,14 @@ def nearest(call: CallInputs, last_calls: Mapping[Owner, CallInputs]) -> Owner:
     return own
 
 
+def rows_on_host(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """`rows_of` a tensor on the processor."""
+    if tensor.ndim > 2 or tensor.is_complex():
+        return np.asarray(rows_of(tensor.detach()))
+    own = on_host(tensor)
+    return own.astype(np.float64).view(np.int64) if own.dtype.kind == "f" else own.copy()
+
+
 def rows_of(tensor: Tensor) -> Tensor:
     """A copy of a tensor of at most two dimensions; of a larger one a number for each row of the first two."""
     if tensor.is_complex():
@@ -163,6 +174,12 @@ def rows_of(tensor: Tensor) -> Tensor:
         # As bits, of which a NaN is equal to itself.
         return tensor.to(torch.float64, copy=True).view(torch.int64) if tensor.is_floating_point() else tensor.clone()
     flat = tensor.flatten(2).to(torch.float64)
-    # Rows that differ have other sums, whatever is moved where.
-    weights = torch.arange(1, flat.shape[2] + 1, device=flat.device, dtype=torch.float64).mul(0.618).sin()
-    return (flat @ weights).view(torch.int64)
+    return (flat @ weights_of_elements(flat.shape[2], flat.device)).view(torch.int64)
+
+
+@cache
+def weights_of_elements(count: int, device: torch.device) -> Tensor:
+    """float64 ``[F]``: rows that differ have other sums with these weights, whatever is moved where."""
+    # Not as an inference tensor: a session may go on outside of inference mode.
+    with torch.inference_mode(False):
+        return torch.arange(1, count + 1, device=device, dtype=torch.float64).mul(0.618).sin()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,24 +113,47 @@ def choose_streams(
     wanted = []
     for start, length in zip(itertools.accumulate(lengths, initial=0), lengths):
         own = slice(start, start + length)
-        priority = None if refresh.priority is None else refresh.priority[:, own]
-        share = Refresh(min(round(refresh.count * length / total), length), priority)
-        seen, asked = (None if tokens is None else tokens[:, own] for tokens in (visible, queried))
-        wanted.append(Wanted.of(must[:, own], seen, share, asked))
-    scalars = [scalar for own in wanted for scalar in own.counts]
-    host: list[float] = []
-    if scalars:
-        ranked = () if all(own.everything for own in wanted) else refresh.by_policy
-        has_nan = [priority.isnan().any() for _, priority in ranked]
-        host = torch.stack([scalar.float() for scalar in (*scalars, *measured, *has_nan)]).tolist()
-        for (name, _), is_nan in zip(ranked, host[len(scalars) + len(measured) :], strict=True):
-            if is_nan:
-                raise PolicyError(f"{name} gave a priority that holds NaN, which has no rank")
-    counts = iter(host)
-    streams = tuple(own.take([int(next(counts)) for _ in own.counts]) for own in wanted)
-    positions = [own.positions + start for own, start in zip(streams, itertools.accumulate(lengths, initial=0))]
+        count = min(round(refresh.count * length / total), length)
+        seen, priority, asked = (part(tokens, own, total) for tokens in (visible, refresh.priority, queried))
+        wanted.append(Wanted.of(part(must, own, total), seen, Refresh(count, priority), asked))
+    ranked = () if all(own.everything for own in wanted) else refresh.by_policy
+    counted = [mask for own in wanted for mask in own.counted]
+    if not counted:
+        measured, ranked = (), ()
+    counts, numbers = brought_to_host([*counted, *(priority.isnan() for _, priority in ranked)], measured)
+    for (name, _), is_nan in zip(ranked, counts[len(counted) :], strict=True):
+        if is_nan:
+            raise PolicyError(f"{name} gave a priority that holds NaN, which has no rank")
+    rest = iter(counts)
+    streams = tuple(own.take([next(rest) for _ in own.counted]) for own in wanted)
+    positions = [own.positions + start if start else own.positions for own, start in zip(streams, starts(lengths))]
     joined = positions[0] if len(positions) == 1 else torch.cat(positions, 1)
-    return ActiveStreams(streams, joined, tuple(host[len(scalars) : len(scalars) + len(measured)]), only_queried)
+    return ActiveStreams(streams, joined, numbers, only_queried)
+
+
+def part(tokens: Any, own: slice, total: int) -> Any:
+    """Of ``[B, N]`` what a stream has; None of None."""
+    return tokens if tokens is None or own.stop - own.start == total else tokens[:, own]
+
+
+def starts(lengths: Sequence[int]) -> Iterator[int]:
+    """Where each stream begins among the tokens of all."""
+    return itertools.accumulate(lengths[:-1], initial=0)
+
+
+def brought_to_host(masks: Sequence[Tensor], measured: Sequence[Tensor]) -> tuple[list[int], tuple[float, ...]]:
+    """How many tokens of a sample each of ``masks``, bool ``[B, N]``, has at most, and numbers, in one transfer."""
+    if not masks and not measured:
+        return [], ()
+    by_length = sorted(range(len(masks)), key=lambda number: masks[number].shape[1])
+    groups = [[*own] for _, own in itertools.groupby(by_length, key=lambda number: masks[number].shape[1])]
+    found = [torch.stack([masks[number] for number in group]).sum(2).amax(1) for group in groups]
+    if measured:
+        # As float64, in which counts are exact.
+        found = [own.double() for own in (*found, torch.stack([own.float() for own in measured]))]
+    host = (found[0] if len(found) == 1 else torch.cat(found)).tolist()
+    counts = dict(zip(itertools.chain(*groups), map(int, host)))
+    return [counts[number] for number in range(len(masks))], tuple(host[len(masks) :])
 
 
 @dataclass(frozen=True)
@@ -139,6 +163,8 @@ class Wanted:
     Attributes:
         must: bool ``[B, N]``, tokens that run in any case. score: ``[B, N]``, by which the others are ranked.
         everything: whether all run. queried: bool ``[B, N]``, those to be told from others.
+        counted: bool ``[B, N]`` each, of which the host must know the counts: the tokens that are queried, that run,
+            that are visible.
     """
 
     must: Tensor
@@ -150,36 +176,30 @@ class Wanted:
     @classmethod
     def of(cls, must: Tensor, visible: Tensor | None, refresh: Refresh, queried: Tensor | None) -> Wanted:
         everything = refresh.count >= must.shape[1]
-        score = (
-            refresh.priority.float()
-            if refresh.priority is not None
-            else torch.zeros(must.shape, device=must.device, dtype=torch.float32)
-        )
-        # An infinite priority must not stand in for a token that runs in any case.
-        score = score.clamp(-LARGEST, LARGEST)
+        if refresh.priority is None:
+            score = torch.zeros(must.shape, device=must.device, dtype=torch.float32)
+        else:
+            # An infinite priority must not stand in for a token that runs in any case.
+            score = refresh.priority.float().clamp(-LARGEST, LARGEST)
         # The budget counts the whole token axis. Dropped tokens have changed, and so are no candidates: a step that
         # drops tokens spends all of it on visible ones.
         if refresh.count > 0 and not everything:
-            must = must | highest(score, ~must, refresh.count)
+            must = with_highest(must, score, refresh.count)
         if visible is not None:
-            must, score = must & visible, score.masked_fill(~visible, float("-inf"))
+            must = must & visible
+            score = score if everything else score.masked_fill(~visible, float("-inf"))
             queried = None if queried is None else queried & visible
         return cls(must, score, visible, everything, queried)
 
     @property
-    def counts(self) -> list[Tensor]:
-        """What the host must know: how many tokens are queried, run, and are visible."""
-        found = []
-        if self.queried is not None:
-            own = self.queried.sum(1)
-            found.append(torch.where(own.max() > 0, own.max(), self.must.shape[1]))
-        if not self.everything:
-            found.append(self.must.sum(1).max())
-        return found if self.visible is None else [*found, self.visible.sum(1).max()]
+    def counted(self) -> list[Tensor]:
+        found = [self.queried, None if self.everything else self.must, self.visible]
+        return [own for own in found if own is not None]
 
     def take(self, counts: Sequence[int]) -> Active:
         limit = self.must.shape[1] if self.visible is None else counts[-1]
-        queried, *others = counts if self.queried is not None else (0, *counts)
+        # Where no sample has queried tokens, all count.
+        queried, *others = (counts[0] or self.must.shape[1], *counts[1:]) if self.queried is not None else (0, *counts)
         count = limit if self.everything else min(in_buckets(others[0]), limit)
         if count > MOST * limit:
             positions, complete = all_tokens(self.must, self.visible, limit), True
@@ -196,6 +216,11 @@ def highest(score: Tensor, among: Tensor, count: int) -> Tensor:
     """
     ranked = score.float().clamp(-LARGEST, LARGEST).masked_fill(~among, float("-inf"))
     return torch.zeros_like(among).scatter(1, ranked.topk(count, 1).indices, True)
+
+
+def with_highest(must: Tensor, score: Tensor, count: int) -> Tensor:
+    """``must``, bool ``[B, N]``, and so many of the other tokens of each sample, those of the highest ``score``."""
+    return must.scatter(1, score.masked_fill(must, float("-inf")).topk(count, 1).indices, True)
 
 
 def in_buckets(count: int) -> int:

@@ -46,11 +46,15 @@ class LastInputs:
         for own, before, after, limit in zip(self.watched, self.last, self.in_rows(now), limits, strict=True):
             moved = has_moved(before, after, tolerance) if limit is None else is_beyond(before, after, limit)
             self.moved.append(moved)
-            if after.ndim == 2:
-                changed = changed | moved[:, None]
-            else:
-                tokens = self.tokens_of(own, after)
-                changed[:, tokens] = changed[:, tokens] | moved
+            changed = changed | moved[:, None] if after.ndim == 2 else self.with_tokens(changed, own, moved)
+        return changed
+
+    def with_tokens(self, changed: Tensor, watched: Watched, moved: Tensor) -> Tensor:
+        """``changed [B, N]`` and the tokens of a value that ``moved``, ``[B, N]`` or those that it has."""
+        if moved.shape[1] == self.shape[1]:
+            return changed | moved
+        tokens = self.tokens_of(watched, moved)
+        changed[:, tokens] |= moved
         return changed
 
     def drift(self, now: Sequence[Tensor]) -> Tensor:
@@ -125,8 +129,8 @@ class LastInputs:
             leading = [dim for dim in (own.batch_dim, own.token_dim) if dim is not None]
             value = value if own.taken is None else value.narrow(*own.taken)
             value = value if own.shape is None else value.reshape(own.shape)
-            rows = value.movedim(leading, list(range(len(leading))))
-            rows = rows.reshape(*rows.shape[: len(leading)], -1)
+            rows = value if leading == [*range(len(leading))] else value.movedim(leading, list(range(len(leading))))
+            rows = rows if rows.ndim == len(leading) + 1 else rows.reshape(*rows.shape[: len(leading)], -1)
             yield rows if own.batch_dim is not None else rows.expand(self.shape[0], *rows.shape)
 
 
@@ -139,7 +143,9 @@ def has_moved(before: Tensor, after: Tensor, tolerance: float) -> Tensor:
 
 def is_beyond(before: Tensor, after: Tensor, tolerance: float) -> Tensor:
     """Whether each row along the last dimension moved by more than ``tolerance`` times its norm."""
-    distance = torch.linalg.vector_norm(after.float() - before.float(), dim=-1)
-    norm = torch.linalg.vector_norm(before.float(), dim=-1)
+    if before.dtype is not torch.float32 or after.dtype is not torch.float32:
+        before, after = before.float(), after.float()
+    distance = torch.linalg.vector_norm(after - before, dim=-1)
+    norm = torch.linalg.vector_norm(before, dim=-1)
     # Any distance is allowed, from a row of zeros too: of infinity times nothing there is no product.
     return ~(distance <= (norm.new_full((), math.inf) if tolerance == math.inf else tolerance * norm))

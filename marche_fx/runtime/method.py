@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
@@ -100,7 +101,12 @@ def users_frame() -> tuple[int, FrameType]:
 
 
 def is_own(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(OWN_CODE)
+    return is_own_file(frame.f_code.co_filename)
+
+
+@cache
+def is_own_file(name: str) -> bool:
+    return name.startswith(OWN_CODE)
 
 
 def users_line() -> str:

@@ -23,7 +23,7 @@ from .choose import ActiveStreams, highest
 from .method import StepMethod, users_line
 from .monitor import drift_of_cached
 from .program import Program, Values
-from .records import CallRecord, ReadRecord, SessionLog, StepRecord, reasons_of
+from .records import CallRecord, Choice, ReadRecord, SessionLog, StepRecord
 from .state import StepState
 from .token_history import TokenHistory
 from .verify import check_equal
@@ -76,12 +76,17 @@ class PendingStep:
         """For how many of a sample's tokens it has."""
         self.number = 0
         """Of its last record."""
-        self.computed = torch.zeros(state.program.shape, dtype=torch.bool, device=history.device)
-        """``[B, N]``, the tokens whose results this call computed."""
+        self.computed_rows: Tensor | None = None
 
     @property
     def program(self) -> Program:
         return self.state.program
+
+    @property
+    def computed(self) -> Tensor:
+        """bool ``[B, N]``, the tokens whose results this call computed, once it did."""
+        assert self.computed_rows is not None
+        return self.computed_rows
 
     @property
     def is_current(self) -> bool:
@@ -251,7 +256,8 @@ class PendingStep:
             drift = None if self.exact is None or active.complete else self.drift()
             if drift is not None and self.is_off(drift):
                 active = self.compute(changed, asked, must, Refresh(self.program.tokens))
-        self.log.records[-1] = replace(self.log.records[-1], drift=drift)
+        if drift is not None:
+            self.log.records[-1] = replace(self.log.records[-1], drift=drift)
         self.record.active, self.record.visible = max(self.record.active, sum(active.counts)), active.visible
         self.record.wanted = max(self.record.wanted, active.visible if is_new else refresh.count)
         self.record.seconds += 0.0 if is_new else time.perf_counter() - began
@@ -297,15 +303,14 @@ class PendingStep:
         signals = self.state.compute(self.values, active, asked)
         history.leave(self.method.order, active, signals)
         computed = self.state.note_read(active)
-        self.computed = self.computed | computed
-        reasons = reasons_of(active, changed, asked)
+        self.computed_rows = computed if self.computed_rows is None else self.computed_rows | computed
         record = StepRecord(
             self.method.name,
             self.program,
             active.counts,
             active.read,
             active.visible,
-            reasons,
+            Choice(active.positions, changed, asked),
             again=again,
             stream=self.stream,
             computed=computed,

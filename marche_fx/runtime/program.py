@@ -149,13 +149,14 @@ class Program:
 
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the program was made for arguments, and weights, of these kinds."""
-        return self.current_weight_kinds() == self.weight_kinds and self.plan.dense.accepts(args, kwargs)
+        return self.plan.dense.accepts(args, kwargs) and self.current_weight_kinds() == self.weight_kinds
 
     def current_weight_kinds(self) -> list[Any]:
         return [weight_kind(weight) for weight in self.current_weights().values()]
 
     def current_weights(self) -> Values:
-        return {node: weight.now() for node, weight in self.weights.items()}
+        # At every call, of all weights: those in one part are most, and taken without a call.
+        return {node: own.table[own.name] if own.part is None else own.now() for node, own in self.weights.items()}
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Values:
         """The tensors among the step's arguments."""
@@ -174,7 +175,7 @@ class Program:
 
     def device(self, values: Values) -> torch.device:
         """Where the step computes."""
-        read = [values[node] for node in self.split.incremental.inputs]
+        read = (values[node] for node in self.split.incremental.inputs)
         return next(own.device for own in read if isinstance(own, Tensor))
 
     def allocate(self, device: torch.device) -> list[Tensor]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, fx
 
 from ..passes.rewrite.stages import Stage
+from .host import bytes_of
 
 Values = dict[fx.Node, Any]
 
@@ -42,11 +42,6 @@ class LastRead:
         if self.copy is not None:
             return tensor.device.type == "cpu" and bool(np.array_equal(bytes_of(tensor), self.copy))
         return tensor is self.tensor and self.version is not None and tensor._version == self.version
-
-
-def bytes_of(tensor: Tensor) -> Any:
-    """The bytes of a tensor on the host, as an array that may share its memory."""
-    return np.asarray(tensor.detach().contiguous().flatten().view(torch.uint8))
 
 
 class Prologue:

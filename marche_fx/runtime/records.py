@@ -11,16 +11,31 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from .choose import ActiveStreams
 from .program import Program
 
 REASONS = ("cached", "changed", "queried", "refreshed")
 
 
-def reasons_of(active: ActiveStreams, changed: Tensor, queried: Tensor) -> Tensor:
-    """Why each token is computed: uint8 ``[B, N]``, an index into `REASONS`."""
-    chosen = torch.zeros(changed.shape, dtype=torch.uint8, device=changed.device).scatter(1, active.positions, 3)
-    return torch.where((chosen > 0) & changed, 1, torch.where((chosen > 0) & queried, 2, chosen)).to(torch.uint8)
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen in a step, and why, kept as it came: most steps nobody asks about.
+
+    Attributes:
+        active: int64 ``[B, A]``, positions of the tokens that were computed.
+        changed, queried: bool ``[B, N]``, those of which these are the reasons.
+    """
+
+    active: Tensor
+    changed: Tensor
+    queried: Tensor
+
+    @property
+    def reasons(self) -> Tensor:
+        """Why each token is computed: uint8 ``[B, N]``, an index into `REASONS`."""
+        chosen = torch.zeros(self.changed.shape, dtype=torch.uint8, device=self.changed.device)
+        chosen = chosen.scatter(1, self.active, 3)
+        queried = torch.where((chosen > 0) & self.queried, 2, chosen)
+        return torch.where((chosen > 0) & self.changed, 1, queried).to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -30,7 +45,7 @@ class StepRecord:
     Attributes:
         counts: tokens computed in each sample, of each stream; read: those of them whose results are. visible: tokens
             that the original computes, of all streams.
-        reasons: uint8 ``[B, N]``, an index into `REASONS`: why each token was computed, or that it was not.
+        choice: which tokens were computed, and why.
         drift: how far cached rows were from exact ones, where a `Monitor` checked.
         again: whether the call had computed some tokens before: more of its rows were read, or a `Monitor` found cached
             ones off. The original computes a call once, so that only the first record of one has what it computes.
@@ -45,12 +60,17 @@ class StepRecord:
     counts: tuple[int, ...]
     read: tuple[int, ...]
     visible: int
-    reasons: Tensor = field(repr=False)
+    choice: Choice = field(repr=False)
     drift: float | None = None
     again: bool = False
     stream: int = 0
     computed: Tensor | None = field(default=None, repr=False)
     results: int | None = None
+
+    @property
+    def reasons(self) -> Tensor:
+        """uint8 ``[B, N]``, an index into `REASONS`: why each token was computed, or that it was not."""
+        return self.choice.reasons
 
     @property
     def active(self) -> int:

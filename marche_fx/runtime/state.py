@@ -42,6 +42,9 @@ class StepState:
     exactness: Exactness | None
     """Which cached rows nothing that moved can reach; None where that is not known of any."""
     inputs: LastInputs
+    samples: Tensor | None
+    """``[B, 1]``, numbers of the samples. numbers: by A those of all active tokens, ``[B, A]``."""
+    numbers: dict[int, Tensor]
     met: list[Any]
     """Of `unwatched` the values in the last step."""
     unread: Tensor | None
@@ -148,16 +151,19 @@ class StepState:
         first = self.is_new
         if first:
             self.caches = program.allocate(program.device(values))
-        samples = torch.arange(program.samples, device=positions.device)[:, None]
+        samples = self.samples
+        if samples is None:
+            samples = self.samples = torch.arange(program.samples, device=positions.device)[:, None]
         ragged = [own.positions for own in active.streams]
-        among_active = queried.gather(1, positions).split(active.counts, 1)
+        among_active = parts(queried.gather(1, positions), active.counts)
         rows = [own.float().topk(stream.queried, 1).indices for own, stream in zip(among_active, active.streams)]
         asked = [own.gather(1, first) for own, first in zip(among_active, rows)]
-        # Never the same tensors: whether two inputs are one is something that compiled code is compiled for.
-        read = [own.clone() for own in rows] if active.skips_unread else [all_numbers(own) for own in ragged]
+        read = rows if active.skips_unread else [self.all_numbers(own) for own in ragged]
         if program.head is not None:
             self.asked = positions.gather(1, rows[0])
-        self.read = torch.cat([own.gather(1, of) for own, of in zip(positions.split(active.counts, 1), read)], 1)
+        self.read = positions
+        if active.skips_unread:
+            self.read = joined([own.gather(1, of) for own, of in zip(parts(positions, active.counts), read)])
         try:
             signals = program.incremental(samples, *ragged, *read, *rows, *asked, *inputs, *self.caches)
         except BaseException:
@@ -172,6 +178,14 @@ class StepState:
             self.exactness.leave(values, positions, complete=active.complete)
         # What compares rows with cached ones means nothing where there were none.
         return {own: value for own, value in zip(program.signals, signals) if not (first and compares_rows(own))}
+
+    def all_numbers(self, positions: Tensor) -> Tensor:
+        """The numbers of all active tokens ``positions [B, A]``: ``[B, A]``, made once for each A."""
+        count = positions.shape[1]
+        if count not in self.numbers:
+            found = torch.arange(count, device=positions.device).expand_as(positions)
+            self.numbers[count] = found.contiguous()
+        return self.numbers[count]
 
     def look(self, values: Values) -> Tensor | None:
         """The tokens whose cached rows are exact, bool ``[B, N]``; None where that is not known of any."""
@@ -214,8 +228,9 @@ class StepState:
     def note_read(self, active: ActiveStreams) -> Tensor:
         """Of a step's active tokens those whose results were computed, bool ``[B, N]``; the others are unread now."""
         nobody = torch.zeros(self.program.shape, dtype=torch.bool, device=active.positions.device)
-        computed, read = (nobody.scatter(1, own, True) for own in (active.positions, self.read))
+        read = nobody.scatter(1, self.read, True)
         if active.skips_unread or self.unread is not None:
+            computed = nobody.scatter(1, active.positions, True)
             self.unread = (computed if self.unread is None else self.unread | computed) & ~read
         before = (
             torch.zeros(read.shape, dtype=torch.float32, device=read.device)
@@ -242,6 +257,7 @@ class StepState:
             before.note_age()
         self.writer = None
         samples = samples.to(self.caches[0].device)
+        self.samples, self.numbers = None, {}
         # As in `Program.allocate`.
         with torch.inference_mode(False):
             dims = [spec.layout.batch_dim for spec in self.program.split.caches]
@@ -276,6 +292,8 @@ class StepState:
     def release(self) -> None:
         """Forget everything: the next step computes every token."""
         self.caches = []
+        self.samples = None
+        self.numbers = {}
         self.wide = None
         self.unread = None
         self.computed_at = None
@@ -285,6 +303,11 @@ class StepState:
         self.met = []
 
 
-def all_numbers(positions: Tensor) -> Tensor:
-    """The numbers of all active tokens ``positions [B, A]``: ``[B, A]``."""
-    return torch.arange(positions.shape[1], device=positions.device).expand_as(positions).contiguous()
+def parts(of_all: Tensor, counts: Sequence[int]) -> Sequence[Tensor]:
+    """What each stream has of ``[B, A]``."""
+    return [of_all] if len(counts) == 1 else of_all.split(list(counts), 1)
+
+
+def joined(of_streams: Sequence[Tensor]) -> Tensor:
+    """``[B, A]`` of all streams."""
+    return of_streams[0] if len(of_streams) == 1 else torch.cat([*of_streams], 1)

@@ -36,7 +36,7 @@ NAMED = 3
 def save(optimized: nn.Module, path: str | Path) -> None:
     """Write what was captured and compiled so far, steps and denoisers, to a file for `load` in another process.
 
-    The file holds no weights. All that `torch.compile` made in this process goes with it.
+    The file holds no weights. All that was compiled of steps in this process goes with it.
 
     Raises:
         ArgumentError: the model was not made by `transform`, no step has been called yet, one cannot be written, or

@@ -1,4 +1,4 @@
-"""What `torch.compile` made in this process, as files for the next one."""
+"""What was compiled in this process, as files for the next one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
+from ..passes.lower.kept import KEPT, Stored
 
 LIBRARY = re.compile(r"\w+/\w+(\.\w+)*\.so")
 """Path of a compiled kernel in the compiler's folder; nothing else is ever written there."""
 
-Kernels = tuple[bytes | None, dict[str, bytes]]
-"""Graphs, as `torch.compiler.save_cache_artifacts` has them, and libraries of C++ kernels, which those do not hold."""
+Kernels = tuple[tuple[Stored, ...], dict[str, bytes]]
+"""Compiled modules, and libraries of C++ kernels, which those do not hold."""
 
 
 def compiled_kernels() -> Kernels:
@@ -21,7 +21,6 @@ def compiled_kernels() -> Kernels:
     from torch._inductor.codecache import CppPythonBindingsCodeCache
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-    artifacts = torch.compiler.save_cache_artifacts()
     libraries: dict[str, bytes] = {}
     for load in list(CppPythonBindingsCodeCache.cache.values()):
         library: Any = load()
@@ -29,19 +28,18 @@ def compiled_kernels() -> Kernels:
         # The folder may have been another one for a while, or be gone.
         if path.is_relative_to(cache_dir()) and path.is_file():
             libraries[path.relative_to(cache_dir()).as_posix()] = path.read_bytes()
-    return None if artifacts is None else artifacts[0], libraries
+    return tuple(KEPT.all()), libraries
 
 
 def restore_kernels(kernels: Kernels) -> None:
-    """Put them where `torch.compile` looks before it compiles."""
+    """Put them where steps, and the compiler, look before they compile."""
     from torch._inductor.codecache import write_atomic
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-    artifacts, libraries = kernels
+    stored, libraries = kernels
     for name, data in libraries.items():
         target = Path(cache_dir(), name)
         if LIBRARY.fullmatch(name) and not target.exists():
             # As the compiler does: another process may look at any moment.
             write_atomic(str(target), data, make_dirs=True)
-    if artifacts is not None:
-        torch.compiler.load_cache_artifacts(artifacts)
+    KEPT.restore(stored)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from enum import Enum
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...errors import ArgumentError, UnsupportedModelError
@@ -46,8 +46,25 @@ def from_children(children: Iterable[Any], context: Any) -> Fields:
 pytree.register_pytree_node(Fields, as_children, from_children, serialized_type_name="marche_fx.Fields")
 
 
+SIMPLE: frozenset[type] = frozenset({Tensor, nn.Parameter, type(None), bool, int, float, str})
+"""Types of most leaves, which are no trees."""
+
+
+def is_simple(tree: Any, leaves: Collection[type] = SIMPLE) -> bool:
+    """Whether a tree is made of tuples, lists and dicts with leaves of these types alone; to go through any costs more.
+
+    Other trees may be simple too.
+    """
+    kind = type(tree)
+    if kind is tuple or kind is list:
+        return all(is_simple(own, leaves) for own in tree)
+    return kind in leaves or (kind is dict and all(is_simple(own, leaves) for own in tree.values()))
+
+
 def opened(tree: Any) -> Any:
     """``tree`` with every instance of a dataclass, or class of attrs, that PyTorch takes for a leaf as `Fields`."""
+    if is_simple(tree):
+        return tree
     return pytree.tree_map(lambda leaf: take_apart(leaf) if is_closed(leaf) else leaf, tree)
 
 
@@ -63,6 +80,8 @@ def take_apart(instance: Any) -> Fields:
 
 def closed(tree: Any) -> Any:
     """The inverse of `opened`."""
+    if is_simple(tree):
+        return tree
     return pytree.tree_map(
         lambda leaf: put_together(leaf) if isinstance(leaf, Fields) else leaf,
         tree,

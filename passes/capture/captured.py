@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,8 +59,14 @@ class Autocast:
         device_type = next((leaf.device.type for leaf in leaves if isinstance(leaf, Tensor)), "cpu")
         return cls(device_type, torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type))
 
-    def restored(self) -> torch.autocast:
+    def restored(self) -> AbstractContextManager[Any]:
         """A context in which this is the state again."""
+        if (torch.is_autocast_enabled(self.device_type), torch.get_autocast_dtype(self.device_type)) == (
+            self.enabled,
+            self.dtype,
+        ):
+            # As it mostly is, and to enter it again costs some operators' time.
+            return nullcontext()
         return torch.autocast(self.device_type, self.dtype, self.enabled)
 
 

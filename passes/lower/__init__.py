@@ -2,7 +2,9 @@
 
 lower      the pass; start here
 repeats    layers that are the same computation, so that they are compiled once
-compiled   a module handed to `torch.compile`
+compiled   a module, and what it was compiled to for each kind of calls
+standalone compiles one by itself, without Dynamo    conditions   for which calls the code is right
+kept       what this process compiled, by what it computes; written to files and read from them
 shared     code that programs of many lengths share
 symbolic   which sizes are the number of active tokens
 products   products with float32 weights by oneDNN

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from torch import Tensor, fx
 
@@ -13,6 +13,7 @@ from ..rewrite.parts import Split
 from .products import use_onednn
 from .repeats import Segment, find_segments
 from .shared import Module, SharedCode
+from .standalone import Ragged
 from .symbolic import ragged_dims
 
 Incremental = Callable[..., tuple[Tensor, ...]]
@@ -47,7 +48,7 @@ def lower_rows(part: Part) -> fx.GraphModule:
 
 
 def compiled_by_segments(
-    graph: fx.Graph, ragged: Mapping[fx.Node, Sequence[int]], shared: SharedCode, samples: int
+    graph: fx.Graph, ragged: Mapping[fx.Node, Mapping[int, Hashable]], shared: SharedCode, samples: int
 ) -> fx.GraphModule:
     """``graph`` with its layers compiled, those that are the same computation once; it is changed."""
     use_onednn(graph)
@@ -88,9 +89,14 @@ def reading_written_caches(graph: fx.Graph) -> fx.Graph:
     return copy
 
 
-def ragged_inputs(segment: Segment, ragged: Mapping[fx.Node, Sequence[int]]) -> tuple[tuple[int, int], ...]:
-    """``(input, dimension)`` of a segment's inputs whose size depends on how many tokens are active."""
-    return tuple((number, dim) for number, node in enumerate(segment.inputs) for dim in ragged.get(node, ()))
+def ragged_inputs(segment: Segment, ragged: Mapping[fx.Node, Mapping[int, Hashable]]) -> tuple[Ragged, ...]:
+    """The dimensions of a segment's inputs whose size depends on how many tokens are active."""
+    sizes: dict[Hashable, int] = {}
+    return tuple(
+        Ragged(number, dim, sizes.setdefault(size, len(sizes)))
+        for number, node in enumerate(segment.inputs)
+        for dim, size in ragged.get(node, {}).items()
+    )
 
 
 def module_of(segment: Segment) -> fx.GraphModule:

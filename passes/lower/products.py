@@ -28,7 +28,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def is_small(x: Tensor, weight: Tensor) -> bool:
-    return x.numel() * len(weight) < SMALL
+    return x.numel() * weight.shape[0] < SMALL
 
 
 def shape_of_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from .compiled import Compiled
 from .repeats import hashable
+from .standalone import Ragged
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,11 @@ class Module:
     """Operators in a row, to be compiled.
 
     Attributes:
-        ragged: dimensions of its inputs that are of any size in a program too, ``(input, dimension)``.
+        ragged: dimensions of its inputs that are of any size in a program too.
     """
 
     module: fx.GraphModule
-    ragged: tuple[tuple[int, int], ...]
+    ragged: tuple[Ragged, ...]
 
     @property
     def graph(self) -> fx.Graph:
@@ -133,6 +134,7 @@ def differences(first: Module, second: Module) -> tuple[list[tuple[int, int]], N
     own, other = first.graph, second.graph
     if first.ragged != second.ragged:
         return None
+    ragged = {(own.number, own.dim) for own in first.ragged}
     if len(own.nodes) != len(other.nodes):
         return None
     dims: list[tuple[int, int]] = []
@@ -147,7 +149,7 @@ def differences(first: Module, second: Module) -> tuple[list[tuple[int, int]], N
             if changed is None:
                 return None
             # A dimension of any size was captured with that of all tokens.
-            dims += [(place, dim) for dim in changed if (place, dim) not in first.ragged]
+            dims += [(place, dim) for dim in changed if (place, dim) not in ragged]
             continue
         (left, left_spec), (right, right_spec) = (
             pytree.tree_flatten((each.args, each.kwargs)) for each in (node, twin)

@@ -17,8 +17,8 @@ ACTIVE, READ, QUERIED = 7, 6, 5
 """Stand for any number of active tokens, and of those among them that are read and that hold the queried ones."""
 
 
-def ragged_dims(split: Split, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]:
-    """Of every tensor of ``graph`` the dimensions whose size depends on how many tokens are active or queried.
+def ragged_dims(split: Split, graph: fx.Graph) -> dict[fx.Node, dict[int, str]]:
+    """Of every tensor of ``graph`` the dimensions whose size depends on how many tokens are active or queried, and how.
 
     Args:
         graph: that of the rewritten step, or a copy.
@@ -40,7 +40,7 @@ def ragged_dims(split: Split, graph: fx.Graph) -> dict[fx.Node, tuple[int, ...]]
                 args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
                 values[node] = result_of(node, args, kwargs)
     return {
-        node: tuple(dim for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt))
+        node: {dim: str(size) for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt)}
         for node, value in values.items()
         if isinstance(value, Tensor)
     }

@@ -18,7 +18,7 @@ from ..graph.reach import ancestors
 from .cut import Part, cut_part
 
 RAGGED = "ragged"
-"""Where a node's ``meta`` says which dimensions of its value go with the rows."""
+"""Where a node's ``meta`` says which dimensions of its value go with the rows, and how."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def cut_denoiser(found: Denoiser, held: Sequence[fx.Node] = ()) -> DenoiserParts
     module = found.rows.capture.graph_module
     graph = module.graph
     for node, sizes in found.rows.sizes.items():
-        node.meta[RAGGED] = tuple(sizes)
+        node.meta[RAGGED] = dict(sizes)
     count, arithmetic = count_rows(graph, found.rows.numbers)
     (output,) = graph.find_nodes(op="output")
     results = output.all_input_nodes

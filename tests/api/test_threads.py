@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import marche_fx
 from marche_fx import CaptureError
 from marche_fx.passes.capture.alone import LEFT_OUT, LOCK, tracing_alone
+from marche_fx.passes.lower.kept import KEPT
 from tests.around import WIDTH, Around, X, optimize, transformer
 from tests.networks import Transformer
 
@@ -76,7 +77,7 @@ def answered_as_alone(model: nn.Module, count: int, **options: Any) -> None:
     alone = marche_fx.transform(model, **options)
     expected = [generation(alone, seed) for seed in range(count)]
     Words.tables.clear()
-    torch._dynamo.reset()
+    KEPT.forget()
     cold = marche_fx.transform(model, **options)
     found = together([lambda seed=seed: generation(cold, seed) for seed in range(count)])  # type: ignore[misc]
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

@@ -243,14 +243,14 @@ OTHER_PROCESS = """
 import sys, torch, marche_fx
 from marche_fx.api import step
 from tests.around import X, MOVED, EAGER, transformer
-from torch._dynamo.utils import counters
+from marche_fx.passes.lower.kept import KEPT
 optimized = marche_fx.transform(transformer(), refresh=EAGER)
 if sys.argv[2] == "load":
     assert marche_fx.load(optimized, sys.argv[1])
     step.make_plan = None
 with torch.no_grad(), marche_fx.decoding(optimized):
     optimized(X)
-    print(optimized(MOVED)[:, 3].sum().item(), counters["aot_autograd"]["autograd_cache_hit"])
+    print(optimized(MOVED)[:, 3].sum().item(), KEPT.count)
 if sys.argv[2] == "save":
     marche_fx.save(optimized, sys.argv[1])
 """
@@ -267,14 +267,14 @@ def test_another_process_neither_captures_nor_compiles(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         found.append(done.stdout.split())
     assert found[0][0] == found[1][0]
-    assert int(found[0][1]) == 0
-    assert int(found[1][1]) > 0
+    assert int(found[0][1]) > 0
+    assert int(found[1][1]) == 0
 
 
 def test_only_kernels_are_written_and_only_where_kernels_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     names = ["ab/kernel.main.so", "../ab/kernel.so", "/ab/kernel.so", "ab/../../kernel.so", "ab/kernel.py"]
-    restore_kernels((None, dict.fromkeys(names, b"code")))
+    restore_kernels(((), dict.fromkeys(names, b"code")))
     assert [own.relative_to(tmp_path).as_posix() for own in tmp_path.rglob("*") if own.is_file()] == [
         "cache/ab/kernel.main.so"
     ]

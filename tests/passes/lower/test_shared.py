@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from marche_fx.passes.lower.shared import General, Module, SharedCode, Source, general_module, generalised
+from marche_fx.passes.lower.standalone import Ragged
 from tests.graphs import capture_function
 
 
 def module_for(function: Callable[..., Any], length: int) -> Module:
     """``function`` on ``rows [B, A, 4]``, of which A is ragged, and on a cache ``[B, length, 4]``."""
     captured = capture_function(function, torch.ones(2, 3, 4), torch.ones(2, length, 4))
-    return Module(captured.graph_module, ((0, 1),))
+    return Module(captured.graph_module, (Ragged(0, 1, 0),))
 
 
 def scores(rows: Tensor, cache: Tensor) -> Tensor:
