@@ -29,7 +29,7 @@ def test_eager_behind_a_word_means_without_compilation() -> None:
     (ours,) = parse("ours:0.05-eager")
     assert (ours.name, ours.refresh, ours.compile) == ("ours-eager", 0.05, False)
     (recap,) = parse("recap-eager")
-    assert (recap.policies, recap.compile) == (InterleavedRefresh(2), False)
+    assert (recap.policies_in(64), recap.compile) == (InterleavedRefresh(2, warmup=33), False)
 
 
 def test_originals_have_no_policy_and_no_state() -> None:
@@ -70,7 +70,8 @@ def test_half_the_steps_are_compared_where_they_can_be_chosen() -> None:
 @pytest.mark.parametrize("word", ["theirs", "ours@20", "eager-eager", "selective:0.1@20", "exact", "selective:0.1#2"])
 def test_an_unknown_variant_lists_those_that_exist(word: str) -> None:
     with pytest.raises(
-        ArgumentError, match=r"those that exist are eager, compiled and reduce-overhead .*recap, lazymar, .*fewer:STEPS"
+        ArgumentError,
+        match=r"those that exist are eager, compiled and reduce-.*recap, lazymar, .*disa and emigm .*fewer:STEPS",
     ):
         parse(word)
 
