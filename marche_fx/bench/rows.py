@@ -101,6 +101,11 @@ class Bench:
     timed_steps: tuple[int, ...]
     rows: tuple[Row, ...]
 
+    @property
+    def done(self) -> tuple[tuple[int, float | None], ...]:
+        """The batches and guidance scales that there are rows of."""
+        return tuple(dict.fromkeys((row.batch, row.cfg) for row in self.rows))
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for `json`."""
         return {

@@ -24,6 +24,7 @@ from .heads import HeadKind, TokenHead
 from .lockstep import Entrant, Generation, generate_side_by_side
 from .machine import machine
 from .plots import save_speedups
+from .resume import options
 from .rows import Bench, Outcome, Row, rows_of
 from .schedule import spread
 from .settings import Settings
@@ -41,6 +42,7 @@ def bench(
     name: str = "",
     console: Console | None = None,
     shown: Callable[[Bench], None] = lambda _: None,
+    known: Bench | None = None,
 ) -> Bench:
     """Time variants of a model side by side, decoding step by decoding step.
 
@@ -49,6 +51,7 @@ def bench(
             or a workload, with a batch and a scale of its own.
         name: of the MAR, in the results.
         shown: called with what is known after each batch and guidance scale.
+        known: what the same benchmark found of some of these before; they are not measured again.
 
     Raises:
         ArgumentError: there are no variants, or one needs what the model has not.
@@ -56,15 +59,16 @@ def bench(
     if not variants:
         raise ArgumentError("there is no variant to benchmark")
     console = console or Console()
-    rows: list[Row] = []
-    found = Bench({}, {}, (), ())
+    found = known or Bench({}, {}, (), ())
+    rows = list(found.rows)
     for workload in workloads(subject, settings, name):
+        if (workload.batch, workload.cfg) in found.done:
+            continue
         with compiling():
             variants = variants_that_run(variants, workload.device, console)
             rows += bench_workload(workload, variants, settings, console)
         timed = spread(len(workload.steps), 1 if settings.all_steps else settings.every)
-        own = settings.to_dict() | {"variants": [variant.label for variant in variants]}
-        found = Bench(machine(workload.device), own, timed, tuple(rows))
+        found = Bench(machine(workload.device), options(variants, settings), timed, tuple(rows))
         shown(found)
     return found
 
