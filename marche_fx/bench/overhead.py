@@ -39,6 +39,8 @@ WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize
 HOST_READS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "resolve_neg")
 """Operators whose result the host needs, so that it would wait for a GPU; ``tolist`` shows as the last one."""
 
+COUNTED = ("operators", "compiled_calls", "inside", "kernels", "host_reads", "launches", "waits")
+
 ALLOCATION = "[memory]"
 
 NARROW = 8
@@ -155,8 +157,7 @@ def allocated(found: Any) -> int:
 
 def counts(events: Iterable[Any]) -> dict[str, int]:
     """The counts of `Overhead` from the events of a profile, but for the allocations."""
-    found = Counter(dict.fromkeys(("operators", "compiled_calls", "inside", "kernels", "host_reads"), 0))
-    found |= Counter({"launches": 0, "waits": 0})
+    found = Counter(dict.fromkeys(COUNTED, 0))
     for event in events:
         above = [own.name for own in ancestors(event)]
         is_inside = any(own.startswith(COMPILED_CALL) for own in above)
