@@ -68,6 +68,10 @@ def steps_of(workload: Workload, variant: Variant) -> Workload:
             f"{variant.name} is a schedule for {' and '.join(KNOWN_STEPS)}, and {workload.name} has "
             f"{' and '.join(workload.step_methods)}"
         )
+    if variant.is_of_the_head and not workload.has_head:
+        raise ArgumentError(
+            f"{variant.name} says how a head draws tokens, and the head of {workload.name} is not known"
+        )
     if variant.steps is None and not variant.is_guided_in_part:
         return workload
     if workload.in_steps is None or workload.guided_where is None:
@@ -95,7 +99,7 @@ class Models:
             if not variant.compile:
                 return original, {}
             compiled = compiled_original(original, self.workload.step_methods, variant.mode)
-            return self.known.setdefault(variant.transformer.mode, compiled), {}
+            return self.known.setdefault(variant.mode, compiled), {}
         new = transform(
             original,
             refresh=wanted,

@@ -85,6 +85,8 @@ class Wanted:
                 raise ArgumentError(f"{', '.join(words)}: the original has no parts to profile; profile {OURS}")
             return found
         if self.ablation:
+            if settings.denoising is not None or not settings.head:
+                raise ArgumentError("--ablation compares heads: give no --denoising and no --no-head")
             return ablation_variants(settings)
         if self.overhead:
             return parse_variants(self.words or OVERHEAD_WORDS, self.refresh or (0.1,))

@@ -80,6 +80,11 @@ class Variant:
         return not self.is_original and self.policies != FullRefresh()
 
     @property
+    def is_of_the_head(self) -> bool:
+        """Whether without a head it would be another variant."""
+        return self.head != HeadChoice() and (self.is_original or self.head.rival is None)
+
+    @property
     def transformer(self) -> Variant:
         """Equal for variants whose transformers take the same time."""
         return replace(self, name="", refresh=None, head=HeadChoice())

@@ -72,7 +72,15 @@ def test_the_command_writes_a_grid(tmp_path: Path) -> None:
     assert {own["variant"] for own in json.loads((tmp_path / "bench.json").read_text())["rows"]} >= {"none", "all"}
 
 
-@pytest.mark.parametrize("option", [("--variant", "eager"), ("--model", "a:b")])
-def test_it_takes_no_variants_and_no_model(option: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--variant", "eager"), "has variants of its own"),
+        (("--model", "a:b"), "has variants of its own"),
+        (("--denoising", "25"), "compares heads"),
+        (("--no-head",), "compares heads"),
+    ],
+)
+def test_it_takes_no_options_that_are_its_own(option: tuple[str, ...], message: str) -> None:
     result = CliRunner().invoke(app, ["bench", "--ablation", *option])
-    assert "--ablation has variants of its own" in str(result.exception)
+    assert f"--ablation {message}" in str(result.exception)
