@@ -99,7 +99,7 @@ def test_variants_that_differ_in_the_head_share_a_transformer() -> None:
 def test_a_head_that_nobody_knows_is_refused() -> None:
     workload = user_workload("tests.bench.models:text")
     for word in ("disa", "ours:0.1+denoising=10", "ours:0.1+reuse=exact"):
-        with pytest.raises(ArgumentError, match="says how a head draws tokens, and the head of .*:text is not known"):
+        with pytest.raises(ArgumentError, match=r"says how a head draws tokens, and the head of .*:text is not known"):
             make_candidates(workload, parse(word), Settings())
     with pytest.raises(ArgumentError, match="a model whose schedule is known"):
         make_candidates(workload, parse("ours:0.1+steps=4"), Settings())
