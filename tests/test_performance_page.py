@@ -66,6 +66,17 @@ def speed_lines(name: str) -> list[str]:
     return lines
 
 
+def overhead_lines() -> list[str]:
+    """Of every variant: the counts of a step."""
+    heads = ("a step of", "rows", "operators outside", "compiled calls", "kernels inside", "read by the host")
+    lines = [line(*heads, "allocations", "us at width 8"), line(*["---"] * 8)]
+    for row in found("overhead")["rows"]:
+        counts = ("operators", "compiled_calls", "kernels", "host_reads", "allocations")
+        rows = "" if row["rows"] is None else str(row["rows"])
+        lines.append(line(row["variant"], rows, *(str(row[name]) for name in counts), f"{row['microseconds']:,.0f}"))
+    return lines
+
+
 def predictions() -> list[tuple[str, float, float]]:
     """Workload and variant, predicted and measured speed-up of the transformer, of everything that was compiled.
 
@@ -83,6 +94,10 @@ def predictions() -> list[tuple[str, float, float]]:
 @pytest.mark.parametrize("name", TABLES)
 def test_the_page_has_the_figures_of_each_benchmark(name: str) -> None:
     assert "\n".join(speed_lines(name)) in page()
+
+
+def test_the_page_has_the_counts_of_a_step() -> None:
+    assert "\n".join(overhead_lines()) in page()
 
 
 def test_the_page_tells_how_far_predictions_are_off() -> None:
