@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from marche_fx.bench import Bench, Row, bench_tables
@@ -39,6 +39,8 @@ def test_other_guidance_scales_are_apart() -> None:
 
 
 @given(measured=measured, limit=st.integers(0, 10**6))
+@example(measured={1: 500, 2: 100, 3: 900}, limit=300)
+@example(measured={1: 100, 4: 400}, limit=399)
 def test_the_answer_is_the_last_batch_below_the_line(measured: dict[int, int], limit: int) -> None:
     batches = sorted(measured)
 
