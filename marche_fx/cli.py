@@ -311,8 +311,9 @@ def bench(
         list[str] | None,
         typer.Option(
             "--variant",
-            help="eager, compiled (the original), ours (at each --refresh), ours:0.1, fewer:32, recap, lazymar, or a "
-            "policy as in evaluate; -eager behind it for no torch.compile; may be repeated; eager, compiled, ours, "
+            help="eager, compiled (the original), fewer:32, disa, emigm (with their heads), ours (at each --refresh), "
+            "ours:0.1, recap, lazymar, or a policy as in evaluate; -eager behind it for no torch.compile, then "
+            "+reuse=balanced, +denoising=quadratic:10, +steps=32; may be repeated; eager, compiled, ours, "
             "ours:0.1-eager and half the steps when omitted",
         ),
     ] = None,
@@ -334,6 +335,12 @@ def bench(
     scaling: Annotated[
         bool, typer.Option("--scaling", help="instead show how time and memory grow with tokens, batch, depth, rows")
     ] = False,
+    overhead: Annotated[
+        bool, typer.Option("--overhead", help="instead count operators, kernels, waits and allocations of a step")
+    ] = False,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="compare what each ingredient of a generation is worth")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     seed: Seed = 0,
     denoising: Denoise = None,
@@ -344,7 +351,8 @@ def bench(
     from .bench.command import Wanted, run_bench
     from .denoising import parse_denoising
 
-    wanted = Wanted(size, model, tuple(variant or ()), tuple(refresh or ()), device, profile, scaling)
+    own = tuple(variant or ()), tuple(refresh or ())
+    wanted = Wanted(size, model, *own, device, profile, scaling, overhead, ablation)
     run_bench(
         wanted,
         Settings(

@@ -1,9 +1,13 @@
 """``marche-fx bench``: variants of a decoding step timed side by side in one run.
 
 run        the bench: takes `settings`, a `workload` or `user_model`, and `variants`, by `schedule`; makes `rows`
+resume     goes on with a bench that was cut off
 turn       one variant's step; `lockstep` steps all in turn, `candidates` makes what is timed, `warm_up` runs it first
-scaling    time against tokens, with `fit`; `breakdown` where a step's time goes; `memory` and `resident` what it takes
-overhead   what a step costs beside its arithmetic: operators, compiled calls, launches, waits
+heads      what draws a variant's tokens; `rivals` those that others published
+ablation   what each ingredient of a generation is worth, alone and beside the others
+scaling    time against tokens, with `fit`; `breakdown` where a step's time goes
+memory     what a size needs; `resident` what a step took; `largest` the largest batch within the original's memory
+overhead   what a step costs beside its arithmetic: operators, compiled calls, kernels, waits, allocations
 compiler   the compiler's counters and folder; `machine` what the figures were measured on
 tables, plots, scaling_plot, command   what is printed, drawn, and asked for on the command line
 """

@@ -11,13 +11,13 @@ from torch import nn
 from ..api.optimization import optimization_of
 from ..api.options import KNOWN_STEPS, what_is_measured
 from ..api.transform import transform
-from ..denoising import Denoising
 from ..errors import ArgumentError
 from ..refresh import RefreshPolicy
 from .compiler import compiled_original
+from .rivals.emigm import is_guided
 from .schedule import spread
 from .settings import Settings
-from .variants import FEWER, LAZYMAR, Variant
+from .variants import LAZYMAR, Variant
 from .workload import Workload
 
 PolicyByStep = dict[str, RefreshPolicy]
@@ -51,12 +51,12 @@ def make_candidates(workload: Workload, variants: Sequence[Variant], settings: S
     Raises:
         ArgumentError: a variant needs what the workload has not.
     """
-    models = Models(workload, settings.denoising)
+    models = Models(workload)
     found = []
     for variant in variants:
         own = steps_of(workload, variant)
         every = 1 if settings.all_steps or variant.has_state or not own.is_cut_anywhere else settings.every
-        model, policies = models.of(variant)
+        model, policies = models.of(variant, len(own.steps))
         found.append(Candidate(variant, own, model, spread(len(own.steps), every), policies))
     return found
 
@@ -68,39 +68,44 @@ def steps_of(workload: Workload, variant: Variant) -> Workload:
             f"{variant.name} is a schedule for {' and '.join(KNOWN_STEPS)}, and {workload.name} has "
             f"{' and '.join(workload.step_methods)}"
         )
-    if variant.steps is None:
+    if variant.is_of_the_head and not workload.has_head:
+        raise ArgumentError(
+            f"{variant.name} says how a head draws tokens, and the head of {workload.name} is not known"
+        )
+    if variant.steps is None and not variant.is_guided_in_part:
         return workload
-    if workload.in_steps is None:
+    if workload.in_steps is None or workload.guided_where is None:
         raise ArgumentError(
             f"{variant.name} needs a model whose schedule is known; the steps of {workload.name} were recorded, and "
-            f"{FEWER} of them are for its own loop to make"
+            "others are for its own loop to make"
         )
+    if variant.is_guided_in_part:
+        return workload.guided_where(is_guided)
+    assert variant.steps is not None
     return workload.in_steps(variant.steps)
 
 
 class Models:
     """The models of one workload's variants, each made once."""
 
-    def __init__(self, workload: Workload, denoising: Denoising | None) -> None:
+    def __init__(self, workload: Workload) -> None:
         self.workload = workload
-        self.denoising = denoising
         self.known: dict[Any, nn.Module] = {}
 
-    def of(self, variant: Variant) -> tuple[nn.Module, PolicyByStep]:
-        """The model of a variant, and the policies to run it under."""
-        original = self.workload.model
-        if variant.policies is None:
+    def of(self, variant: Variant, steps: int) -> tuple[nn.Module, PolicyByStep]:
+        """The model of a variant in so many decoding steps, and the policies to run it under."""
+        original, wanted = self.workload.model, variant.policies_in(steps)
+        if wanted is None:
             if not variant.compile:
                 return original, {}
             compiled = compiled_original(original, self.workload.step_methods, variant.mode)
-            return self.known.setdefault(variant.name, compiled), {}
+            return self.known.setdefault(variant.mode, compiled), {}
         new = transform(
             original,
-            refresh=variant.policies,
+            refresh=wanted,
             step=self.workload.step,
             loop=self.workload.loop,
             query=self.workload.query,
-            denoising=self.denoising,
             compile=variant.compile,
             verify=False,
         )

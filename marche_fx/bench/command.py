@@ -16,19 +16,25 @@ from ..evaluate.run import wide_console
 from ..models import MAR
 from ..saving.files import write_json
 from ..speed.clock import clock_for
+from .ablation import ablation_of, ablation_variants
 from .breakdown import Breakdown, break_down
 from .candidates import make_candidates
 from .compiler import compiling
 from .machine import machine
 from .memory import refuse_what_does_not_fit
-from .run import bench, save_bench, sized, variants_that_run, workloads
+from .overhead import Overhead, measure_overhead, narrow_workload
+from .resume import cut_off
+from .run import bench, save_bench, say, sized, variants_that_run, workloads
 from .scaling import measure_scaling
 from .scaling_plot import save_scaling
 from .settings import Settings
-from .tables import bench_tables, breakdown_table, scaling_table
+from .tables import ablation_table, bench_tables, breakdown_table, overhead_table, scaling_table
 from .user_model import user_workload
-from .variants import DEFAULT_REFRESH, OURS, UNCOMPILED, Variant, default_words, parse_variants
+from .variants import COMPILED, DEFAULT_REFRESH, EAGER, OURS, UNCOMPILED, Variant, default_words, parse_variants
 from .workload import Workload
+
+OVERHEAD_WORDS = (EAGER, COMPILED, f"{OURS}:1", f"{OURS}:0.1")
+"""The original, and ours in full and in part."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,8 @@ class Wanted:
         words, refresh: see `parse_variants`; the usual ones when empty.
         device: ``cpu`` or ``cuda``.
         profile: instead of timing generations, show where the time of a partial step goes. scaling: instead, show how
-            time and memory grow.
+            time and memory grow. overhead: instead, count what a step costs beside its arithmetic. ablation: what each
+            ingredient of a generation is worth.
 
     Raises:
         ArgumentError: options contradict each other.
@@ -53,12 +60,17 @@ class Wanted:
     device: str = "cpu"
     profile: bool = False
     scaling: bool = False
+    overhead: bool = False
+    ablation: bool = False
 
     def __post_init__(self) -> None:
         if self.size is not None and self.model is not None:
             raise ArgumentError(f"give --size or --model, not both: got {self.size} and {self.model}")
-        if self.profile and self.scaling:
-            raise ArgumentError("give --profile or --scaling, not both")
+        asked = [f"--{own}" for own in ("profile", "scaling", "overhead", "ablation") if getattr(self, own)]
+        if len(asked) > 1:
+            raise ArgumentError(f"give {' or '.join(asked)}, not both")
+        if self.ablation and (self.words or self.model is not None):
+            raise ArgumentError("--ablation has variants of its own, for a MAR: give no --variant and no --model")
 
     @property
     def name(self) -> str:
@@ -72,6 +84,12 @@ class Wanted:
             if not found:
                 raise ArgumentError(f"{', '.join(words)}: the original has no parts to profile; profile {OURS}")
             return found
+        if self.ablation:
+            if settings.denoising is not None or not settings.head:
+                raise ArgumentError("--ablation compares heads: give no --denoising and no --no-head")
+            return ablation_variants(settings)
+        if self.overhead:
+            return parse_variants(self.words or OVERHEAD_WORDS, self.refresh or (0.1,))
         words = self.words or default_words(settings.steps if self.model is None else None)
         return parse_variants(words, self.refresh or DEFAULT_REFRESH)
 
@@ -99,10 +117,41 @@ def run_bench(wanted: Wanted, settings: Settings, out: Path, *, console: Console
     if wanted.profile:
         run_profile(next(workloads(subject, settings, wanted.name)), variants, settings, out, console)
         return
-    found = bench(subject, variants, settings, name=wanted.name, console=console, shown=partial(save_bench, out=out))
+    if wanted.overhead:
+        run_overhead(next(workloads(subject, settings, wanted.name)), wanted, variants, settings, out, console)
+        return
+    known = cut_off(out, variants, settings, device)
+    for batch, cfg in known.done if known else ():
+        console.print(f"batch {batch}, guidance {cfg:g}: as the run before found, which was cut off", markup=False)
+    show = partial(save_bench, out=out)
+    found = bench(subject, variants, settings, name=wanted.name, console=console, shown=show, known=known)
     for part in bench_tables(found):
         console.print(part, markup=False, highlight=False)
-    console.print(f"{out}: bench.json, bench.png")
+    files = "bench.json, bench.png"
+    if wanted.ablation:
+        ablation = ablation_of(found)
+        write_json(out / "ablation.json", ablation.to_dict())
+        console.print(ablation_table(ablation), markup=False, highlight=False)
+        files += ", ablation.json"
+    console.print(f"{out}: {files}")
+
+
+def run_overhead(
+    workload: Workload, wanted: Wanted, variants: Sequence[Variant], settings: Settings, out: Path, console: Console
+) -> None:
+    """Count what a step of every variant costs beside its arithmetic: a table and ``overhead.json``."""
+    narrow = None if wanted.model is not None else narrow_workload(wanted.name, workload)
+    found: list[Overhead] = []
+    with console.status("Counting ..."):
+        able = variants_that_run(variants, workload.device, console)
+        for own in measure_overhead(workload, narrow, able, settings):
+            say(console, f"counted: {own.variant}")
+            found.append(own)
+    rows = [own.to_dict() for own in found]
+    values = {"machine": machine(workload.device), "workload": workload.name, "batch": workload.batch}
+    write_json(out / "overhead.json", {**values, "cfg": workload.cfg, "rows": rows})
+    console.print(overhead_table(found, workload), markup=False, highlight=False)
+    console.print(f"{out}: overhead.json")
 
 
 def run_profile(

@@ -79,7 +79,11 @@ def refuse_what_does_not_fit(
     found = available_bytes(device) if available is None else available
     if found is None:
         return
-    sessions = sum(not variant.is_original for variant in variants)
+    transformers: list[Variant] = []
+    for variant in variants:
+        if not variant.is_original and variant.transformer not in transformers:
+            transformers.append(variant.transformer)
+    sessions = len(transformers)
     for batch in settings.batch:
         for cfg in settings.cfg:
             need = need_of(size, batch, cfg, sessions)

@@ -53,7 +53,7 @@ class Row:
         cache_bytes: of that, the caches of a session; None for the original.
         flops_ratio, rows_ratio: of what the step methods computed over the original's; None where that is not known.
         predicted_speedup: over the original run eagerly, as `Prediction` has it from this machine's rates; None for the
-            original.
+            original, and in another number of decoding steps.
     """
 
     workload: str
@@ -100,6 +100,11 @@ class Bench:
     settings: dict[str, Any]
     timed_steps: tuple[int, ...]
     rows: tuple[Row, ...]
+
+    @property
+    def done(self) -> tuple[tuple[int, float | None], ...]:
+        """The batches and guidance scales that there are rows of."""
+        return tuple(dict.fromkeys((row.batch, row.cfg) for row in self.rows))
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for `json`."""
@@ -178,9 +183,8 @@ def outcome_rows(
     candidate, warmed_up, turn = outcome.candidate, outcome.warmed_up, outcome.turn
     workload, variant = candidate.workload, candidate.variant
     shares, estimated = shares_of(outcome, outcomes), outcome.estimated
-    predicted = (
-        {} if variant.is_original else predicted_speedups(turn.records, workload.parts, compiled=variant.compile)
-    )
+    is_predicted = not variant.is_original and has_steps_of_the_benchmark(candidate)
+    predicted = predicted_speedups(turn.records, workload.parts, compiled=variant.compile) if is_predicted else {}
     for part, seconds in outcome.seconds.items():
         vs_eager = None if eager is None else Ratio.of(eager[part], seconds)
         vs_compiled = None if compiled is None else Ratio.of(compiled[part], seconds)
@@ -199,7 +203,7 @@ def outcome_rows(
             **columns("speedup_vs_eager", vs_eager),
             **columns("speedup_vs_compiled", vs_compiled),
             compilations=warmed_up.preparation.compilations,
-            timed_compilations=sum(own.turn.compilations for own in outcome.generations),
+            timed_compilations=sum(own.turn.compilations for own in (*outcome.generations, *outcome.heads)),
             compile_seconds=warmed_up.preparation.seconds,
             peak_bytes=warmed_up.peak_bytes,
             cache_bytes=turn.cache_bytes,
@@ -222,12 +226,27 @@ def shares_of(outcome: Outcome, outcomes: Sequence[Outcome]) -> dict[str, Share]
     """What a candidate's step methods computed over what the original does in the benchmark's decoding steps."""
     candidate = outcome.candidate
     parts = candidate.workload.parts
-    if not candidate.variant.is_original:
-        return shares_of_records(outcome.turn.records, parts)
-    if candidate.variant.steps is None:
-        return dict.fromkeys([*parts.values(), TRANSFORMER], (1.0, 1.0))
-    base = next((own.candidate for own in outcomes if own.candidate.variant.steps is None), None)
-    return {} if base is None else shares_of_steps(candidate, base, [own.candidate for own in outcomes])
+    plain: dict[str, Share] = dict.fromkeys([*parts.values(), TRANSFORMER], (1.0, 1.0))
+    own = plain if candidate.variant.is_original else shares_of_records(outcome.turn.records, parts)
+    if has_steps_of_the_benchmark(candidate):
+        return own
+    candidates = [other.candidate for other in outcomes]
+    base = next((other for other in candidates if has_steps_of_the_benchmark(other)), None)
+    if base is None:
+        return {}
+    of_steps = shares_of_steps(candidate, base, candidates)
+    return {
+        part: (product(flops, of_steps[part][0]), product(rows, of_steps[part][1]))
+        for part, (flops, rows) in own.items()
+    }
+
+
+def has_steps_of_the_benchmark(candidate: Candidate) -> bool:
+    return candidate.variant.steps is None and not candidate.variant.is_guided_in_part
+
+
+def product(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one * other
 
 
 def shares_of_records(records: Sequence[StepRecord], parts: Mapping[str, str]) -> dict[str, Share]:
@@ -261,7 +280,7 @@ def predicted_speedups(records: Sequence[StepRecord], parts: Mapping[str, str], 
 
 
 def shares_of_steps(candidate: Candidate, base: Candidate, others: Sequence[Candidate]) -> dict[str, Share]:
-    """Of the original in another number of decoding steps; FLOPs are known from a transformed model's operators."""
+    """Of the original in other decoding steps than ``base``; FLOPs are known from a transformed model's operators."""
     transformed = next((own.model for own in others if not own.variant.is_original), None)
     counts = {}
     for own in (candidate, base):
@@ -272,7 +291,8 @@ def shares_of_steps(candidate: Candidate, base: Candidate, others: Sequence[Cand
                 rows[call.step] += computed
                 if transformed is not None:
                     program = optimization_of(transformed).steps[call.step].programs[-1]
-                    flops[call.step] += program.cost.original(computed // program.samples)
+                    share_of_samples = work.samples / program.samples
+                    flops[call.step] += share_of_samples * program.cost.original(computed // work.samples)
         counts[own] = flops, rows
     (own_flops, own_rows), (base_flops, base_rows) = counts[candidate], counts[base]
 

@@ -20,9 +20,11 @@ from ..saving.files import write_json
 from ..speed.clock import Clock, clock_for
 from .candidates import Candidate, make_candidates
 from .compiler import compiling, why_it_cannot_compile
+from .heads import HeadKind, TokenHead
 from .lockstep import Entrant, Generation, generate_side_by_side
 from .machine import machine
 from .plots import save_speedups
+from .resume import options
 from .rows import Bench, Outcome, Row, rows_of
 from .schedule import spread
 from .settings import Settings
@@ -40,6 +42,7 @@ def bench(
     name: str = "",
     console: Console | None = None,
     shown: Callable[[Bench], None] = lambda _: None,
+    known: Bench | None = None,
 ) -> Bench:
     """Time variants of a model side by side, decoding step by decoding step.
 
@@ -48,6 +51,7 @@ def bench(
             or a workload, with a batch and a scale of its own.
         name: of the MAR, in the results.
         shown: called with what is known after each batch and guidance scale.
+        known: what the same benchmark found of some of these before; they are not measured again.
 
     Raises:
         ArgumentError: there are no variants, or one needs what the model has not.
@@ -55,15 +59,16 @@ def bench(
     if not variants:
         raise ArgumentError("there is no variant to benchmark")
     console = console or Console()
-    rows: list[Row] = []
-    found = Bench({}, {}, (), ())
+    found = known or Bench({}, {}, (), ())
+    rows = list(found.rows)
     for workload in workloads(subject, settings, name):
+        if (workload.batch, workload.cfg) in found.done:
+            continue
         with compiling():
             variants = variants_that_run(variants, workload.device, console)
             rows += bench_workload(workload, variants, settings, console)
         timed = spread(len(workload.steps), 1 if settings.all_steps else settings.every)
-        own = settings.to_dict() | {"variants": [variant.label for variant in variants]}
-        found = Bench(machine(workload.device), own, timed, tuple(rows))
+        found = Bench(machine(workload.device), options(variants, settings), timed, tuple(rows))
         shown(found)
     return found
 
@@ -96,33 +101,40 @@ def uncompiled(variant: Variant) -> Variant | None:
 def bench_workload(
     workload: Workload, variants: Sequence[Variant], settings: Settings, console: Console
 ) -> Iterable[Row]:
-    """The rows of one workload."""
+    """The rows of one workload; a transformer or a head that several variants have is timed once."""
     clock = clock_for(workload.device, cpu_time=settings.cpu_time)
     candidates = make_candidates(workload, variants, settings)
-    warmed_up = warm_up_all(candidates, clock, console)
-    candidates = [own for own in candidates if own in warmed_up]
+    warmed_up = warm_up_all(transformers_of(candidates), clock, console)
+    candidates = [own for own in candidates if transformer_of(own, candidates) in warmed_up]
+    transformers = {own: entrant_of(own, clock, settings) for own in transformers_of(candidates)}
     heads = head_entrants(candidates, clock, settings)
-    entrants = [*transformer_entrants(candidates, clock, settings), *heads.values()]
-    for entrant in heads.values():
-        entrant.begin().step(0)
+    for kind, entrant in heads.items():
+        with console.status("Warming up the heads ..."):
+            warm_up_head(kind, entrant)
+    entrants = [*transformers.values(), *heads.values()]
     repeats: list[list[Generation]] = []
     with progress(console) as bar:
         for repeat in range(settings.repeats):
             task = bar.add_task(f"repeat {repeat + 1} of {settings.repeats}", total=1.0)
             repeats.append(generate_side_by_side(entrants, repeat, partial(advance, bar, task)))
             say(console, f"done: repeat {repeat + 1} of {settings.repeats}")
-    of_heads = dict(zip(heads, zip(*(own[len(candidates) :] for own in repeats))))
-    return rows_of(
-        [
-            Outcome(
-                candidate,
-                warmed_up[candidate],
-                tuple(own[number] for own in repeats),
-                of_heads.get(head_of(candidate, settings), ()),
-            )
-            for number, candidate in enumerate(candidates)
-        ]
-    )
+    generations = dict(zip([*transformers, *heads], zip(*repeats, strict=True), strict=True))
+    outcomes = []
+    for candidate in candidates:
+        own = transformer_of(candidate, candidates)
+        head = generations.get(head_of(candidate, settings), ())
+        outcomes.append(Outcome(candidate, warmed_up[own], generations[own], head))
+    return rows_of(outcomes)
+
+
+def transformers_of(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The first candidate with each transformer."""
+    return [own for own in candidates if transformer_of(own, candidates) is own]
+
+
+def transformer_of(candidate: Candidate, candidates: Sequence[Candidate]) -> Candidate:
+    """The first of the candidates whose transformer is the same."""
+    return next(own for own in candidates if own.variant.transformer == candidate.variant.transformer)
 
 
 def warm_up_all(candidates: Sequence[Candidate], clock: Clock, console: Console) -> dict[Candidate, WarmedUp]:
@@ -149,35 +161,33 @@ def warm_up_all(candidates: Sequence[Candidate], clock: Clock, console: Console)
     return ready
 
 
-def transformer_entrants(candidates: Sequence[Candidate], clock: Clock, settings: Settings) -> list[Entrant]:
-    return [
-        Entrant(own.count, own.timed, partial(TransformerTurn, own, clock), spread(own.count, settings.every))
-        for own in candidates
-    ]
-
-
-HeadKind = tuple[bool, bool, int]
-"""Whether a head has faster products, whether it may denoise in another way than the original's, and the number of
-decoding steps between which it runs."""
+def entrant_of(candidate: Candidate, clock: Clock, settings: Settings) -> Entrant:
+    sampled = spread(candidate.count, settings.every)
+    return Entrant(candidate.count, candidate.timed, partial(TransformerTurn, candidate, clock), sampled)
 
 
 def head_entrants(candidates: Sequence[Candidate], clock: Clock, settings: Settings) -> dict[HeadKind, Entrant]:
-    """Heads of the candidates in their numbers of decoding steps, each once; none where unknown or not asked for."""
+    """Heads of the candidates, each once; none where unknown or not asked for."""
     found: dict[HeadKind, Entrant] = {}
     for candidate in candidates:
-        head, count, kind = candidate.workload.head, candidate.count, head_of(candidate, settings)
-        if settings.head and head is not None and kind not in found:
+        workload, count, kind = candidate.workload, candidate.count, head_of(candidate, settings)
+        if settings.head and workload.has_head and kind not in found:
+            assert isinstance(workload.model, MAR)
             timed = spread(count, 1 if settings.all_steps else settings.every)
-            begin = partial(HeadTurn, head.of(candidate.model), candidate.workload, clock, settings.seed)
+            begin = partial(HeadTurn, TokenHead(workload.model, kind), workload, clock, settings.seed)
             found[kind] = Entrant(count, timed, begin, spread(count, settings.every))
     return found
 
 
 def head_of(candidate: Candidate, settings: Settings) -> HeadKind:
-    """Equal for candidates whose heads take the same time."""
-    variant = candidate.variant
-    is_denoised = settings.denoising is not None and not variant.is_original
-    return variant.compile and not variant.is_original, is_denoised, candidate.count
+    return HeadKind.of(candidate.variant, candidate.count, settings.denoising)
+
+
+def warm_up_head(kind: HeadKind, entrant: Entrant) -> None:
+    """A head that is captured learns its timesteps in one denoising and expects them in the next."""
+    turn = entrant.begin()
+    for number in (0,) if kind.choice.reuse is None else (0, entrant.count - 1) * 2:
+        turn.step(number)
 
 
 def progress(console: Console) -> Progress:

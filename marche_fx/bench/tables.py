@@ -9,10 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from ..reporting.tables import memory
+from .ablation import Ablation
 from .breakdown import Breakdown
+from .largest import largest_batches
 from .machine import described
+from .overhead import NARROW, Overhead
 from .rows import HEAD, TRANSFORMER, WHOLE, Bench, Row
 from .scaling import Scaling
+from .variants import EAGER
+from .workload import Workload
 
 
 def bench_tables(bench: Bench) -> Iterator[Table | str]:
@@ -24,6 +29,12 @@ def bench_tables(bench: Bench) -> Iterator[Table | str]:
         yield time_table(rows)
         yield work_table([row for row in rows if row.part == TRANSFORMER])
         yield caption(bench, rows)
+    for found in largest_batches(bench):
+        if found.variant != EAGER:
+            yield (
+                f"{found.workload}: in the memory that {EAGER} takes for batch {found.original} "
+                f"({memory(found.bytes)} beside the weights), {found.variant} takes batch {found.batch}."
+            )
 
 
 def time_table(rows: Sequence[Row]) -> Table:
@@ -89,6 +100,33 @@ def breakdown_table(found: Breakdown) -> Table:
     sums = [sum(spent.values()) for spent in found.milliseconds.values()]
     table.add_row("all", *(f"{each:.2f}" for each in (*sums, whole)), "", style="bold")
     table.add_row("all, without the profiler", *[""] * len(sums), f"{found.unprofiled:.2f}", "")
+    return table
+
+
+def overhead_table(found: Sequence[Overhead], workload: Workload) -> Table:
+    """A row for each variant: what a step costs beside its arithmetic."""
+    guidance = "" if workload.cfg is None else ", no guidance" if workload.cfg == 1 else f", guidance {workload.cfg:g}"
+    table = plain_table("a step of", title=f"{workload.name}, batch {workload.batch}{guidance}")
+    headings = ("rows\n", "operators\noutside", "compiled\ncalls", "kernels\ninside", "read by\nthe host")
+    for heading in (*headings, "allocations\n", "launches\n", "waits\n", f"us at\nwidth {NARROW}"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for own in found:
+        counted = (own.operators, own.compiled_calls, own.kernels, own.host_reads, own.allocations)
+        time = "" if own.microseconds is None else f"{own.microseconds:,.0f}"
+        rows = "" if own.rows is None else f"{own.rows:,}"
+        table.add_row(own.variant, rows, *map(str, (*counted, own.launches, own.waits)), time)
+    return table
+
+
+def ablation_table(found: Ablation) -> Table:
+    """A row for each ingredient: what it is worth alone, and what all others are worth without it."""
+    table = plain_table("ingredient", title="A whole generation: times less time with an ingredient")
+    headings = ("alone,\nx none", "alone,\nx eager", "all but it,\nx eager", "last,\nx all but it")
+    for heading in ("batch\n", "guidance\n", *headings):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for own in found.rows:
+        ratios = (own.alone, own.only_vs_eager, own.without_vs_eager, own.last)
+        table.add_row(own.ingredient, str(own.batch), f"{own.cfg:g}", *map(times, ratios))
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..api.decoding import decoding
-from ..api.denoising import decoding_at
-from ..api.optimization import ATTRIBUTE, optimization_of
+from ..api.optimization import optimization_of
 from ..passes.capture.arguments import opened
 from ..refresh import RefreshPolicy
 from ..runtime.open_sessions import current_session
@@ -24,7 +23,8 @@ from ..speed.clock import Clock
 from ..tuning.replay import Call, keep
 from .candidates import Candidate
 from .compiler import graphs_compiled
-from .workload import Head, Workload, rows_of
+from .heads import TokenHead
+from .workload import Workload, rows_of
 
 Result = TypeVar("Result")
 
@@ -126,15 +126,14 @@ class TransformerTurn:
 
 
 class HeadTurn:
-    """The diffusion head's part of a generation, the same for all variants that share a head and a number of steps."""
+    """A head's part of a generation; its time depends on the number of rows alone."""
 
-    compilations = 0
-
-    def __init__(self, head: Head, workload: Workload, clock: Clock, seed: int) -> None:
+    def __init__(self, head: TokenHead, workload: Workload, clock: Clock, seed: int) -> None:
         self.head = head
         self.workload = workload
         self.clock = clock
         self.generator = torch.Generator().manual_seed(seed)
+        self.compilations = 0
 
     def __enter__(self) -> HeadTurn:
         return self
@@ -144,14 +143,20 @@ class HeadTurn:
 
     @torch.no_grad()
     def step(self, number: int) -> dict[str, float]:
-        z = self.head.vectors(self.workload.steps[number].read, self.generator)
-        model = self.head.model
-        with decoding_at(model, number, len(self.workload.steps)) if hasattr(model, ATTRIBUTE) else nullcontext():
+        work, before = self.workload.steps[number], graphs_compiled()
+        z = self.vectors(work.read)
+        with self.head.at(number, len(self.workload.steps)) as draw:
             begin = self.clock.mark()
-            self.head.draw(z)
+            draw(z, cfg=work.cfg)
             end = self.clock.mark()
         self.clock.settle()
+        self.compilations += graphs_compiled() - before
         return {"head": self.clock.seconds(begin, end)}
+
+    def vectors(self, rows: int) -> Tensor:
+        """Random stand-ins for the decoder's vectors: ``[rows, D]``."""
+        weight = self.head.model.mask_token
+        return torch.randn(rows, weight.shape[-1], generator=self.generator).to(weight)
 
 
 def held_bytes(session: Session) -> int:

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from ..denoising import Denoising, parse_denoising
 from ..errors import ArgumentError
 from ..evaluate.points import BY_SHARE, BY_STEPS, PLAIN, parse_point
-from ..refresh import DriftRefresh, FullRefresh, InterleavedRefresh, RefreshPolicy, SelectiveRefresh
+from ..head.policy import HeadReuse, reuse_of
+from ..head.saving import load_head_reuse
+from ..refresh import DriftRefresh, FullRefresh, RefreshPolicy, SelectiveRefresh
+from .rivals.recap import schedule_of
 from .workload import DECODER, ENCODER
 
-EAGER, COMPILED, OURS, FEWER, RECAP, LAZYMAR = "eager", "compiled", "ours", "fewer", "recap", "lazymar"
+EAGER, COMPILED, OURS, FEWER = "eager", "compiled", "ours", "fewer"
+RECAP, LAZYMAR, DISA, EMIGM = "recap", "lazymar", "disa", "emigm"
 REDUCE_OVERHEAD = "reduce-overhead"
 """The compiled original in `torch.compile`'s mode of that name, which is with CUDA graphs."""
 
 UNCOMPILED = "-eager"
 """Behind the word of a policy: without `torch.compile`."""
 
+OPTIONS = ("reuse", "denoising", "steps")
+"""Behind the word of a policy, each after a plus sign."""
+
 Policies = RefreshPolicy | Mapping[str, RefreshPolicy]
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """How a variant draws tokens: with the model's own head where nothing is said.
+
+    Attributes:
+        rival: word of a head that is written by hand, one of `RIVALS`. denoising, reuse: as in `transform`.
+    """
+
+    rival: str | None = None
+    denoising: Denoising | None = None
+    reuse: HeadReuse | None = None
 
 
 @dataclass(frozen=True)
@@ -26,18 +48,22 @@ class Variant:
 
     Attributes:
         name: its word, such as ``ours``, ``recap`` or ``fewer:32``; variants of one name differ in ``refresh``.
-        policies: None for the original.
+        policies: None for the original; a function of the number of decoding steps where they depend on it.
         compile: whether by `torch.compile`. mode: of it, where it is not the usual one.
         refresh: share of the tokens that it refreshes in a step, where it is one of a curve.
         steps: decoding steps, where they are not the benchmark's.
+        head: how it draws tokens.
+        is_guided_in_part: whether the unconditional half is computed in a part of the decoding alone, as in eMIGM.
     """
 
     name: str
-    policies: Policies | None = field(default=None, repr=False)
+    policies: Policies | Callable[[int], Policies] | None = field(default=None, repr=False)
     compile: bool = False
     mode: str | None = None
     refresh: float | None = None
     steps: int | None = None
+    head: HeadChoice = HeadChoice()
+    is_guided_in_part: bool = False
 
     @property
     def label(self) -> str:
@@ -52,6 +78,20 @@ class Variant:
     def has_state(self) -> bool:
         """Whether what a step costs depends on the steps before it."""
         return not self.is_original and self.policies != FullRefresh()
+
+    @property
+    def is_of_the_head(self) -> bool:
+        """Whether without a head it would be another variant."""
+        return self.head != HeadChoice() and (self.is_original or self.head.rival is None)
+
+    @property
+    def transformer(self) -> Variant:
+        """Equal for variants whose transformers take the same time."""
+        return replace(self, name="", refresh=None, head=HeadChoice())
+
+    def policies_in(self, steps: int) -> Policies | None:
+        """Those for a generation of so many decoding steps."""
+        return self.policies(steps) if callable(self.policies) else self.policies
 
 
 DEFAULT_VARIANTS = (EAGER, COMPILED, OURS, f"{OURS}:0.1{UNCOMPILED}")
@@ -82,20 +122,48 @@ def parse_variant(word: str, refresh: Sequence[float]) -> list[Variant]:
         return [Variant(COMPILED, compile=True)]
     if word == REDUCE_OVERHEAD:
         return [Variant(REDUCE_OVERHEAD, compile=True, mode=REDUCE_OVERHEAD)]
+    if word == DISA:
+        return [Variant(DISA, head=HeadChoice(DISA))]
+    if word == EMIGM:
+        return [Variant(EMIGM, head=HeadChoice(EMIGM), is_guided_in_part=True)]
+    kind, _, number = word.partition(":")
+    if kind == FEWER:
+        return [Variant(word, steps=steps_of(word, number))]
+    first, *options = re.split(rf"\+(?=(?:{'|'.join(OPTIONS)})=)", word)
+    return [with_options(own, options) for own in transformed(first, refresh)]
+
+
+def transformed(word: str, refresh: Sequence[float]) -> list[Variant]:
+    """The variants of marche_fx of a word without options."""
     bare = word.removesuffix(UNCOMPILED)
     is_compiled = bare == word
     kind, _, number = bare.partition(":")
-    if kind == FEWER and is_compiled:
-        return [Variant(word, steps=steps_of(word, number))]
     if kind == OURS:
         shares = [share_of(word, number)] if number else list(refresh)
         name = OURS if is_compiled else OURS + UNCOMPILED
         return [Variant(name, selective(share), is_compiled, refresh=share) for share in shares]
     if bare == RECAP:
-        return [Variant(word, InterleavedRefresh(2), is_compiled)]
+        return [Variant(word, schedule_of, is_compiled, head=HeadChoice(RECAP))]
     if bare == LAZYMAR:
-        return [Variant(word, lazymar(), is_compiled)]
+        return [Variant(word, lazymar(), is_compiled, head=HeadChoice(LAZYMAR))]
     return [by_policy(word, bare, is_compiled)]
+
+
+def with_options(variant: Variant, options: Sequence[str]) -> Variant:
+    """The variant with a head of its own, or in another number of decoding steps."""
+    for option in options:
+        name, _, value = option.partition("=")
+        if variant.head.rival is not None and name != "steps":
+            raise ArgumentError(f"{variant.name} has a head of its own, which takes no {option}")
+        variant = replace(variant, name=f"{variant.name}+{option}")
+        if name == "steps":
+            variant = replace(variant, steps=steps_of(variant.name, value))
+        elif name == "denoising":
+            variant = replace(variant, head=replace(variant.head, denoising=parse_denoising(value)))
+        else:
+            reuse = load_head_reuse(value) if value.endswith(".json") else reuse_of(value)
+            variant = replace(variant, head=replace(variant.head, reuse=reuse))
+    return variant
 
 
 def by_policy(word: str, bare: str, is_compiled: bool) -> Variant:
@@ -146,6 +214,7 @@ def choices() -> str:
     ]
     return (
         f"those that exist are {EAGER}, {COMPILED} and {REDUCE_OVERHEAD} (the original), {OURS} (at each --refresh), "
-        f"{OURS}:SHARE, {RECAP}, {LAZYMAR}, {', '.join(policies)} and the path of a policy's JSON file, these with "
-        f"{UNCOMPILED} behind them for no torch.compile, and {FEWER}:STEPS (the original in fewer decoding steps)"
+        f"{OURS}:SHARE, {RECAP}, {LAZYMAR}, {', '.join(policies)} and the path of a policy's JSON file, with "
+        f"{UNCOMPILED} behind them for no torch.compile, then +reuse=balanced, +denoising=quadratic:10 or +steps=32, "
+        f"{DISA} and {EMIGM} (the original with their heads), and {FEWER}:STEPS (the original in fewer decoding steps)"
     )

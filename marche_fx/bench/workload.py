@@ -33,40 +33,26 @@ class WorkStep:
         first: number of its first call among those of the generation.
         read: rows that the head draws tokens for, of all samples.
         rows: that the original computes in each call, of all samples; empty where that is not known.
+        cfg: guidance scale, where there is one.
     """
 
     first: int
     calls: tuple[Call, ...] = field(repr=False)
     read: int = 0
     rows: tuple[int, ...] = ()
+    cfg: float | None = None
+
+    @property
+    def samples(self) -> int:
+        """In a call: the rows of its first tensor that has any."""
+        leaves = pytree.tree_leaves(opened(self.calls[0].arguments))
+        return next((len(own) for own in leaves if isinstance(own, Tensor) and own.ndim), 1)
 
     @property
     def reads_earlier_steps(self) -> bool:
         """Whether a call is given what a call of an earlier step returned."""
         leaves = [leaf for call in self.calls for leaf in pytree.tree_leaves(call.arguments)]
         return any(isinstance(leaf, Earlier) and leaf.call < self.first for leaf in leaves)
-
-
-@dataclass(frozen=True)
-class Head:
-    """The diffusion head of ``model`` at a guidance scale. Its time depends on the number of rows alone."""
-
-    model: MAR
-    cfg: float
-
-    def of(self, other: nn.Module) -> Head:
-        """The head of what was made of the model."""
-        assert isinstance(other, MAR)
-        return replace(self, model=other)
-
-    def vectors(self, rows: int, generator: torch.Generator) -> Tensor:
-        """Random stand-ins for the decoder's vectors: ``[rows, D]``."""
-        weight = self.model.mask_token
-        return torch.randn(rows, weight.shape[-1], generator=generator).to(weight)
-
-    def draw(self, z: Tensor) -> Tensor:
-        drawn: Tensor = self.model.diffloss.sample(z, cfg=self.cfg)
-        return drawn
 
 
 @dataclass(frozen=True)
@@ -77,8 +63,9 @@ class Workload:
         name: of the size, or ``module:function``.
         batch: images at once, or samples in a call of a model that is no MAR. cfg: guidance scale, where there is one.
         step, loop, query: as in `transform`.
-        head: what draws tokens from the rows that a step reads, where that is known.
+        has_head: whether it is known what draws tokens from the rows that a step reads.
         in_steps: the same generation in another number of decoding steps, where that can be.
+        guided_where: the same with guidance only in those decoding steps, of so many, for which a function says so.
     """
 
     name: str
@@ -89,8 +76,9 @@ class Workload:
     step: str | Sequence[str] | None = None
     loop: str | Sequence[str] | None = None
     query: Query | None = None
-    head: Head | None = None
+    has_head: bool = False
     in_steps: Callable[[int], Workload] | None = field(default=None, repr=False)
+    guided_where: Callable[[Callable[[int, int], bool]], Workload] | None = field(default=None, repr=False)
 
     @property
     def step_methods(self) -> tuple[str, ...]:
@@ -138,16 +126,23 @@ def mar_workload(model: MAR, batch: int, cfg: float, steps: int, *, seed: int = 
             samples, masked = len(own.mask), int(own.mask[0].sum())
             tokens = samples * (model.buffer_size + model.seq_len)
             rows = (tokens - samples * masked, tokens)
-            work.append(WorkStep(2 * number, (encode, decode), int(own.read.sum()), rows))
-    return Workload(
+            work.append(WorkStep(2 * number, (encode, decode), int(own.read.sum()), rows, cfg))
+    made = Workload(
         name or type(model).__name__,
         model,
         tuple(work),
         batch,
         cfg,
-        head=Head(model, cfg),
+        has_head=True,
         in_steps=lambda count: mar_workload(model, batch, cfg, count, seed=seed, name=name),
     )
+
+    def guided_where(is_guided: Callable[[int, int], bool]) -> Workload:
+        plain = mar_workload(model, batch, 1.0, steps, seed=seed, name=name)
+        pairs = enumerate(zip(made.steps, plain.steps, strict=True))
+        return replace(made, steps=tuple(own if is_guided(number, steps) else other for number, (own, other) in pairs))
+
+    return replace(made, guided_where=guided_where)
 
 
 def read_rows(rows: Tensor) -> Read:
@@ -179,9 +174,7 @@ def recorded_workload(
         if call.step == last or number == len(calls) - 1:
             work.append(WorkStep(first, calls[first : number + 1], sum(read[first : number + 1])))
             first = number + 1
-    tensors = [leaf for leaf in pytree.tree_leaves(opened(calls[0].arguments)) if isinstance(leaf, Tensor)]
-    samples = next((len(own) for own in tensors if own.ndim), 1)
-    return Workload(name or type(model).__name__, model, tuple(work), samples, None, step, loop, query)
+    return Workload(name or type(model).__name__, model, tuple(work), work[0].samples, None, step, loop, query)
 
 
 def rows_of(own: Read, result: Any) -> Tensor:

@@ -17,7 +17,7 @@ def test_the_steps_of_a_loop_are_recorded() -> None:
     assert [own.first for own in work.steps] == list(range(8))
     assert all(len(own.calls) == 1 for own in work.steps)
     assert [own.read for own in work.steps] == [4] * 8
-    assert (work.batch, work.cfg, work.head, work.in_steps) == (2, None, None, None)
+    assert (work.batch, work.cfg, work.has_head, work.in_steps) == (2, None, False, None)
     assert work.is_cut_anywhere
 
 
