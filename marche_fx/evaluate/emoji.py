@@ -15,6 +15,7 @@ from torch import Tensor
 from ..api.transform import transform
 from ..errors import ArgumentError
 from ..models import MAR, Judge, load_checkpoint
+from ..models.bundled import EMOJI_WEIGHTS
 from ..models.dataset import to_pixels
 from ..models.emoji.autoencoder import AUTOENCODER_FILE, Autoencoder
 from ..models.emoji.autoencoding import reconstruction
@@ -231,7 +232,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare ways to decode emoji, on the same draws.")
     add = parser.add_argument
     add("--data", type=Path, required=True, help="what python -m marche_fx.models.emoji.pictures made")
-    add("--weights", type=Path, required=True, help="folder that python -m marche_fx.models.emoji.training wrote")
+    add(
+        "--weights",
+        type=Path,
+        default=EMOJI_WEIGHTS,
+        help="folder that python -m marche_fx.models.emoji.training wrote; the bundled weights when omitted",
+    )
     add("--out", type=Path, required=True, help="folder for study.json and pictures")
     add("--ways", nargs="+", default=WAYS, help="such as exact@16, balanced@32 or exact@64+quadratic:25")
     add("--images", type=int, default=1135, help="to draw in each way")
