@@ -9,6 +9,7 @@ from typing import Any
 
 from marche_fx.evaluate.emoji import WAYS, Way, parse_way
 from marche_fx.evaluate.emoji_plot import flops_over_first
+from marche_fx.models.bundled import EMOJI_WEIGHTS
 from tests.pages import line, shares_in_prose
 from tests.test_readme import blocks_of
 
@@ -106,6 +107,17 @@ def test_the_block_draws_a_picture() -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(block, "docs/emoji.md", "exec"), names)
     assert names["pictures"].shape == (1, 3, 64, 64)
+
+
+def test_the_notice_beside_the_weights_names_whose_pictures_they_are_of() -> None:
+    notice = (EMOJI_WEIGHTS / "NOTICE.md").read_text(encoding="utf-8")
+    sources = re.findall(r"^\| `([^`]+)` ([\d.]+) .*\| ([^|]+) \|$", PAGE, re.MULTILINE)
+    assert len(sources) == 4
+    for package, version, licence in sources:
+        (own,) = [row for row in notice.splitlines() if f"`{package}` {version} " in row and row.startswith("|")]
+        assert licence.split()[0] in own
+    assert "(../marche_fx/models/weights/emoji/NOTICE.md)" in PAGE
+    assert "marche_fx/models/weights/emoji/NOTICE.md" in (ROOT / "pyproject.toml").read_text()
 
 
 def test_pictures_are_small() -> None:

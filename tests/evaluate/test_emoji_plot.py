@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
@@ -37,9 +38,9 @@ def drawn(axes: Axes) -> list[tuple[float, float, float, float]]:
     for container in axes.containers:
         assert isinstance(container, ErrorbarContainer)
         point, _, bars = container.lines
-        (x,), (y,) = point.get_data()
-        ((_, low), (_, high)) = bars[0].get_segments()[0]
-        found.append((float(x), float(y), float(low), float(high)))
+        ((x, y),) = np.asarray(point.get_xydata()).tolist()
+        ((_, low), (_, high)) = np.asarray(bars[0].get_segments()[0]).tolist()
+        found.append((x, y, low, high))
     return found
 
 
