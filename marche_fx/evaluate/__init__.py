@@ -4,7 +4,7 @@ run         the evaluation: takes `settings` and `points`, makes `rows` from `me
 generation  images of a point on `draws` made beforehand, in `steps`; `progress` while it runs
 drift       teacher-forced drift instead of images; `equal_flops` compares points at one cost
 tables, plots, labels   what is printed and drawn
-emoji       what decoding steps and caches cost on emoji
+emoji       what decoding steps and caches cost on emoji; `emoji_plot` draws it
 study       what studies of decoding loops share: variants decoded in turns and compared with the original
 text        ``marche-fx study-text``: caches compared on the bundled text model
 tokens      ``marche-fx study-tokens``: the same on the bundled model of garments as tokens

@@ -15,11 +15,12 @@ from torch import Tensor
 from ..api.transform import transform
 from ..errors import ArgumentError
 from ..models import MAR, Judge, load_checkpoint
+from ..models.bundled import EMOJI_WEIGHTS
 from ..models.dataset import to_pixels
 from ..models.emoji.autoencoder import AUTOENCODER_FILE, Autoencoder
 from ..models.emoji.autoencoding import reconstruction
 from ..models.emoji.dataset import Emoji, load_emoji
-from ..models.emoji.drawing import save_pictures, shuffled
+from ..models.emoji.drawing import labelled_as, save_pictures, shuffled
 from ..models.emoji.judge import emoji_judge
 from ..models.generation import Sampling, draw, sample
 from ..models.judge import JUDGE_FILE
@@ -174,17 +175,24 @@ def rows(
         }
 
 
-def references(study: Study, emoji: Emoji, count: int) -> dict[str, Any]:
-    """The distances of pictures that nobody drew: what the best way could reach, and what the autoencoder costs."""
+def references(study: Study, emoji: Emoji, labels: Tensor) -> dict[str, Any]:
+    """What pictures are like that no model drew: those seen of the same ``labels`` ``[M]``, and those held out.
+
+    Held-out pictures that the autoencoder decodes tell what it costs; as they are, their distance is 0.
+    """
     device = study.judge.feature_mean.device
     held_out = emoji.in_groups(emoji.held_out).to(device)
-    seen = to_pixels(shuffled(emoji.training, count).images.to(device))
+    seen = emoji.in_groups(labelled_as(emoji.training, labels)).to(device)
     decoded = reconstruction(study.autoencoder, held_out.images)
     distances = {
         name: asdict(study.distance(study.judge.all_features(pictures).cpu()).interval)
-        for name, pictures in (("pictures_seen", seen), ("held_out_reconstructed", decoded))
+        for name, pictures in (("pictures_seen", to_pixels(seen.images)), ("held_out_reconstructed", decoded))
     }
-    return distances | {"held_out_label_accuracy": study.judge.accuracy(to_pixels(held_out.images), held_out.labels)}
+    accuracies = {
+        f"{name}_label_accuracy": study.judge.accuracy(to_pixels(own.images), own.labels)
+        for name, own in (("pictures_seen", seen), ("held_out", held_out))
+    }
+    return distances | accuracies
 
 
 def run(given: argparse.Namespace) -> None:
@@ -200,7 +208,7 @@ def run(given: argparse.Namespace) -> None:
     labels = held_out.repeat(-(-given.images // len(held_out)))[: given.images]
     study = Study(mar, autoencoder, judge, labels.to(device), given.batch, given.cfg, given.temperature)
     settings = {name: getattr(given, name) for name in ("images", "cfg", "temperature")}
-    found: dict[str, Any] = {**settings, "references": references(study, emoji, given.images), "rows": []}
+    found: dict[str, Any] = {**settings, "references": references(study, emoji, labels), "rows": []}
     print(found["references"], flush=True)
 
     def show(way: Way, pictures: Tensor) -> None:
@@ -231,7 +239,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare ways to decode emoji, on the same draws.")
     add = parser.add_argument
     add("--data", type=Path, required=True, help="what python -m marche_fx.models.emoji.pictures made")
-    add("--weights", type=Path, required=True, help="folder that python -m marche_fx.models.emoji.training wrote")
+    add(
+        "--weights",
+        type=Path,
+        default=EMOJI_WEIGHTS,
+        help="folder that python -m marche_fx.models.emoji.training wrote; the bundled weights when omitted",
+    )
     add("--out", type=Path, required=True, help="folder for study.json and pictures")
     add("--ways", nargs="+", default=WAYS, help="such as exact@16, balanced@32 or exact@64+quadratic:25")
     add("--images", type=int, default=1135, help="to draw in each way")

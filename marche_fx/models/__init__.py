@@ -11,7 +11,17 @@ parallel_decoding      MaskGIT's loop
 training_state         what a training that was stopped goes on from
 """
 
-from .bundled import load_fashion_mar, load_garment_tokens, load_judge, load_text_model, load_tokenizer
+from .bundled import (
+    load_emoji_autoencoder,
+    load_emoji_judge,
+    load_emoji_kinds,
+    load_emoji_mar,
+    load_fashion_mar,
+    load_garment_tokens,
+    load_judge,
+    load_text_model,
+    load_tokenizer,
+)
 from .checkpoint import load_checkpoint, read_checkpoint, save_weights
 from .fashion import CLASSES, Fashion, load_fashion
 from .judge import Judge, frechet_distance
@@ -25,6 +35,10 @@ __all__ = [
     "Judge",
     "frechet_distance",
     "load_checkpoint",
+    "load_emoji_autoencoder",
+    "load_emoji_judge",
+    "load_emoji_kinds",
+    "load_emoji_mar",
     "load_fashion",
     "load_fashion_mar",
     "load_garment_tokens",

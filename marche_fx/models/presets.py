@@ -37,7 +37,7 @@ def mar_emoji(**options: Any) -> MAR:
     """Colour emoji of Unicode's 98 subgroups as 16x16 latents of 8 channels; 12M parameters.
 
     `marche_fx.models.emoji.autoencoder` makes 64x64 pictures of them. Neighbouring tokens of one picture must agree on
-    outlines and colours. Without weights.
+    outlines and colours. Without weights; `marche_fx.models.load_emoji_mar` loads the trained ones.
     """
     sizes = transformer(width=256, depth=5, heads=8) | {"diffloss_d": 4, "diffloss_w": 384}
     image = {"img_size": 64, "vae_stride": 4, "vae_embed_dim": 8, "class_num": 98, "buffer_size": 16}

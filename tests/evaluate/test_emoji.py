@@ -102,7 +102,9 @@ def test_the_study_compares_every_way_with_the_first(weights: Path, command: Cal
     assert second["over_first"]["low"] < over < second["over_first"]["high"]
     assert 0 <= second["label_accuracy"] <= 1
     assert {path.name for path in (weights / "out").iterdir()} == {"study.json", "exact@3.png", "exact@2.png"}
-    assert found["references"]["pictures_seen"]["estimate"] > 0
+    references = found["references"]
+    assert references["pictures_seen"]["estimate"] > 0
+    assert 0 <= references["pictures_seen_label_accuracy"] <= 1 >= references["held_out_label_accuracy"] >= 0
 
 
 def test_no_way_is_begun_after_the_time(

@@ -1,14 +1,22 @@
+import pytest
 import torch
+from torch import Tensor
 
 from marche_fx.evaluate.text.prompts import load_prompts
 from marche_fx.models.bundled import (
+    EMOJI_WEIGHTS,
     WEIGHTS,
+    load_emoji_autoencoder,
+    load_emoji_judge,
+    load_emoji_kinds,
+    load_emoji_mar,
     load_fashion_mar,
     load_garment_tokens,
     load_judge,
     load_text_model,
     load_tokenizer,
 )
+from marche_fx.models.judge import FEATURES_FILE, load_features
 from marche_fx.models.text import Corpus, bits_per_byte, encode, generate, pseudo_likelihood
 from marche_fx.models.tokens import Decoding
 
@@ -70,3 +78,49 @@ def test_garments_as_tokens_are_recognised() -> None:
     labels = torch.arange(10)
     images = load_garment_tokens().sample(labels, Decoding(steps=8), generator=torch.Generator().manual_seed(0))
     assert load_judge().accuracy(images, labels) >= 0.8
+
+
+EMOJI_LABELS = torch.arange(4, 98, 8)
+
+
+@pytest.fixture(scope="module")
+def emoji_pictures() -> Tensor:
+    """A picture for each of `EMOJI_LABELS`, in few decoding steps and few of the head."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        mar = load_emoji_mar(num_sampling_steps="10")
+        latents = mar.sample_tokens(len(EMOJI_LABELS), 4, 3.0, labels=EMOJI_LABELS, generator=generator)
+        return load_emoji_autoencoder().decode(latents)
+
+
+def test_the_bundled_models_of_emoji_are_small_trained_and_in_eval_mode() -> None:
+    judge = load_emoji_judge()
+    models = load_emoji_mar(), load_emoji_autoencoder(), judge
+    assert not any(module.training for model in models for module in model.modules())
+    assert sum(path.stat().st_size for path in EMOJI_WEIGHTS.iterdir()) <= 32e6
+    features = load_features(EMOJI_WEIGHTS / FEATURES_FILE)
+    assert len(features) == 1135
+    torch.testing.assert_close(features.mean(0), judge.feature_mean, atol=1e-2, rtol=1e-2)
+
+
+def test_every_label_of_emoji_has_a_kind() -> None:
+    kinds = load_emoji_kinds()
+    assert len(set(kinds)) == load_emoji_mar().class_emb.num_embeddings == 98
+    assert len({kind.group for kind in kinds}) == load_emoji_judge().classify.out_features == 9
+
+
+def test_emoji_of_the_bundled_mar_are_recognised(emoji_pictures: Tensor) -> None:
+    assert emoji_pictures.shape == (len(EMOJI_LABELS), 3, 64, 64)
+    assert emoji_pictures.isfinite().all()
+    kinds = load_emoji_kinds()
+    groups = sorted({kind.group for kind in kinds})
+    wanted = torch.tensor([groups.index(kinds[label].group) for label in EMOJI_LABELS.tolist()])
+    with torch.inference_mode():
+        assert load_emoji_judge().accuracy(emoji_pictures, wanted) >= 0.5  # By chance: 0.14.
+
+
+def test_pictures_survive_the_bundled_autoencoder(emoji_pictures: Tensor) -> None:
+    autoencoder = load_emoji_autoencoder()
+    with torch.inference_mode():
+        again = autoencoder.decode(autoencoder.encode(emoji_pictures))
+    assert (again - emoji_pictures).square().mean() < 0.01  # Untrained: 0.7.

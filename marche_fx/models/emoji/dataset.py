@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import DatasetError
 from ..dataset import LabelledImages
-from .names import SIDE
+from .names import SIDE, Kind
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,12 @@ class Emoji:
     groups: list[str]
     subgroups: list[str]
     group_of: Tensor
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """Group and subgroup of each label."""
+        groups = (self.groups[group] for group in self.group_of.tolist())
+        return [Kind(group, subgroup) for group, subgroup in zip(groups, self.subgroups, strict=True)]
 
     def in_groups(self, images: LabelledImages) -> LabelledImages:
         """The same images labelled by group."""

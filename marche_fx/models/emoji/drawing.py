@@ -8,6 +8,7 @@ import torch
 from matplotlib import image as pictures
 from torch import Tensor
 
+from ...errors import DatasetError
 from ..dataset import LabelledImages, to_pixels
 from ..mar import MAR
 from .autoencoder import Autoencoder
@@ -62,3 +63,17 @@ def shuffled(dataset: LabelledImages, count: int) -> LabelledImages:
     """``count`` images drawn at random."""
     chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count]
     return LabelledImages(dataset.images[chosen], dataset.labels[chosen])
+
+
+def labelled_as(dataset: LabelledImages, labels: Tensor) -> LabelledImages:
+    """An image of ``dataset`` for each of ``labels`` ``[M]``, drawn at random.
+
+    Raises:
+        DatasetError: there is none for some label.
+    """
+    fits = dataset.labels == labels[:, None]
+    if not fits.any(-1).all():
+        missing = sorted(set(labels[~fits.any(-1)].tolist()))
+        raise DatasetError(f"there are no pictures labelled {missing} to compare others with; take another data set")
+    chosen = torch.rand(fits.shape, generator=torch.Generator().manual_seed(0)).masked_fill(~fits, -1).argmax(-1)
+    return LabelledImages(dataset.images[chosen], labels)

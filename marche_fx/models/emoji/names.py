@@ -11,6 +11,8 @@ from ...errors import DatasetError
 
 Sequence = tuple[int, ...]
 
+KINDS_FILE = "kinds.json"
+
 SIDE = 64
 """Height and width of every picture."""
 

@@ -7,13 +7,13 @@ import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ...saving.files import weights_hash
+from ...saving.files import weights_hash, write_json
 from ..checkpoint import load_checkpoint, save_weights
 from ..dataset import LabelledImages
 from ..judge import FEATURES_FILE, JUDGE_FILE, Judge, save_features, train_judge
@@ -26,6 +26,7 @@ from .dataset import Emoji, load_emoji
 from .drawing import COLUMNS, generate, save_pictures, save_reconstructions, shuffled
 from .judge import RECIPE as JUDGE_RECIPE
 from .judge import GroupAndSubgroup, emoji_judge
+from .names import KINDS_FILE
 
 RECIPE = Recipe(epochs=10_000, batch=512, learning_rate=1e-3, warmup=300, weight_decay=0.02, clip=1.0, ema_power=17.0)
 
@@ -108,6 +109,7 @@ def run(given: argparse.Namespace) -> None:
     device = torch.device(given.device)
     emoji = load_emoji(given.data)
     given.out.mkdir(parents=True, exist_ok=True)
+    write_json(given.out / KINDS_FILE, [asdict(kind) for kind in emoji.kinds])
     folder = given.run or given.out
     if given.judge:
         with told("judge"):

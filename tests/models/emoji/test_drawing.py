@@ -4,7 +4,9 @@ import matplotlib.image
 import pytest
 import torch
 
-from marche_fx.models.emoji.drawing import generate, save_pictures, save_reconstructions
+from marche_fx.errors import DatasetError
+from marche_fx.models.dataset import LabelledImages
+from marche_fx.models.emoji.drawing import generate, labelled_as, save_pictures, save_reconstructions
 
 from .tiny import tiny_autoencoder, tiny_mar
 
@@ -40,3 +42,15 @@ def test_pictures_are_the_same_for_the_same_seed() -> None:
     assert drawn(0).shape == (3, 3, 64, 64)
     assert torch.equal(drawn(0), drawn(0))
     assert not torch.equal(drawn(0), drawn(1))
+
+
+def test_a_picture_is_drawn_at_random_for_each_label() -> None:
+    own = torch.arange(60) % 3
+    numbered = LabelledImages(torch.arange(60, dtype=torch.uint8)[:, None, None, None], own)
+    labels = torch.tensor([2, 0, 0, 2, 1] * 20)
+    drawn = labelled_as(numbered, labels)
+    assert torch.equal(drawn.labels, labels)
+    assert torch.equal(own[drawn.images.flatten().long()], labels)
+    assert len(drawn.images.unique()) > 40
+    with pytest.raises(DatasetError, match=r"labelled \[3, 5\]"):
+        labelled_as(numbered, torch.tensor([1, 5, 3, 5]))

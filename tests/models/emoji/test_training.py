@@ -1,3 +1,4 @@
+import json
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,7 @@ from marche_fx.models.emoji import training
 from marche_fx.models.emoji.autoencoding import RECIPE as AUTOENCODER_RECIPE
 from marche_fx.models.emoji.autoencoding import encode_all, encode_both_ways
 from marche_fx.models.emoji.judge import GroupAndSubgroup, emoji_judge
+from marche_fx.models.emoji.names import Kind
 from marche_fx.models.emoji.training import OneOfTwo, run, train_emoji, train_emoji_judge
 from marche_fx.models.train import Recipe
 
@@ -99,7 +101,9 @@ def test_a_run_writes_weights_and_pictures_and_draws_again_with_them(
     written = {path.name for path in (tmp_path / "out").iterdir()}
     weights = {f"{name}.safetensors" for name in ("model_ema", "autoencoder", "judge", "judge_features")}
     pictures = {f"pictures_2_steps_cfg_{cfg}_temperature_1.png" for cfg in (1, 2)}
-    assert written == weights | pictures | {"reconstructions.png"}
+    assert written == weights | pictures | {"reconstructions.png", "kinds.json"}
+    kinds = json.loads((tmp_path / "out" / "kinds.json").read_text())
+    assert [Kind(**kind) for kind in kinds] == [Kind("Flags", "flag"), Kind("Objects", "tool"), Kind("Objects", "book")]
     first = [line for line in capsys.readouterr().out.splitlines() if "pictures seen" in line]
     assert len(first) == 2
     tiny_run(minutes=0, autoencoder_minutes=0)
