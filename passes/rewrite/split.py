@@ -18,11 +18,12 @@ from ..analysis.layout import Layout, find_layout
 from ..analysis.liveness import find_read_only
 from ..analysis.region import Region
 from ..analysis.rows import Rows
-from ..graph.operands import argument, map_operands, operands, same_size, shape_of
-from ..rules.reshapes import RESHAPES
+from ..graph.operands import argument, operands, shape_of
 from ..rules.table import dim_map
+from .copied import copied
 from .cut import Part, cut_part
-from .parts import CacheSpec, HeadPart, Split
+from .head import cut_head
+from .parts import CacheSpec, Split
 
 aten = torch.ops.aten
 
@@ -368,61 +369,6 @@ class Splitter:
         self, node: fx.Node, operand: Callable[[int, fx.Node | None], fx.Node | None], rows: Rows | None = None
     ) -> fx.Node:
         return copied(self.graph, node, operand, rows)
-
-
-def cut_head(source: fx.GraphModule, head: Head, region: Region) -> HeadPart:
-    """A head as a module of its own, which computes rows of its result.
-
-    Before:  y = linear(z, w)
-    After:   y = linear(gather_active(z_cache, samples, positions), w)
-    """
-    graph, layout = fx.Graph(), region.layouts[head.value]
-    samples, positions = graph.placeholder("samples"), graph.placeholder("positions")
-    read = {operand for node in head.nodes for operand in node.all_input_nodes} - {*head.nodes}
-    inputs = tuple(node for node in source.graph.nodes if node in read)
-    values = {node: graph.placeholder(node.name) for node in inputs}
-    for node, own in values.items():
-        own.meta = dict(node.meta)
-    cached = (values[head.value], samples, positions, layout.batch_dim, layout.token_dim)
-    values[head.value] = graph.call_function(ops.gather_active, cached)
-    for node in head.nodes:
-        values[node] = copied(graph, node, lambda _, own: None if own is None else values[own], region.rows[node])
-    graph.output(values[head.result])
-    part = Part(fx.GraphModule(source, graph), inputs, (head.result,))
-    result = head.result
-    return HeadPart(head, part, CacheSpec(f"{result.name}_cache", result, "result", region.layouts[result]))
-
-
-def copied(
-    graph: fx.Graph,
-    node: fx.Node,
-    operand: Callable[[int, fx.Node | None], fx.Node | None],
-    rows: Rows | None = None,
-) -> fx.Node:
-    """``node`` on other operands; on rows, a baked size of the token axis becomes -1, what the rows have."""
-    args, kwargs = map_operands(node, operand)
-    target = node.target
-    if target in RESHAPES:
-        # The layout of gathered rows is not the original's, so a view may need a copy.
-        target = aten.reshape.default
-    if rows is not None and target in (aten.squeeze.dim, aten.squeeze.dims):
-        # A single active row is still a dimension.
-        own = operands(node)[0]
-        assert own is not None
-        given = [args[1]] if isinstance(args[1], int) else args[1]
-        dims = [dim % len(shape_of(own)) for dim in given]
-        target = aten.squeeze.dims
-        args = (args[0], [dim for dim in dims if same_size(shape_of(own)[dim], 1)])
-    if rows is not None and node.target in (*RESHAPES, aten.expand.default):
-        # An inferred size would be a second -1.
-        inferred = node.target in RESHAPES
-        shape = shape_of(node)
-        sizes = [shape[dim] if given == -1 and inferred else given for dim, given in enumerate(args[1])]
-        sizes[rows.dim] = -1
-        args = (args[0], sizes, *args[2:])
-    found = graph.create_node("call_function", target, args, kwargs, name=node.name)
-    found.meta = {name: value for name, value in node.meta.items() if name != "val"}
-    return found
 
 
 def cut_size(size: int, factors: Sequence[int]) -> Sequence[int]:
