@@ -27,10 +27,20 @@ def gather_active(x: Tensor, samples: Tensor, active: Tensor, batch_dim: int, to
 def update_cache(
     cache: Tensor, rows: Tensor, samples: Tensor, active: Tensor, batch_dim: int, token_dim: int
 ) -> Tensor:
-    """Write the active rows into ``cache [.., B, .., N, ..]`` in place and return it."""
+    """Write the active rows into ``cache [.., B, .., N, ..]`` in place and return it; they are rounded as it is."""
     view = cache.movedim((batch_dim, token_dim), (0, 1))
-    view.index_put_((samples, active), rows.movedim((batch_dim, token_dim), (0, 1)))
+    view.index_put_((samples, active), rows.to(cache.dtype).movedim((batch_dim, token_dim), (0, 1)))
     return cache
+
+
+def beside_rounded(
+    cache: Tensor, rows: Tensor, samples: Tensor, active: Tensor, batch_dim: int, token_dim: int
+) -> Tensor:
+    """All rows ``[.., B, .., N, ..]``: the cached ones as a cache of lower precision has them, the active as they are.
+
+    ``rows`` are the active ones, in the precision of the result.
+    """
+    return update_cache(cache.to(rows.dtype), rows, samples, active, batch_dim, token_dim)
 
 
 def join_positions(active: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:

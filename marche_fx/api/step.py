@@ -261,6 +261,7 @@ class OptimizedStep:
             # In full, rows are what the original computes of all tokens, to the last bit.
             headed=self.policy != FullRefresh(),
             tolerance=self.settings.tolerance,
+            cache_dtype=self.settings.cache_dtype,
             shared=self.shared,
         )
         self.refuse_unknown_names(program)

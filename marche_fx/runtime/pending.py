@@ -24,6 +24,7 @@ from .method import StepMethod, users_line
 from .monitor import drift_of_cached
 from .program import Program, Values
 from .records import CallRecord, Choice, ReadRecord, SessionLog, StepRecord
+from .rounding import loss_by_rounding
 from .state import StepState
 from .token_history import TokenHistory
 from .verify import check_equal
@@ -256,6 +257,8 @@ class PendingStep:
             drift = None if self.exact is None or active.complete else self.drift()
             if drift is not None and self.is_off(drift):
                 active = self.compute(changed, asked, must, Refresh(self.program.tokens))
+            if is_new and active.complete and self.program.rounding is None and policy != FullRefresh():
+                self.program.rounding = loss_by_rounding(self.state, self.values)
         if drift is not None:
             self.log.records[-1] = replace(self.log.records[-1], drift=drift)
         self.record.active, self.record.visible = max(self.record.active, sum(active.counts)), active.visible

@@ -35,6 +35,7 @@ class Program:
         skip_unread: whether rows of the results that nobody reads may be left out.
         headed: whether a wide result may be computed where it is read, of rows and not of all tokens at once.
         tolerance: by name of an argument how far what is computed from it may move before tokens count as changed.
+        cache_dtype: what cached rows are rounded to that other tokens read.
         shared: what was compiled of the step for other lengths.
     """
 
@@ -48,6 +49,7 @@ class Program:
         skip_unread: bool = False,
         headed: bool = False,
         tolerance: Mapping[str, float] | None = None,
+        cache_dtype: torch.dtype | None = None,
         shared: SharedCode | None = None,
     ) -> None:
         self.plan = plan
@@ -57,7 +59,15 @@ class Program:
         wanted = [signal for signal in signals if not isinstance(signal, InputDrift)]
         inserts = [inserter(own) for own in wanted]
         headed = headed and not any(isinstance(signal, ResultConfidence) for signal in signals)
-        rewritten = rewrite(plan, inserts, skip_unread=skip_unread, headed=headed, compile=compile, shared=shared)
+        rewritten = rewrite(
+            plan,
+            inserts,
+            skip_unread=skip_unread,
+            headed=headed,
+            cache_dtype=cache_dtype,
+            compile=compile,
+            shared=shared,
+        )
         self.passes = (*plan.passes, *rewritten.passes)
         self.split = rewritten.split
         self.signals = tuple(wanted[number] for number in rewritten.hooked)
@@ -86,6 +96,8 @@ class Program:
         self.weights = {node: find_weight(model, path) for node, path in plan.dense.weights.items()}
         self.weight_kinds = self.current_weight_kinds()
         self.verified = False
+        self.rounding: float | None = None
+        """What rounded caches cost the rows of a partial step, see `loss_by_rounding`; None where nobody looked."""
 
     @property
     def step(self) -> str:
@@ -115,6 +127,11 @@ class Program:
     def observes_attention(self) -> bool:
         """Whether the attention of queried tokens is measured."""
         return any(isinstance(signal, AttentionReceived) for signal in self.signals)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether cached rows are less precise than computed ones."""
+        return any(spec.rounded_to is not None for spec in self.split.caches)
 
     @property
     def rounded_to(self) -> set[torch.dtype]:

@@ -36,6 +36,7 @@ def split(
     *,
     skip_unread: bool = False,
     head: Head | None = None,
+    cache_dtype: torch.dtype | None = None,
 ) -> Split:
     """Recompute active tokens only; read the others from caches.
 
@@ -50,9 +51,10 @@ def split(
     Args:
         skip_unread: leave out, of active tokens that nobody reads, what no other token reads either.
         head: of a result that is not cached; what it is computed of is.
+        cache_dtype: what cached rows are rounded to that other tokens read; results, and rows of this step, are not.
     """
     read_only = find_read_only(graph_module.graph, region) if skip_unread else frozenset()
-    return Splitter(graph_module, axes, region, sites, read_only, head).run()
+    return Splitter(graph_module, axes, region, sites, read_only, head, cache_dtype).run()
 
 
 class Splitter:
@@ -64,6 +66,7 @@ class Splitter:
         sites: Sequence[AttentionSite],
         read_only: frozenset[fx.Node],
         head: Head | None = None,
+        cache_dtype: torch.dtype | None = None,
     ) -> None:
         self.source = graph_module
         self.axes = axes
@@ -71,6 +74,8 @@ class Splitter:
         self.read_only = read_only
         self.head = head
         self.of_head = frozenset() if head is None else frozenset(head.nodes)
+        self.cache_dtype = cache_dtype
+        self.after = self.nodes_after(list(graph_module.graph.nodes))
         self.attention_operands = {region.unrepeated(own) for site in sites for own in (site.k, site.v)}
         self.graph = fx.Graph()
         self.samples = self.graph.placeholder("samples")
@@ -101,15 +106,14 @@ class Splitter:
                 )
             elif node in region.rows and node not in self.of_head:
                 self.rows[node] = self.copy_rows(node)
-        after = self.nodes_after(nodes)
         for node in nodes:
-            if node in self.rows and any(user in after or user in self.of_head for user in node.users):
+            if node in self.rows and self.is_result(node):
                 self.update(node, "result")
         self.graph.output(())
         self.drop_unused_inputs()
-        return self.parts(nodes, after)
+        return self.parts(nodes)
 
-    def parts(self, nodes: list[fx.Node], after: set[fx.Node]) -> Split:
+    def parts(self, nodes: list[fx.Node]) -> Split:
         incremental = Part(fx.GraphModule(self.source, self.graph), tuple(self.inputs), ())
         output = next(node for node in nodes if node.op == "output")
         given: Any = output.args[0]
@@ -117,7 +121,7 @@ class Splitter:
         leaves = tuple(leaf for leaf in results if isinstance(leaf, fx.Node))
         layouts = {node: spec.layout for node, spec in self.caches.items()}
         epilogue = cut_part(
-            self.source, [node for node in nodes if node in after], leaves, results_of=results, layouts=layouts
+            self.source, [node for node in nodes if node in self.after], leaves, results_of=results, layouts=layouts
         )
         head = None if self.head is None else cut_head(self.source, self.head, self.region)
         wanted = {*incremental.inputs, *epilogue.inputs, *self.region.always}
@@ -149,6 +153,10 @@ class Splitter:
             if node in region.full and node not in region.rows and any(user in after for user in node.users):
                 after.add(node)
         return after
+
+    def is_result(self, node: fx.Node) -> bool:
+        """Whether the epilogue, or the head of a wide result, reads ``node``."""
+        return any(user in self.after or user in self.of_head for user in node.users)
 
     def declare_inputs(self, nodes: Iterable[fx.Node]) -> None:
         """A placeholder for every value from outside that the region reads."""
@@ -260,15 +268,24 @@ class Splitter:
         """The cache of a value with its active rows written, in the value's own shape."""
         if node not in self.updated:
             layout = self.region.layouts[node]
-            self.caches[node] = CacheSpec(f"{node.name}_cache", node, role, layout)
+            spec = self.caches[node] = CacheSpec(f"{node.name}_cache", node, role, layout, self.rounded_to(node))
             last = [*self.graph.find_nodes(op="placeholder")][-1]
             with self.graph.inserting_after(last):
                 cache = self.graph.placeholder(f"{node.name}_cache")
-            cache.meta = {"val": node.meta["val"].new_empty(layout.shape)}
+            cache.meta = {"val": node.meta["val"].new_empty(layout.shape, dtype=spec.dtype)}
             rows = self.cut_dims(self.rows[node], layout, on_rows=True)
             args = (cache, rows, self.samples, self.positions_of(node), layout.batch_dim, layout.token_dim)
-            self.updated[node] = self.join_dims(self.call(ops.update_cache, args), layout, shape_of(node))
+            every = self.call(ops.update_cache, args)
+            if spec.rounded_to is not None:
+                every = self.call(ops.beside_rounded, args)
+            self.updated[node] = self.join_dims(every, layout, shape_of(node))
         return self.updated[node]
+
+    def rounded_to(self, node: fx.Node) -> torch.dtype | None:
+        """What cached rows of ``node`` are rounded to; None where they stay as they are."""
+        own = node.meta["val"].dtype
+        is_finer = own.is_floating_point and self.cache_dtype is not None and self.cache_dtype.itemsize < own.itemsize
+        return self.cache_dtype if is_finer and not self.is_result(node) else None
 
     # ------------------------------------------------------------------------------------------------- gathering
 
