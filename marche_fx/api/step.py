@@ -19,6 +19,8 @@ from ..lazy.tensor import resolved, values_of
 from ..passes.analysis.plan import Plan
 from ..passes.capture.alone import LOCK
 from ..passes.capture.arguments import closed, opened
+from ..passes.capture.bools import numbers_of_bools, serves_bools
+from ..passes.capture.capture import capture
 from ..passes.capture.captured import Capture
 from ..passes.capture.lengths import AnyLength
 from ..passes.capture.rehearsal import state_after
@@ -239,7 +241,9 @@ class OptimizedStep:
             return self.known_program(args, kwargs) or self.new_program(args, kwargs)
 
     def known_program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program | None:
-        return next((own for own in self.programs if own.accepts(args, kwargs) and self.holds(own, args, kwargs)), None)
+        fitting = [own for own in self.programs if own.accepts(args, kwargs)]
+        fitting = fitting or [own for own in self.programs if own.accepts_bools(args, kwargs)]
+        return next((own for own in fitting if self.holds(own, args, kwargs)), None)
 
     def holds(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the step would still make of its own tables what was captured."""
@@ -248,7 +252,14 @@ class OptimizedStep:
 
     def new_program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         before = self.structure
-        plan = self.plan(args, kwargs)
+        alike = [own for own in self.programs if own.accepts_bools(args, kwargs, proven=False)]
+        # A trace shows whether one that has numbers in place of bools serves these too.
+        anew = capture(self.model, self.name, args, kwargs) if alike else None
+        for own in alike:
+            if anew is not None and serves_bools(own.plan.original, anew) and self.holds(own, args, kwargs):
+                own.bools.add(numbers_of_bools(own.plan.original, args, kwargs))
+                return own
+        plan = self.plan(args, kwargs) if anew is None else plan_of(anew, exact_sites=self.policy.exact_sites)
         if self.settings.strict and plan.in_full:
             raise UnsupportedModelError(strict_message(plan))
         signals = self.policy.signals if self.method.is_last_of_policy else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,7 +14,8 @@ from torch.utils import _pytree as pytree
 from ..passes.analysis.plan import Plan
 from ..passes.analysis.row_outputs import RowOutput, can_wait, find_row_outputs
 from ..passes.analysis.sight import find_sight
-from ..passes.capture.captured import argument_names
+from ..passes.capture.bools import numbers_of_bools, with_numbers
+from ..passes.capture.captured import Capture, argument_names
 from ..passes.graph.reach import ancestors
 from ..passes.graph.source import describe
 from ..passes.lower.shared import SharedCode
@@ -95,6 +97,8 @@ class Program:
         """By program of another length."""
         self.weights = {node: find_weight(model, path) for node, path in plan.dense.weights.items()}
         self.weight_kinds = self.current_weight_kinds()
+        self.bools = set(plan.original.bools)
+        """Sets of arguments, by number of the leaf, that may be bool where the captured step has numbers."""
         self.verified = False
         self.rounding: float | None = None
         """What rounded caches cost the rows of a partial step, see `loss_by_rounding`; None where nobody looked."""
@@ -168,6 +172,21 @@ class Program:
         """Whether the program was made for arguments, and weights, of these kinds."""
         return self.plan.dense.accepts(args, kwargs) and self.current_weight_kinds() == self.weight_kinds
 
+    def accepts_bools(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, proven: bool = True) -> bool:
+        """Whether it was made for arguments of these kinds but for bools, which it has as numbers.
+
+        Args:
+            proven: whether it must be known to compute the same of them.
+        """
+        bools = numbers_of_bools(self.plan.original, args, kwargs)
+        is_meant = bools in self.bools if proven else bool(bools)
+        return is_meant and self.accepts(*with_numbers(self.plan.original, args, kwargs))
+
+    @property
+    def capture(self) -> Capture:
+        """What was captured, with what is known of it by now."""
+        return replace(self.plan.original, bools=frozenset(self.bools))
+
     def current_weight_kinds(self) -> list[Any]:
         return [weight_kind(weight) for weight in self.current_weights().values()]
 
@@ -177,7 +196,7 @@ class Program:
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Values:
         """The tensors among the step's arguments."""
-        leaves = pytree.tree_leaves((args, kwargs))
+        leaves = pytree.tree_leaves(with_numbers(self.plan.original, args, kwargs))
         return {own.node: leaf for own, leaf in zip(self.plan.dense.inputs, leaves) if own.node is not None}
 
     def step_values(self, given: Values, computed: Values) -> Values:
