@@ -97,9 +97,13 @@ def attention_received(
         mask = mask[(None,) * (q.ndim - mask.ndim)]
         mask = gather_active(mask, samples, rows, batch_dim, q.ndim - 2)
     q = gather_active(q, samples, rows, batch_dim, q.ndim - 2)
+    heads = q.shape[-3:-1]
     if groups != 1:
-        k = k.repeat_interleave(groups, -3)
+        # As more queries of the heads whose keys they share, which are read where they are.
+        q = q.unflatten(-3, (-1, groups)).flatten(-3, -2)
     scores = (q @ k.transpose(-1, -2)).float() * scale
+    if groups != 1:
+        scores = scores.flatten(-3, -2).unflatten(-2, heads)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype is torch.bool else scores + mask
     return mean_over_queried(scores.softmax(-1).movedim(batch_dim, 0), queried)

@@ -7,6 +7,7 @@ program        a rewritten step, shared by sessions     state        what a stre
 prologue       what need not run again                  last_inputs  which tokens changed
 wide           a result whose rows are computed where they are read
 choose         which tokens are active                  token_history  ages, signals and choices of the policy
+rounding       what caches of lower precision cost
 exactness      which cached rows nothing new can reach  lengths      rows kept when the number of tokens changes
 advice         what a session lost, and what mends it
 measure        signals a policy asks for                method       what `transform` was told; warnings

@@ -13,6 +13,7 @@ from torch import fx
 from ... import ops
 from ..analysis.attention import FUSED, AttentionSite
 from ..analysis.axes import TokenAxes
+from ..analysis.groups import find_shared_keys
 from ..analysis.heads import Head
 from ..analysis.layout import Layout, find_layout
 from ..analysis.liveness import find_read_only
@@ -76,6 +77,7 @@ class Splitter:
         self.of_head = frozenset() if head is None else frozenset(head.nodes)
         self.cache_dtype = cache_dtype
         self.after = self.nodes_after(list(graph_module.graph.nodes))
+        self.shared_keys = {site.node: found for site in sites if (found := find_shared_keys(site)) is not None}
         self.attention_operands = {region.unrepeated(own) for site in sites for own in (site.k, site.v)}
         self.graph = fx.Graph()
         self.samples = self.graph.placeholder("samples")
@@ -197,6 +199,8 @@ class Splitter:
         if self.is_cut(node):
             return self.take_streams(node)
         copied = self.copy(node, operand_rows, rows=rows)
+        if node in self.shared_keys:
+            self.share_keys(copied, node)
         if node.target in FUSED and argument(node, "is_causal"):
             self.mask_causally(copied, node)
         return copied
@@ -228,6 +232,21 @@ class Splitter:
         positions = self.read if node in self.read_only else self.active
         counted = [[positions[number] for number in streams] for streams in (skipped, taken)]
         return self.call(ops.take_rows, (self.rows_for(node, operand), rows.dim, *counted), name=node.name)
+
+    def share_keys(self, attention: fx.Node, original: fx.Node) -> None:
+        """Let heads read the keys that they share as these are, and not a copy for each.
+
+        Before:  y = sdpa(q, reshape(expand(k, ...)), reshape(expand(v, ...)))
+        After:   y = sdpa(q, squeeze(k), squeeze(v), enable_gqa=True)
+        """
+        shared, (q, _, _, *others) = self.shared_keys[original], attention.args
+        queries = self.region.layouts.get(operands(original)[0])
+        if queries is None or not queries.is_plain or shared.k not in self.rows or shared.v not in self.rows:
+            return
+        with self.graph.inserting_before(attention):
+            k, v = (self.call(aten.squeeze.dims, (self.full(own), [-3])) for own in (shared.k, shared.v))
+        attention.args = (q, k, v, *others)
+        attention.kwargs = {**attention.kwargs, "enable_gqa": True}
 
     def mask_causally(self, attention: fx.Node, original: fx.Node) -> None:
         """Replace the causal flag, which counts rows, by a mask that knows the positions of the active rows."""
