@@ -88,6 +88,22 @@ def test_observing_them_copies_none_either() -> None:
     assert "repeat_interleave" not in found
 
 
+def test_a_causal_mask_is_made_once_for_all_layers() -> None:
+    program, found = allocated(CASES["causal"])
+    # Numbers of keys, and the comparison; attention itself makes numbers of it in each of the two layers.
+    assert found == {"arange": 1, "le": 1, "where": 2}
+    text = graph_text(program.split.incremental.module.graph)
+    assert text.count("causal_mask(") == 1
+    assert text.splitlines()[0].startswith("causal_mask = causal_mask(")
+
+
+def test_a_table_of_positions_is_gathered_once_for_queries_and_keys() -> None:
+    program, _ = allocated(CASES[GROUPED])
+    text = graph_text(program.split.incremental.module.graph)
+    # Words, and in each of the two layers cosines and sines.
+    assert text.count("gather_active(") == 1 + 2 * 2
+
+
 # ------------------------------------------------------------------------------------------------- which are shared
 
 
@@ -130,7 +146,12 @@ def repeated(x: Tensor, groups: int) -> Tensor:
     return x.repeat(1, groups, 1, 1)
 
 
-COPIES = {side_by_side: True, interleaved: True, one_after_another: False, repeated: False}
+COPIES: dict[Callable[[Tensor, int], Tensor], bool] = {
+    side_by_side: True,
+    interleaved: True,
+    one_after_another: False,
+    repeated: False,
+}
 
 
 @pytest.mark.parametrize("copied", COPIES)
