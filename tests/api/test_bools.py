@@ -192,6 +192,8 @@ def test_what_was_proven_is_saved() -> None:
         optimized(X, mask.float())
         optimized(X, mask)
     (program,) = programs(optimized)
+    # What the graph, and code compiled of it, get.
+    assert [own.dtype for own in program.given((X, mask), {}).values()] == [X.dtype, torch.float32]
     assert program.capture.bools == {frozenset({1})}
     assert load_capture(dump_capture(program.capture)).bools == {frozenset({1})}
 
