@@ -21,6 +21,11 @@ Guidance = Annotated[float, typer.Option(help="guidance scale")]
 Temperature = Annotated[float, typer.Option(help="noise of the diffusion head; less is cleaner and less varied")]
 Weights = Annotated[Path | None, typer.Option(help="weights of mar_fashion; the bundled ones when omitted")]
 Seed = Annotated[int, typer.Option(help="seed of every random draw")]
+Study = Annotated[Path, typer.Option("--out", help="folder of the study; one found there goes on")]
+Variants = Annotated[
+    list[str] | None,
+    typer.Option("--variant", help="such as 'default' or 'dLLM-Cache'; may be repeated; all when omitted"),
+]
 Denoise = Annotated[
     str | None,
     typer.Option(
@@ -207,15 +212,12 @@ def evaluate(
 
 @app.command()
 def study_text(
-    out: Annotated[Path, typer.Option("--out", help="folder of the study; one found there goes on")],
+    out: Study,
     loop: Annotated[
         list[str] | None,
         typer.Option("--loop", help="low-confidence, random, maskgit or long; may be repeated; all when omitted"),
     ] = None,
-    variant: Annotated[
-        list[str] | None,
-        typer.Option("--variant", help="such as 'default' or 'dLLM-Cache'; may be repeated; all when omitted"),
-    ] = None,
+    variant: Variants = None,
     prompts: Annotated[int | None, typer.Option(help="how many to decode; 4 to 16, by the loop, when omitted")] = None,
     batch: Annotated[int, typer.Option(help="prompts decoded at once")] = 4,
     choosing: Annotated[
@@ -238,14 +240,11 @@ def study_text(
 
 @app.command()
 def study_tokens(
-    out: Annotated[Path, typer.Option("--out", help="folder of the study; one found there goes on")],
+    out: Study,
     loop: Annotated[
         list[str] | None, typer.Option("--loop", help="32-steps or 16-steps; may be repeated; all when omitted")
     ] = None,
-    variant: Annotated[
-        list[str] | None,
-        typer.Option("--variant", help="such as 'default' or 'ML-Cache'; may be repeated; all when omitted"),
-    ] = None,
+    variant: Variants = None,
     images: Annotated[int | None, typer.Option(help="how many to generate; 100 when omitted")] = None,
     batch: Annotated[int, typer.Option(help="images generated at once")] = 20,
     seed: Seed = 0,

@@ -27,10 +27,20 @@ def gather_active(x: Tensor, samples: Tensor, active: Tensor, batch_dim: int, to
 def update_cache(
     cache: Tensor, rows: Tensor, samples: Tensor, active: Tensor, batch_dim: int, token_dim: int
 ) -> Tensor:
-    """Write the active rows into ``cache [.., B, .., N, ..]`` in place and return it."""
+    """Write the active rows into ``cache [.., B, .., N, ..]`` in place and return it; they are rounded as it is."""
     view = cache.movedim((batch_dim, token_dim), (0, 1))
-    view.index_put_((samples, active), rows.movedim((batch_dim, token_dim), (0, 1)))
+    view.index_put_((samples, active), rows.to(cache.dtype).movedim((batch_dim, token_dim), (0, 1)))
     return cache
+
+
+def beside_rounded(
+    cache: Tensor, rows: Tensor, samples: Tensor, active: Tensor, batch_dim: int, token_dim: int
+) -> Tensor:
+    """All rows ``[.., B, .., N, ..]``: the cached ones as a cache of lower precision has them, the active as they are.
+
+    ``rows`` are the active ones, in the precision of the result.
+    """
+    return update_cache(cache.to(rows.dtype), rows, samples, active, batch_dim, token_dim)
 
 
 def join_positions(active: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
@@ -87,9 +97,13 @@ def attention_received(
         mask = mask[(None,) * (q.ndim - mask.ndim)]
         mask = gather_active(mask, samples, rows, batch_dim, q.ndim - 2)
     q = gather_active(q, samples, rows, batch_dim, q.ndim - 2)
+    heads = q.shape[-3:-1]
     if groups != 1:
-        k = k.repeat_interleave(groups, -3)
+        # As more queries of the heads whose keys they share, which are read where they are.
+        q = q.unflatten(-3, (-1, groups)).flatten(-3, -2)
     scores = (q @ k.transpose(-1, -2)).float() * scale
+    if groups != 1:
+        scores = scores.flatten(-3, -2).unflatten(-2, heads)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype is torch.bool else scores + mask
     return mean_over_queried(scores.softmax(-1).movedim(batch_dim, 0), queried)

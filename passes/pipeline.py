@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from .analysis.attention import find_attention_sites
@@ -122,6 +123,7 @@ def rewrite(
     skip_unread: bool,
     compile: bool,
     headed: bool = False,
+    cache_dtype: torch.dtype | None = None,
     shared: SharedCode | None = None,
 ) -> Rewritten:
     """Do what was planned.
@@ -131,12 +133,15 @@ def rewrite(
         skip_unread: leave out, of active tokens that nobody reads, what no other token reads either.
         compile: lower what came out with `torch.compile`. shared: what was compiled of the step for other lengths.
         headed: with ``skip_unread``, cache what a wide result is computed of instead of it.
+        cache_dtype: what cached rows are rounded to that other tokens read.
     """
     trail, source = Trail(), plan.dense.graph_module
     head = find_head(plan, find_read_only(plan.graph, plan.region)) if skip_unread and headed else None
     plain = trail.run(
         "split",
-        lambda: split(source, plan.axes, plan.region, plan.sites, skip_unread=skip_unread, head=head),
+        lambda: split(
+            source, plan.axes, plan.region, plan.sites, skip_unread=skip_unread, head=head, cache_dtype=cache_dtype
+        ),
         lambda own: counted(len(own.caches), "cache"),
     )
     hooked, measured = trail.run(

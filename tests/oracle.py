@@ -40,6 +40,7 @@ class Oracle:
         on_rows: names of the nodes that are computed for active tokens. Others are computed for all tokens in every
             step, from ``where(active, fresh, stale)`` of rows that they read.
         before: names of the nodes that are computed before any row is cached, from fresh values.
+        rounded_to: what stale rows are rounded to that other tokens read, and that are no results.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Oracle:
         length: int,
         on_rows: Collection[str],
         before: Collection[str],
+        rounded_to: torch.dtype | None = None,
     ) -> None:
         self.graph = captured.graph_module.graph
         self.captured = captured
@@ -58,6 +60,9 @@ class Oracle:
         self.length = length
         self.on_rows = on_rows
         self.before = before
+        self.rounded_to = rounded_to
+        self.handed_out = self.find_handed_out()
+        """What is computed of rows for the results alone, the output among it."""
         self.stale: dict[fx.Node, Tensor] = {}
         self.rows: dict[fx.Node, Any] = {}
         """For each value that consists of rows a tensor of its shape: the row of an element, ``sample * N + token``."""
@@ -169,11 +174,26 @@ class Oracle:
             stale = self.stale_before.get(node, fresh)
             values, spec = pytree.tree_flatten(fresh)
             merged = [
-                torch.where(is_active.flatten()[rows], own, old)
+                torch.where(is_active.flatten()[rows], own, self.rounded(node, old))
                 for rows, own, old in zip(pytree.tree_leaves(self.rows[node]), values, pytree.tree_leaves(stale))
             ]
             self.stale[node] = pytree.tree_unflatten(merged, spec)
         return self.stale[node]
+
+    def rounded(self, node: fx.Node, stale: Tensor) -> Tensor:
+        """Rows as they are kept, in their own precision again."""
+        is_result = any(user in self.handed_out for user in node.users)
+        if self.rounded_to is None or is_result or not stale.is_floating_point():
+            return stale
+        return stale.to(self.rounded_to).to(stale.dtype)
+
+    def find_handed_out(self) -> set[fx.Node]:
+        found: set[fx.Node] = set()
+        for node in reversed(self.graph.nodes):
+            is_full = node.name not in self.on_rows and node.name not in self.before
+            if node.op == "output" or (is_full and any(user in found for user in node.users)):
+                found.add(node)
+        return found
 
 
 class Call:

@@ -2,8 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from marche_fx.evaluate.study.figures import StudyRow
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+Row = TypeVar("Row", bound=StudyRow)
+
+
+@dataclass(frozen=True)
+class Study(Generic[Row]):
+    """What a study found, which lies beside its page, ``docs/{name}/{loop}.json``.
+
+    Attributes:
+        kind: of its rows.
+    """
+
+    name: str
+    kind: type[Row]
+
+    @property
+    def page(self) -> str:
+        return (DOCS / f"{self.name}.md").read_text(encoding="utf-8")
+
+    def found(self, loop: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((DOCS / self.name / f"{loop}.json").read_text())
+        return content
+
+    def rows_of(self, loop: str) -> list[Row]:
+        return [self.kind.from_dict(row) for row in self.found(loop)["rows"]]
 
 
 def line(*words: str) -> str:

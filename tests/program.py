@@ -32,10 +32,19 @@ class Program:
         *,
         skip_unread: bool = False,
         plan: Plan | None = None,
+        cache_dtype: torch.dtype | None = None,
     ) -> None:
         self.model = model
         self.plan = plan = make_plan(model, step, tuple(args), kwargs) if plan is None else plan
-        self.split = split(plan.dense.graph_module, plan.axes, plan.region, plan.sites, skip_unread=skip_unread)
+        self.cache_dtype = cache_dtype
+        self.split = split(
+            plan.dense.graph_module,
+            plan.axes,
+            plan.region,
+            plan.sites,
+            skip_unread=skip_unread,
+            cache_dtype=cache_dtype,
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -44,7 +53,7 @@ class Program:
 
     def oracle(self) -> Oracle:
         """The interpreter that this must agree with, at the start of a session."""
-        return oracle_of(self.plan, self.model)
+        return oracle_of(self.plan, self.model, self.cache_dtype)
 
     def values(self, inputs: Sequence[Tensor]) -> dict[fx.Node, Any]:
         """What the incremental part reads: the model's weights of now, constants, inputs, the prologue's outputs."""
@@ -85,11 +94,11 @@ class Program:
         return [value.clone() if isinstance(value, Tensor) else value for value in call(self.split.epilogue, values)]
 
 
-def oracle_of(plan: Plan, model: nn.Module) -> Oracle:
+def oracle_of(plan: Plan, model: nn.Module, rounded_to: torch.dtype | None = None) -> Oracle:
     """The interpreter of a step, told where rows start and which values are computed on rows."""
     on_rows = {node.name for node in plan.region.rows}
     before = {node.name for node in plan.graph.nodes if plan.region.is_before(node)}
-    return Oracle(plan.dense, model, entered_rows(plan), plan.axes.length, on_rows, before)
+    return Oracle(plan.dense, model, entered_rows(plan), plan.axes.length, on_rows, before, rounded_to)
 
 
 def entered_rows(plan: Plan) -> dict[str, Tensor]:

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from marche_fx.evaluate.text import LOOPS, VARIANTS, TextRow
 from marche_fx.evaluate.text.tables import HEADINGS, cells
 from marche_fx.evaluate.text.variants import ORIGINAL
-from tests.pages import shares_in_prose, table_lines
+from tests.pages import Study, shares_in_prose, table_lines
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGE = (DOCS / "text.md").read_text(encoding="utf-8")
-
-
-def found(loop: str) -> dict[str, Any]:
-    return json.loads((DOCS / "text" / f"{loop}.json").read_text())
-
-
-def rows_of(loop: str) -> list[TextRow]:
-    return [TextRow.from_dict(row) for row in found(loop)["rows"]]
+STUDY = Study("text", TextRow)
+PAGE, found, rows_of = STUDY.page, STUDY.found, STUDY.rows_of
 
 
 @pytest.mark.parametrize("loop", LOOPS)

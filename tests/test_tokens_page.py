@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from marche_fx.evaluate.tokens import LOOPS, VARIANTS, TokenRow
 from marche_fx.evaluate.tokens.tables import HEADINGS, cells
 from marche_fx.models.bundled import load_garment_tokens
 from marche_fx.saving.files import weights_hash
-from tests.pages import shares_in_prose, table_lines, variants_in_commands
+from tests.pages import Study, shares_in_prose, table_lines, variants_in_commands
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGE = (DOCS / "tokens.md").read_text(encoding="utf-8")
-
-
-def found(loop: str) -> dict[str, Any]:
-    return json.loads((DOCS / "tokens" / f"{loop}.json").read_text())
-
-
-def rows_of(loop: str) -> list[TokenRow]:
-    return [TokenRow.from_dict(row) for row in found(loop)["rows"]]
+STUDY = Study("tokens", TokenRow)
+PAGE, found, rows_of = STUDY.page, STUDY.found, STUDY.rows_of
 
 
 @pytest.mark.parametrize("loop", LOOPS)

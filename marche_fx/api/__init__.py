@@ -5,6 +5,7 @@ decoding   `decoding` and `session`, and loop methods, each call of which is one
 samples    `keep_samples`: a loop that stops decoding some samples of its batch
 children   loops that call a child of the model and never its step
 step       what stands in for a step method: finds or makes its program, opens or finds the session
+refusals   what it refuses or says when it is called or captured
 lengths    how it captures: for a new length without a trace, where one capture holds for many
 head       the head that a loop runs between steps, with faster products
 denoising  the same with another denoising, told how far the decoding is

@@ -28,6 +28,10 @@ KNOWN_DENOISERS = ("diffloss.net.forward", "diffloss.net.forward_with_cfg")
 """Names of MAR and its descendants; any other model's step is ``forward``."""
 
 
+CACHE_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+"""What cached rows can be rounded to."""
+
+
 WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
 """Classes whose forward moves weights between devices before it computes."""
 
@@ -125,6 +129,15 @@ def checked_tolerance(tolerance: object) -> dict[str, float]:
         if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= 0:
             raise ArgumentError(f"the tolerance of {name!r} must be a number that is not negative, got {limit!r}")
     return dict(tolerance)
+
+
+def checked_cache_dtype(dtype: object) -> torch.dtype | None:
+    if dtype is not None and dtype not in CACHE_DTYPES:
+        names = ", ".join(map(str, CACHE_DTYPES))
+        raise ArgumentError(
+            f"cache_dtype must be one of {names}, or None for what the model computes in, got {dtype!r}"
+        )
+    return dtype if isinstance(dtype, torch.dtype) else None
 
 
 def parameter_names(model: nn.Module, steps: Iterable[str]) -> set[str]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from ..errors import ArgumentError, CaptureError, UnsupportedModelError
 from ..lazy.modes import untraced
@@ -19,17 +18,19 @@ from ..lazy.tensor import resolved, values_of
 from ..passes.analysis.plan import Plan
 from ..passes.capture.alone import LOCK
 from ..passes.capture.arguments import closed, opened
+from ..passes.capture.bools import numbers_of_bools, serves_bools
+from ..passes.capture.capture import capture
 from ..passes.capture.captured import Capture
 from ..passes.capture.lengths import AnyLength
 from ..passes.capture.rehearsal import state_after
 from ..passes.capture.stored import Premises, Stored
 from ..passes.capture.structure import Place, changed_attributes, structure
 from ..passes.capture.surroundings import Surroundings
-from ..passes.graph.source import describe
 from ..passes.lower.shared import SharedCode
 from ..passes.pipeline import make_plan, plan_of
 from ..refresh import FullRefresh, RefreshPolicy
 from ..runtime.call_inputs import CallInputs
+from ..runtime.late_results import late_results
 from ..runtime.method import Settings, StepMethod
 from ..runtime.open_sessions import current_session
 from ..runtime.pending import PendingStep
@@ -42,6 +43,7 @@ from ..runtime.token_history import TokenHistory
 from ..runtime.verify import as_traced
 from ..runtime.weights import fits_weights
 from .lengths import Lengths
+from .refusals import refuse_gradients, refuse_in_full, refuse_unknown_names, tell_of_unmeasured
 
 SIGNATURES = 8
 """Captures of one step after which a warning says that its arguments keep changing."""
@@ -112,7 +114,7 @@ class OptimizedStep:
         return self.original(None, args, kwargs)
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.refuse_gradients(args, kwargs)
+        refuse_gradients(self.model, self.name, args, kwargs)
         session = current_session(self.owner)
         with torch.no_grad():
             if session is not None:
@@ -168,7 +170,7 @@ class OptimizedStep:
             pending.exact = self.original(program, given_args, given_kwargs)
         stream.pending[program] = weakref.ref(pending)
         if program.is_late:
-            return pending.late_results()
+            return late_results(pending)
         pending.run(None)
         pending.note_read(None)
         pending.keep()
@@ -239,7 +241,9 @@ class OptimizedStep:
             return self.known_program(args, kwargs) or self.new_program(args, kwargs)
 
     def known_program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program | None:
-        return next((own for own in self.programs if own.accepts(args, kwargs) and self.holds(own, args, kwargs)), None)
+        fitting = [own for own in self.programs if own.accepts(args, kwargs)]
+        fitting = fitting or [own for own in self.programs if own.accepts_bools(args, kwargs)]
+        return next((own for own in fitting if self.holds(own, args, kwargs)), None)
 
     def holds(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the step would still make of its own tables what was captured."""
@@ -248,9 +252,16 @@ class OptimizedStep:
 
     def new_program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         before = self.structure
-        plan = self.plan(args, kwargs)
-        if self.settings.strict and plan.in_full:
-            raise UnsupportedModelError(strict_message(plan))
+        alike = [own for own in self.programs if own.accepts_bools(args, kwargs, proven=False)]
+        # A trace shows whether one that has numbers in place of bools serves these too.
+        anew = capture(self.model, self.name, args, kwargs) if alike else None
+        for own in alike:
+            if anew is not None and serves_bools(own.plan.original, anew) and self.holds(own, args, kwargs):
+                own.bools.add(numbers_of_bools(own.plan.original, args, kwargs))
+                return own
+        plan = self.plan(args, kwargs) if anew is None else plan_of(anew, exact_sites=self.policy.exact_sites)
+        if self.settings.strict:
+            refuse_in_full(plan)
         signals = self.policy.signals if self.method.is_last_of_policy else ()
         program = Program(
             plan,
@@ -261,11 +272,12 @@ class OptimizedStep:
             # In full, rows are what the original computes of all tokens, to the last bit.
             headed=self.policy != FullRefresh(),
             tolerance=self.settings.tolerance,
+            cache_dtype=self.settings.cache_dtype,
             shared=self.shared,
         )
-        self.refuse_unknown_names(program)
+        refuse_unknown_names(program, self.settings.tolerance, self.owner.argument_names)
         if self.method.is_last_of_policy:
-            self.tell_of_unmeasured(program)
+            tell_of_unmeasured(self.method, program)
         with self.lock:
             if self.structure is not before:
                 # Another thread found the model changed meanwhile; this program is as old as those it dropped.
@@ -320,32 +332,6 @@ class OptimizedStep:
             topic="lengths",
         )
 
-    def tell_of_unmeasured(self, program: Program) -> None:
-        """Say that a signal has no site in this step: an error if the sites were chosen, else a warning."""
-        for signal in program.unmeasured:
-            reasons = "; ".join(f"{path or 'the model'}: {why}" for path, why in program.split.unobservable.items())
-            message = f"{self.policy!r} asks for {signal!r}, and no attention site of {self.name} can be observed" + (
-                f" ({reasons}). " if reasons else ": none has keys that are tokens of the step. "
-            )
-            if not isinstance(getattr(signal, "sites", None), int):
-                raise ArgumentError(
-                    message + "Name other sites, or take a policy without signals, such as StalenessRefresh"
-                )
-            self.method.warn_once(
-                message + "Tokens are refreshed by age alone, as by StalenessRefresh; say so to be rid of this warning",
-                topic="no signal",
-            )
-
-    def refuse_unknown_names(self, program: Program) -> None:
-        """Raise if a tolerance is given for an argument that no step has."""
-        known = {*program.input_names.values(), *self.owner.argument_names}
-        for name in self.settings.tolerance:
-            if name not in known:
-                raise ArgumentError(
-                    f"tolerance names {name!r}, which is no tensor among the arguments of {self.name}; those are "
-                    f"{', '.join(map(repr, dict.fromkeys(program.input_names.values())))}"
-                )
-
     def queried(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
         """What the user's query says of these arguments, bool ``[B, N]``."""
         if self.settings.query is None or not self.method.is_last:
@@ -359,20 +345,6 @@ class OptimizedStep:
             raise ArgumentError(f"query must return a bool tensor {expected} for {self.name}, got {got}")
         # The loop may go on with its mask before anything is read.
         return program.among_all_tokens(found).clone()
-
-    def refuse_gradients(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        kind = type(self.model).__name__
-        # The children are shared with the transformed model, whose train() reaches them but not the original itself.
-        if self.model.training or any(child.training for child in self.model.children()):
-            raise UnsupportedModelError(f"{kind} is in training mode; call model.eval() before {self.name}")
-        if not torch.is_grad_enabled():
-            return
-        tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if any(tensor.requires_grad for tensor in [*tensors, *self.model.parameters()]):
-            raise UnsupportedModelError(
-                f"gradients are enabled in {kind}.{self.name}, and cached rows have none. "
-                "Decode under torch.no_grad() or torch.inference_mode()."
-            )
 
     def verify(self, program: Program, values: Values, expected: Any) -> None:
         """Check a call that goes on with rows of another length: beside these, all of it is computed once."""
@@ -395,12 +367,3 @@ class OptimizedStep:
                 f"{self.name} was called {LOST_SESSIONS} times outside of a session, so every token was recomputed. "
                 "Decode inside `with marche_fx.decoding(model):`."
             )
-
-
-def strict_message(plan: Plan) -> str:
-    """Which operators keep a region from running on active tokens alone."""
-    found = "\n".join(f"- {describe(node)}" for node in plan.in_full)
-    return (
-        f"strict=True, and these operators of {plan.dense.step} would run on all tokens:\n{found}\n"
-        "Without strict they run in full on cached rows, which is right but slower."
-    )

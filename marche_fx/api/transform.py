@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 from ..denoising import Denoising
@@ -23,6 +24,7 @@ from .options import (
     KNOWN_DENOISERS,
     KNOWN_HEADS,
     KNOWN_LOOPS,
+    checked_cache_dtype,
     checked_tolerance,
     default_steps,
     has_known_steps,
@@ -52,6 +54,7 @@ def transform(
     strict: bool = False,
     monitor: Monitor | bool = False,
     tolerance: Mapping[str, float] | None = None,
+    cache_dtype: torch.dtype | None = None,
 ) -> Model:
     """A model that recomputes only the tokens that matter in each decoding step.
 
@@ -108,6 +111,9 @@ def transform(
         tolerance: by name of an argument, such as a timestep that moves in every step, how far what is computed from it
             may move, relative to its norm, before the tokens that read it count as changed: ``{"timestep": 0.3}``. For
             other arguments the policy's tolerance holds, and for those that are no floating-point numbers none.
+        cache_dtype: what cached rows are rounded to that other tokens read, such as ``torch.bfloat16``, which halves
+            the caches of a float32 model. Rows computed in a step are read as they are, in it, and so are results: with
+            all tokens active nothing is rounded. Caches that are no more precise stay as they are.
 
     Raises:
         ArgumentError: an argument has the wrong type, or the model has no such method or child.
@@ -140,8 +146,8 @@ def transform(
             "inner='diffloss.net.forward'"
         )
 
-    limits = checked_tolerance(tolerance)
-    settings = Settings(policies_of(refresh, steps), query, compile, verify, strict, watching, limits)
+    limits, rounded_to = checked_tolerance(tolerance), checked_cache_dtype(cache_dtype)
+    settings = Settings(policies_of(refresh, steps), query, compile, verify, strict, watching, limits, rounded_to)
     last = len(steps) - 1
     # Captured in place of the original, so that attributes set on the result count and the original stays as it is.
     view = copy.copy(model)
@@ -154,7 +160,13 @@ def transform(
     def alike(child: nn.Module) -> nn.Module:
         policy = next(iter(settings.policies.values()))
         return transform(
-            child, refresh=policy, compile=compile, verify=verify, strict=strict, monitor=watching or False
+            child,
+            refresh=policy,
+            compile=compile,
+            verify=verify,
+            strict=strict,
+            monitor=watching or False,
+            cache_dtype=rounded_to,
         )
 
     children = dict.fromkeys(path.split(".")[0] for path in denoisers if wanted is not None)

@@ -124,7 +124,7 @@ def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
         )
     return Report(
         type(optimized).__name__,
-        tuple(step_report(program.plan, program.split, fraction, program.passes) for program in programs),
+        tuple(step_report(own.plan, own.split, fraction, own.passes, rounding=own.rounding) for own in programs),
         session_report(session, is_open=is_open) if session is not None and session.log.calls else None,
         tuple(notes),
         tuple((program.plan.dense.step, program.split) for program in programs),

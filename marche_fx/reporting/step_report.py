@@ -51,6 +51,8 @@ class StepReport:
             that were taken to mix everything.
         fixed_flops: of what runs on all tokens before, inside and after the region.
         cache_bytes: what the caches of a session take, by role.
+        rounded: by role what the same would take unrounded, where a `cache_dtype` rounds some. rounding: how far it
+            moved results of rows computed beside cached ones, at the first call; None where it was not measured.
         passes: those that ran, in their order, with what each found and how long it took.
         moves_all: values that every token of a sample reads, so that all are recomputed when one moves.
         speedups: predicted, over the original run eagerly, by the share of active tokens; empty where not asked for.
@@ -70,6 +72,8 @@ class StepReport:
     fixed_flops: dict[str, float]
     cache_bytes: dict[str, int]
     cost: Cost
+    rounded: dict[str, int] = field(default_factory=dict)
+    rounding: float | None = None
     passes: tuple[PassRun, ...] = ()
     moves_all: tuple[str, ...] = ()
     speedups: dict[float, float] = field(default_factory=dict)
@@ -141,8 +145,13 @@ class StepReport:
             yield Text(
                 f"{self.read_only_share:.0%} of a token's FLOPs are skipped in steps in which nobody reads its result"
             )
-        parts = ", ".join(f"{role} {memory(size)}" for role, size in self.cache_bytes.items())
-        yield Text(f"caches of a session: {parts}")
+        parts = [
+            f"{role} {memory(size)}" + (f", rounded from {memory(self.rounded[role])}" if role in self.rounded else "")
+            for role, size in self.cache_bytes.items()
+        ]
+        yield Text(f"caches of a session: {'; '.join(parts) if self.rounded else ', '.join(parts)}")
+        if self.rounding is not None:
+            yield Text(f"rows that read rounded caches differed by at most {self.rounding:.2g} of their norm")
         fixed = [f"{flops / max(self.flops, 1):.1%} {part}" for part, flops in self.fixed_flops.items()]
         yield Text(f"FLOPs that no choice of tokens saves: {', '.join(fixed)} the region")
         passes = ", ".join(f"{own.name} {own.seconds:.2f} s ({own.found})" for own in self.passes)
@@ -166,6 +175,7 @@ def step_report(
     fraction: float = 0.1,
     passes: tuple[PassRun, ...] = (),
     moves_all: tuple[str, ...] = (),
+    rounding: float | None = None,
 ) -> StepReport:
     flops = {node: node_flops(node) for node in plan.graph.nodes}
     active = active_tokens(plan.axes.lengths, fraction)
@@ -177,8 +187,12 @@ def step_report(
         elif node in plan.region.full or node not in plan.region.rows:
             fixed["inside" if node in plan.region.full else "after"] += flops[node]
     cache_bytes: dict[str, int] = {}
-    for spec in rewritten.caches:
-        cache_bytes[spec.role] = cache_bytes.get(spec.role, 0) + byte_count([spec])
+    rounded: dict[str, int] = {}
+    for role in dict.fromkeys(spec.role for spec in rewritten.caches):
+        of_role = [spec for spec in rewritten.caches if spec.role == role]
+        cache_bytes[role] = byte_count(of_role)
+        if any(spec.rounded_to is not None for spec in of_role):
+            rounded[role] = byte_count(dataclasses.replace(spec, rounded_to=None) for spec in of_role)
     return StepReport(
         name=plan.dense.step,
         samples=plan.samples,
@@ -197,6 +211,8 @@ def step_report(
         fixed_flops=fixed,
         cache_bytes=cache_bytes,
         cost=step_cost(plan.graph, plan.axes, plan.region, rewritten.read_only),
+        rounded=rounded,
+        rounding=rounding,
         passes=passes,
         moves_all=moves_all,
     )

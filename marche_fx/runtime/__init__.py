@@ -3,10 +3,12 @@
 open_sessions  which session a call belongs to          session      one generation, and the streams of its calls
 stream         calls under one condition: caches        call_inputs  how far two calls are apart
 pending        one call, computed when it is read       log of it: records
+late_results   what a loop holds of it until then
 program        a rewritten step, shared by sessions     state        what a stream keeps of it
 prologue       what need not run again                  last_inputs  which tokens changed
 wide           a result whose rows are computed where they are read
 choose         which tokens are active                  token_history  ages, signals and choices of the policy
+rounding       what caches of lower precision cost
 exactness      which cached rows nothing new can reach  lengths      rows kept when the number of tokens changes
 advice         what a session lost, and what mends it
 measure        signals a policy asks for                method       what `transform` was told; warnings

@@ -39,6 +39,8 @@ class Settings:
     monitor: Monitor | None = None
     tolerance: Mapping[str, float] = field(default_factory=dict)
     """By name of an argument how far what is computed from it may move before tokens count as changed."""
+    cache_dtype: torch.dtype | None = None
+    """What cached rows are rounded to that other tokens read."""
 
 
 @dataclass(frozen=True)

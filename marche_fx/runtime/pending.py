@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from functools import cache
 from typing import Any
 from weakref import ref
 
@@ -13,9 +12,6 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from ..lazy.memory import is_still_wanted, tokens_wanted
-from ..lazy.rows import RowNumbers
-from ..lazy.tensor import LateTensor
-from ..passes.analysis.row_outputs import numbers_with
 from ..passes.capture.arguments import closed, opened
 from ..refresh import FullRefresh, InputDrift, Refresh
 from .advice import tell_of_a_moving_value
@@ -24,6 +20,7 @@ from .method import StepMethod, users_line
 from .monitor import drift_of_cached
 from .program import Program, Values
 from .records import CallRecord, Choice, ReadRecord, SessionLog, StepRecord
+from .rounding import loss_by_rounding
 from .state import StepState
 from .token_history import TokenHistory
 from .verify import check_equal
@@ -253,6 +250,8 @@ class PendingStep:
                 asked = asked if self.spared is None else asked & ~self.spared
             is_named = is_read and queried is not None
             active = self.compute(changed, asked, must, refresh, only_queried=only_queried, is_named=is_named)
+            if is_new and active.complete and self.program.rounding is None and policy != FullRefresh():
+                self.program.rounding = loss_by_rounding(self.state, self.values)
             drift = None if self.exact is None or active.complete else self.drift()
             if drift is not None and self.is_off(drift):
                 active = self.compute(changed, asked, must, Refresh(self.program.tokens))
@@ -393,28 +392,3 @@ class PendingStep:
         largest = max((leaf.numel() for leaf in results if isinstance(leaf, Tensor)), default=0)
         if is_still_wanted(self, largest):
             self.keep()
-
-    def late_results(self) -> Any:
-        """Stand-ins for the results, which compute them when they are read."""
-        leaves = [self.late_result(number, leaf) for number, leaf in enumerate(self.program.plan.results)]
-        return closed(pytree.tree_unflatten(leaves, self.program.plan.dense.out_spec))
-
-    def late_result(self, number: int, leaf: Any) -> Any:
-        like = leaf.meta["val"] if isinstance(leaf, fx.Node) else None
-        if not isinstance(like, Tensor):
-            return leaf
-        # In full, what a loop makes of all rows is the original's to the last bit.
-        records = self.method.policy != FullRefresh()
-        return LateTensor.of_result(like, self.row_numbers(number), self, number, records=records)
-
-    def row_numbers(self, number: int) -> RowNumbers | None:
-        """The tokens that the elements of a result are computed of."""
-        own = self.program.row_outputs[number]
-        if own is None:
-            return None
-        given: Any = own.numbers
-        if given is None:
-            # Only now are the values known that say where each token is put.
-            leaf = self.program.plan.results[number]
-            given = cache(lambda: numbers_with(leaf, self.program.plan, self.values))
-        return RowNumbers(torch.Size(own.shape), own.samples, own.tokens, given, own.dims, own.offset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,7 +14,8 @@ from torch.utils import _pytree as pytree
 from ..passes.analysis.plan import Plan
 from ..passes.analysis.row_outputs import RowOutput, can_wait, find_row_outputs
 from ..passes.analysis.sight import find_sight
-from ..passes.capture.captured import argument_names
+from ..passes.capture.bools import numbers_of_bools, with_numbers
+from ..passes.capture.captured import Capture, argument_names
 from ..passes.graph.reach import ancestors
 from ..passes.graph.source import describe
 from ..passes.lower.shared import SharedCode
@@ -35,6 +37,7 @@ class Program:
         skip_unread: whether rows of the results that nobody reads may be left out.
         headed: whether a wide result may be computed where it is read, of rows and not of all tokens at once.
         tolerance: by name of an argument how far what is computed from it may move before tokens count as changed.
+        cache_dtype: what cached rows are rounded to that other tokens read.
         shared: what was compiled of the step for other lengths.
     """
 
@@ -48,6 +51,7 @@ class Program:
         skip_unread: bool = False,
         headed: bool = False,
         tolerance: Mapping[str, float] | None = None,
+        cache_dtype: torch.dtype | None = None,
         shared: SharedCode | None = None,
     ) -> None:
         self.plan = plan
@@ -57,7 +61,15 @@ class Program:
         wanted = [signal for signal in signals if not isinstance(signal, InputDrift)]
         inserts = [inserter(own) for own in wanted]
         headed = headed and not any(isinstance(signal, ResultConfidence) for signal in signals)
-        rewritten = rewrite(plan, inserts, skip_unread=skip_unread, headed=headed, compile=compile, shared=shared)
+        rewritten = rewrite(
+            plan,
+            inserts,
+            skip_unread=skip_unread,
+            headed=headed,
+            cache_dtype=cache_dtype,
+            compile=compile,
+            shared=shared,
+        )
         self.passes = (*plan.passes, *rewritten.passes)
         self.split = rewritten.split
         self.signals = tuple(wanted[number] for number in rewritten.hooked)
@@ -85,7 +97,11 @@ class Program:
         """By program of another length."""
         self.weights = {node: find_weight(model, path) for node, path in plan.dense.weights.items()}
         self.weight_kinds = self.current_weight_kinds()
+        self.bools = set(plan.original.bools)
+        """Sets of arguments, by number of the leaf, that may be bool where the captured step has numbers."""
         self.verified = False
+        self.rounding: float | None = None
+        """What rounded caches cost the rows of a partial step, see `loss_by_rounding`; None where nobody looked."""
 
     @property
     def step(self) -> str:
@@ -115,6 +131,11 @@ class Program:
     def observes_attention(self) -> bool:
         """Whether the attention of queried tokens is measured."""
         return any(isinstance(signal, AttentionReceived) for signal in self.signals)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether cached rows are less precise than computed ones."""
+        return any(spec.rounded_to is not None for spec in self.split.caches)
 
     @property
     def rounded_to(self) -> set[torch.dtype]:
@@ -151,6 +172,21 @@ class Program:
         """Whether the program was made for arguments, and weights, of these kinds."""
         return self.plan.dense.accepts(args, kwargs) and self.current_weight_kinds() == self.weight_kinds
 
+    def accepts_bools(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, proven: bool = True) -> bool:
+        """Whether it was made for arguments of these kinds but for bools, which it has as numbers.
+
+        Args:
+            proven: whether it must be known to compute the same of them.
+        """
+        bools = numbers_of_bools(self.plan.original, args, kwargs)
+        is_meant = bools in self.bools if proven else bool(bools)
+        return is_meant and self.accepts(*with_numbers(self.plan.original, args, kwargs))
+
+    @property
+    def capture(self) -> Capture:
+        """What was captured, with what is known of it by now."""
+        return replace(self.plan.original, bools=frozenset(self.bools))
+
     def current_weight_kinds(self) -> list[Any]:
         return [weight_kind(weight) for weight in self.current_weights().values()]
 
@@ -160,7 +196,7 @@ class Program:
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Values:
         """The tensors among the step's arguments."""
-        leaves = pytree.tree_leaves((args, kwargs))
+        leaves = pytree.tree_leaves(with_numbers(self.plan.original, args, kwargs))
         return {own.node: leaf for own, leaf in zip(self.plan.dense.inputs, leaves) if own.node is not None}
 
     def step_values(self, given: Values, computed: Values) -> Values:

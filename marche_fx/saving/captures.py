@@ -52,7 +52,7 @@ def save(optimized: nn.Module, path: str | Path) -> None:
     for name, step in optimization.steps.items():
         step.drop_outdated()
         try:
-            captures: list[tuple[Capture, Guards]] = [(own.plan.original, None) for own in step.programs]
+            captures: list[tuple[Capture, Guards]] = [(own.capture, None) for own in step.programs]
             captures += [(own.capture, own.sizes.guards) for own in step.lengths.found]
             steps[name] = [
                 (dump_capture(own), Premises.of(own.tables, step.structure), guards) for own, guards in captures

@@ -13,6 +13,7 @@ structure  what a capture bakes in beside weights      normalise  fewer kinds of
 pickled    a capture as bytes                            digests  what is baked in, comparable between processes
 constants  tensors that count by their values            writes  into arguments, of arguments alone
 lengths    one capture for many lengths    sizes  what its symbols stand for    fixed  where one became a number
+bools      one capture for a mask of numbers and a bool one
 specialise  a graph with numbers for symbols       alike  whether two captures are one
 any_rows   one capture of a denoiser for any number of rows
 stored     a capture of another process, and what must be here again for it to hold

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from ..graph.operands import same_size, same_sizes
 from ..graph.source import describe
 from .captured import Capture
 from .structure import is_equal
 from .tables import are_equal
 from .writes import Writes
 
+Alike = Callable[[fx.Node, fx.Node], bool]
+"""Whether the values of two nodes are of one kind; asked in running order."""
 
-def first_difference(own: Capture, other: Capture) -> str:
+
+def have_same_values(node: fx.Node, twin: fx.Node) -> bool:
+    return are_same_values(node.meta.get("val"), twin.meta.get("val"))
+
+
+def first_difference(own: Capture, other: Capture, are_alike: Alike = have_same_values) -> str:
     """Where two captures of a step differ, in words; empty where they do not but for names and layouts of memory."""
     for what in ("in_spec", "out_spec", "autocast", "branches"):
         if getattr(own, what) != getattr(other, what):
             return DIFFERENCES[what]
-    node = first_different_node(own.graph_module.graph, other.graph_module.graph)
+    node = first_different_node(own.graph_module.graph, other.graph_module.graph, are_alike)
     if node is not None:
         return repr(own.weights.get(node, node.name)) if node.op == "placeholder" else describe(node)
     for placeholder, twin in zip(placeholders(own.graph_module), placeholders(other.graph_module), strict=True):
@@ -56,7 +66,7 @@ def placeholders(module: fx.GraphModule) -> list[fx.Node]:
     return module.graph.find_nodes(op="placeholder")
 
 
-def first_different_node(own: fx.Graph, other: fx.Graph) -> fx.Node | None:
+def first_different_node(own: fx.Graph, other: fx.Graph, are_alike: Alike = have_same_values) -> fx.Node | None:
     """The first node of ``own`` that is not the one that stands there in ``other``."""
     twins: dict[fx.Node, Any] = {}
     pairs = list(zip(own.nodes, other.nodes))
@@ -67,7 +77,7 @@ def first_different_node(own: fx.Graph, other: fx.Graph) -> fx.Node | None:
             node.op != twin.op
             or (target_counts and node.target is not twin.target)
             or not are_same_arguments((node.args, node.kwargs), (twin.args, twin.kwargs), twins)
-            or not are_same_values(node.meta.get("val"), twin.meta.get("val"))
+            or not are_alike(node, twin)
         ):
             return node
     # The longer one goes on after the other's end.
@@ -88,8 +98,8 @@ def are_same_values(own: Any, other: Any) -> bool:
     """Whether fakes have the same shape, dtype and device, and numbers are equal."""
     left, right = pytree.tree_leaves(own), pytree.tree_leaves(other)
     return len(left) == len(right) and all(
-        (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
+        same_sizes(a.shape, b.shape) and (a.dtype, a.device) == (b.dtype, b.device)
         if isinstance(a, Tensor) and isinstance(b, Tensor)
-        else type(a) is type(b) and is_equal(a, b)
+        else type(a) is type(b) and (same_size(a, b) if isinstance(a, torch.SymInt) else is_equal(a, b))
         for a, b in zip(left, right)
     )

@@ -94,6 +94,8 @@ class Capture:
     """What it asked of its arguments' values."""
     writes: Writes | None = None
     """What it leaves in its arguments."""
+    bools: frozenset[frozenset[int]] = frozenset()
+    """Leaves of the arguments that may be bool where the graph has numbers, see `serves_bools`."""
     is_instance: bool = False
     """Whether it was made of a capture with symbolic sizes, without a trace of its own."""
 

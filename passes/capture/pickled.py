@@ -34,6 +34,7 @@ def dump_capture(capture: Capture) -> bytes:
         "specs": (capture.in_spec, capture.out_spec),
         "autocast": capture.autocast,
         "branches": capture.branches,
+        "bools": capture.bools,
         "writes": None if capture.writes is None else (capture.writes.constants, capture.writes.numbers),
     }
     written = None if capture.writes is None else capture.writes.module
@@ -62,6 +63,7 @@ def load_capture(data: bytes) -> Capture:
         out_spec,
         names["autocast"],
         branches=names["branches"],
+        bools=names["bools"],
         writes=None if written is None else Writes(written, *names["writes"]),
     )
 

@@ -1,7 +1,8 @@
 """A plan applied to its graph.
 
 pack     dropped tokens get stable positions and are hidden from attention
-split    active rows gathered, caches written and read; `parts` is what it makes, `cut` the knife
+split    active rows gathered, caches written and read; `parts` is what it makes, `cut` the knife, `copied` its
+         operators, `head` those of a wide result, `gathers` what takes rows of full values
 hooks    signals for refresh policies          scores  which attention can be observed
 watch    which values tell that a token changed
 lengths  whether rows of one number of tokens are rows of another

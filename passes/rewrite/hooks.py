@@ -215,15 +215,22 @@ class Hooks:
         spec = next(spec for spec in self.split.caches if spec.value is value)
         return next(node for node in self.graph.nodes if writes(node, spec))
 
+    def spec_of(self, update: fx.Node) -> CacheSpec:
+        """The cache that ``update`` writes."""
+        return next(spec for spec in self.split.caches if writes(update, spec))
+
     def now_and_before(self, update: fx.Node) -> tuple[fx.Node, fx.Node]:
         """The rows that ``update`` writes and those that they replace, ``[B, A, F]``."""
         cache, rows, samples, active, batch_dim, token_dim = update.args
         before = self.call(ops.gather_active, cache, samples, active, batch_dim, token_dim)
+        spec = self.spec_of(update)
+        if spec.rounded_to is not None:
+            before = self.call(aten.to.dtype, before, spec.value.meta["val"].dtype)
         return self.call(ops.as_rows, rows, batch_dim, token_dim), self.call(ops.as_rows, before, batch_dim, token_dim)
 
     def on_tokens(self, rows: fx.Node, update: fx.Node) -> fx.Node:
         """``[B, A]`` of the rows that ``update`` writes as ``[B, N]`` of all tokens, NaN for those without one."""
-        spec = next(spec for spec in self.split.caches if writes(update, spec))
+        spec = self.spec_of(update)
         start = self.plan.axes.start(self.plan.region.rows[spec.value].streams)
         return self.call(ops.spread_rows, rows, update.args[3], start, self.plan.axes.length)
 

@@ -20,12 +20,14 @@ class CacheSpec:
         role: ``"attention"`` for an operand that attention mixes, ``"operand"`` for one that another operator mixes,
             ``"result"`` for what the epilogue reads.
         layout: its shape, in which samples and tokens have dimensions of their own.
+        rounded_to: what its rows are rounded to, where that is less precise than they are.
     """
 
     name: str
     value: fx.Node
     role: str
     layout: Layout
+    rounded_to: torch.dtype | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -33,7 +35,7 @@ class CacheSpec:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.value.meta["val"].dtype
+        return self.rounded_to or self.value.meta["val"].dtype
 
 
 @dataclass(frozen=True)

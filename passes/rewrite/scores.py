@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import fx
 
 from ..analysis.attention import AttentionSite
+from ..analysis.groups import find_shared_keys
 from ..analysis.layout import Layout
 from ..analysis.plan import Plan
 from ..graph.operands import argument, operands, shape_of
@@ -29,16 +30,18 @@ class Scores:
     groups: int = 1
 
 
-def find_scores(site: AttentionSite, plan: Plan, on_rows: Container[fx.Node]) -> Scores | str:
+def find_scores(site: AttentionSite, plan: Plan, copies: Mapping[fx.Node, fx.Node]) -> Scores | str:
     """The scores of a site, or in words why they cannot be observed.
 
     Args:
-        on_rows: values that the rewritten step computes on rows.
+        copies: of values that the rewritten step computes on rows, their counterparts there.
     """
     node = site.weights or site.q
-    if node not in plan.region.rows or node not in on_rows:
+    if node not in plan.region.rows or node not in copies:
         return "its scores are computed of all tokens, not of active rows"
-    return weights_of(site, site.weights, plan) if site.weights is not None else queries_of(site, plan)
+    if site.weights is not None:
+        return weights_of(site, site.weights, plan)
+    return queries_of(site, plan, shares_keys=argument(copies[site.node], "enable_gqa"))
 
 
 def weights_of(site: AttentionSite, weights: fx.Node, plan: Plan) -> Scores | str:
@@ -51,15 +54,21 @@ def weights_of(site: AttentionSite, weights: fx.Node, plan: Plan) -> Scores | st
     return Scores(weights, layout, key_dim=sum(counts[: keys[0]]) + layout.joined.count(0))
 
 
-def queries_of(site: AttentionSite, plan: Plan) -> Scores | str:
-    """The scores of a fused site, which are computed once more of its queries and keys."""
+def queries_of(site: AttentionSite, plan: Plan, *, shares_keys: bool) -> Scores | str:
+    """The scores of a fused site, which are computed once more of its queries and keys.
+
+    Args:
+        shares_keys: whether the rewritten attention has fewer heads of keys than of queries.
+    """
     rows, layout = plan.region.rows[site.q], plan.region.layouts[site.q]
     if rows != plan.region.rows.get(site.node) or shape_of(site.q)[:-1] != shape_of(site.node)[:-1]:
         return "its queries are not one for each row that it gives"
     if rows.dim != len(shape_of(site.q)) - 2 or layout.joined[-1] != 1:
         return "its queries share a dimension with its channels"
-    if not argument(site.node, "enable_gqa"):
+    if not shares_keys:
         return Scores(site.q, layout)
+    shared = find_shared_keys(site)
     if layout.joined[-3] != 1:
         return "its heads, of which several share a key, share a dimension with samples"
-    return Scores(site.q, layout, groups=int(shape_of(site.q)[-3]) // int(shape_of(site.k)[-3]))
+    keys = int(shape_of(site.k)[-3]) if shared is None else int(shape_of(shared.k)[-4])
+    return Scores(site.q, layout, groups=int(shape_of(site.q)[-3]) // keys)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -13,16 +11,18 @@ from torch import fx
 from ... import ops
 from ..analysis.attention import FUSED, AttentionSite
 from ..analysis.axes import TokenAxes
+from ..analysis.groups import find_shared_keys
 from ..analysis.heads import Head
-from ..analysis.layout import Layout, find_layout
 from ..analysis.liveness import find_read_only
 from ..analysis.region import Region
 from ..analysis.rows import Rows
-from ..graph.operands import argument, map_operands, operands, same_size, shape_of
-from ..rules.reshapes import RESHAPES
+from ..graph.operands import argument, operands, shape_of
 from ..rules.table import dim_map
+from .copied import copied
 from .cut import Part, cut_part
-from .parts import CacheSpec, HeadPart, Split
+from .gathers import Gathers
+from .head import cut_head
+from .parts import CacheSpec, Split
 
 aten = torch.ops.aten
 
@@ -35,6 +35,7 @@ def split(
     *,
     skip_unread: bool = False,
     head: Head | None = None,
+    cache_dtype: torch.dtype | None = None,
 ) -> Split:
     """Recompute active tokens only; read the others from caches.
 
@@ -49,9 +50,10 @@ def split(
     Args:
         skip_unread: leave out, of active tokens that nobody reads, what no other token reads either.
         head: of a result that is not cached; what it is computed of is.
+        cache_dtype: what cached rows are rounded to that other tokens read; results, and rows of this step, are not.
     """
     read_only = find_read_only(graph_module.graph, region) if skip_unread else frozenset()
-    return Splitter(graph_module, axes, region, sites, read_only, head).run()
+    return Splitter(graph_module, axes, region, sites, read_only, head, cache_dtype).run()
 
 
 class Splitter:
@@ -63,6 +65,7 @@ class Splitter:
         sites: Sequence[AttentionSite],
         read_only: frozenset[fx.Node],
         head: Head | None = None,
+        cache_dtype: torch.dtype | None = None,
     ) -> None:
         self.source = graph_module
         self.axes = axes
@@ -70,6 +73,9 @@ class Splitter:
         self.read_only = read_only
         self.head = head
         self.of_head = frozenset() if head is None else frozenset(head.nodes)
+        self.cache_dtype = cache_dtype
+        self.after = self.nodes_after(list(graph_module.graph.nodes))
+        self.shared_keys = {site.node: found for site in sites if (found := find_shared_keys(site)) is not None}
         self.attention_operands = {region.unrepeated(own) for site in sites for own in (site.k, site.v)}
         self.graph = fx.Graph()
         self.samples = self.graph.placeholder("samples")
@@ -79,13 +85,16 @@ class Splitter:
             for name in ("active", "read", "rows", "queried")
         )
         self.inputs: dict[fx.Node, fx.Node] = {}
+        self.gathers = Gathers(self.graph, axes, region, self.samples, self.active, self.read, self.inputs, read_only)
+        self.call = self.gathers.call
         self.rows: dict[fx.Node, fx.Node] = {}
         self.values: dict[fx.Node, fx.Node] = {}
         """Full values computed inside the region."""
         self.caches: dict[fx.Node, CacheSpec] = {}
+        self.cached: dict[fx.Node, fx.Node] = {}
+        """Their placeholders."""
         self.updated: dict[fx.Node, fx.Node] = {}
         self.memo: dict[Any, fx.Node] = {}
-        self.gathered: dict[fx.Node, None] = {}
 
     def run(self) -> Split:
         region = self.region
@@ -95,20 +104,19 @@ class Splitter:
             if node in region.full:
                 self.values[node] = self.copy(node, self.full_operand)
             if node in region.sources:
-                self.rows[node] = self.gather(
+                self.rows[node] = self.gathers.gather(
                     node, self.value_of(node), region.layouts[node], region.rows[node].dim, node
                 )
             elif node in region.rows and node not in self.of_head:
                 self.rows[node] = self.copy_rows(node)
-        after = self.nodes_after(nodes)
         for node in nodes:
-            if node in self.rows and any(user in after or user in self.of_head for user in node.users):
+            if node in self.rows and self.is_result(node):
                 self.update(node, "result")
         self.graph.output(())
         self.drop_unused_inputs()
-        return self.parts(nodes, after)
+        return self.parts(nodes)
 
-    def parts(self, nodes: list[fx.Node], after: set[fx.Node]) -> Split:
+    def parts(self, nodes: list[fx.Node]) -> Split:
         incremental = Part(fx.GraphModule(self.source, self.graph), tuple(self.inputs), ())
         output = next(node for node in nodes if node.op == "output")
         given: Any = output.args[0]
@@ -116,7 +124,7 @@ class Splitter:
         leaves = tuple(leaf for leaf in results if isinstance(leaf, fx.Node))
         layouts = {node: spec.layout for node, spec in self.caches.items()}
         epilogue = cut_part(
-            self.source, [node for node in nodes if node in after], leaves, results_of=results, layouts=layouts
+            self.source, [node for node in nodes if node in self.after], leaves, results_of=results, layouts=layouts
         )
         head = None if self.head is None else cut_head(self.source, self.head, self.region)
         wanted = {*incremental.inputs, *epilogue.inputs, *self.region.always}
@@ -128,7 +136,7 @@ class Splitter:
             incremental=incremental,
             epilogue=epilogue,
             caches=tuple(self.caches.values()),
-            gathered=tuple(self.gathered),
+            gathered=tuple(self.gathers.gathered),
             copies=self.rows,
             active=self.active,
             read=self.read,
@@ -149,6 +157,10 @@ class Splitter:
                 after.add(node)
         return after
 
+    def is_result(self, node: fx.Node) -> bool:
+        """Whether the epilogue, or the head of a wide result, reads ``node``."""
+        return any(user in self.after or user in self.of_head for user in node.users)
+
     def declare_inputs(self, nodes: Iterable[fx.Node]) -> None:
         """A placeholder for every value from outside that the region reads."""
         inside = {*self.region.rows, *self.region.full} - (self.region.sources - self.region.full) - self.of_head
@@ -166,7 +178,7 @@ class Splitter:
             if not placeholder.users:
                 self.graph.erase_node(placeholder)
                 del self.inputs[node]
-                self.gathered.pop(node, None)
+                self.gathers.gathered.pop(node, None)
 
     # -------------------------------------------------------------------------------------------------- edges
 
@@ -182,12 +194,14 @@ class Splitter:
             value = self.full(operand) if operand in self.rows else self.value_of(operand)
             for dim in range(len(shape_of(operand))):
                 if own.output.get((index, dim)) == rows.dim and own.is_token_wise(index, dim):
-                    return self.gather_for(node, operand, value, dim)
+                    return self.gathers.gather_for(node, operand, value, dim)
             return value
 
         if self.is_cut(node):
             return self.take_streams(node)
         copied = self.copy(node, operand_rows, rows=rows)
+        if node in self.shared_keys:
+            self.share_keys(copied, node)
         if node.target in FUSED and argument(node, "is_causal"):
             self.mask_causally(copied, node)
         return copied
@@ -200,10 +214,10 @@ class Splitter:
         key = ("read", operand)
         if key not in self.memo:
             layout, own = self.region.layouts[operand], self.region.rows[operand]
-            cut = self.cut_dims(rows, layout, on_rows=True)
-            args = (cut, self.samples, self.numbers_read(own.streams), layout.batch_dim, layout.token_dim)
+            cut = self.gathers.cut_dims(rows, layout, on_rows=True)
+            args = (cut, self.samples, self.gathers.numbers_read(own.streams), layout.batch_dim, layout.token_dim)
             shape = [-1 if dim == own.dim else size for dim, size in enumerate(shape_of(operand))]
-            self.memo[key] = self.join_dims(self.call(ops.gather_active, args), layout, shape)
+            self.memo[key] = self.gathers.join_dims(self.call(ops.gather_active, args), layout, shape)
         return self.memo[key]
 
     def is_cut(self, node: fx.Node) -> bool:
@@ -220,21 +234,51 @@ class Splitter:
         counted = [[positions[number] for number in streams] for streams in (skipped, taken)]
         return self.call(ops.take_rows, (self.rows_for(node, operand), rows.dim, *counted), name=node.name)
 
+    def share_keys(self, attention: fx.Node, original: fx.Node) -> None:
+        """Let heads read the keys that they share as these are, and not a copy for each.
+
+        Before:  y = sdpa(q, reshape(expand(k, ...)), reshape(expand(v, ...)))
+        After:   y = sdpa(q, squeeze(k), squeeze(v), enable_gqa=True)
+        """
+        shared, (q, _, _, *others) = self.shared_keys[original], attention.args
+        given, *_ = operands(original)
+        queries = None if given is None else self.region.layouts.get(given)
+        if queries is None or not queries.is_plain or shared.k not in self.rows or shared.v not in self.rows:
+            return
+        with self.graph.inserting_before(attention):
+            k, v = (self.call(aten.squeeze.dims, (self.full(own), [-3])) for own in (shared.k, shared.v))
+        attention.args = (q, k, v, *others)
+        attention.kwargs = {**attention.kwargs, "enable_gqa": True}
+
     def mask_causally(self, attention: fx.Node, original: fx.Node) -> None:
         """Replace the causal flag, which counts rows, by a mask that knows the positions of the active rows."""
-        q, k, v = attention.args[:3]
-        assert isinstance(k, fx.Node)
-        layout, rank = self.region.layouts[original], len(shape_of(original))
         with self.graph.inserting_before(attention):
-            if all(layout.joined):
-                args = (k, self.positions_of(original), len(layout.shape), layout.batch_dim)
-                sizes = [*[1] * (rank - 1), int(shape_of(operands(original)[1])[-2])]
-                mask = self.join_shared(self.call(ops.causal_mask, args), layout, rank - 2, sizes)
-            else:
-                # One sample, for which there is no dimension.
-                mask = self.call(ops.causal_mask, (k, self.positions_of(original), rank, 0))
+            positions = self.gathers.positions_of(original)
         options = {name: value for name, value in attention.kwargs.items() if name in ("scale", "enable_gqa")}
-        attention.args, attention.kwargs = (q, k, v, mask), options
+        attention.args = (*attention.args[:3], self.causal_mask(attention, original, positions))
+        attention.kwargs = options
+
+    def causal_mask(self, attention: fx.Node, original: fx.Node, positions: fx.Node) -> fx.Node:
+        """Which keys the rows of an attention may see; one for all layers, before the first where it can be."""
+        layout, rank = self.region.layouts[original], len(shape_of(original))
+        _, keys, *_ = operands(original)
+        assert keys is not None
+        sizes = [*[1] * (rank - 1), int(shape_of(keys)[-2])]
+        key = ("causal", positions, layout, *sizes)
+        if key not in self.memo:
+            # Of keys it takes only how many there are, which a cache tells before it is written.
+            own = self.cached.get(self.region.unrepeated(keys))
+            comes_first = own is not None and positions.op == "placeholder"
+            first = next(node for node in self.graph.nodes if node.op == "call_function")
+            given = (own if comes_first else attention.args[1], positions)
+            with self.graph.inserting_before(first if comes_first else attention):
+                if all(layout.joined):
+                    mask = self.call(ops.causal_mask, (*given, len(layout.shape), layout.batch_dim))
+                    self.memo[key] = self.gathers.join_shared(mask, layout, rank - 2, sizes)
+                else:
+                    # One sample, for which there is no dimension.
+                    self.memo[key] = self.call(ops.causal_mask, (*given, rank, 0))
+        return self.memo[key]
 
     def full_operand(self, _: int, operand: fx.Node | None) -> fx.Node | None:
         """An operand of an operator that runs in full."""
@@ -259,174 +303,28 @@ class Splitter:
         """The cache of a value with its active rows written, in the value's own shape."""
         if node not in self.updated:
             layout = self.region.layouts[node]
-            self.caches[node] = CacheSpec(f"{node.name}_cache", node, role, layout)
+            spec = self.caches[node] = CacheSpec(f"{node.name}_cache", node, role, layout, self.rounded_to(node))
             last = [*self.graph.find_nodes(op="placeholder")][-1]
             with self.graph.inserting_after(last):
-                cache = self.graph.placeholder(f"{node.name}_cache")
-            cache.meta = {"val": node.meta["val"].new_empty(layout.shape)}
-            rows = self.cut_dims(self.rows[node], layout, on_rows=True)
-            args = (cache, rows, self.samples, self.positions_of(node), layout.batch_dim, layout.token_dim)
-            self.updated[node] = self.join_dims(self.call(ops.update_cache, args), layout, shape_of(node))
+                cache = self.cached[node] = self.graph.placeholder(f"{node.name}_cache")
+            cache.meta = {"val": node.meta["val"].new_empty(layout.shape, dtype=spec.dtype)}
+            rows = self.gathers.cut_dims(self.rows[node], layout, on_rows=True)
+            args = (cache, rows, self.samples, self.gathers.positions_of(node), layout.batch_dim, layout.token_dim)
+            every = self.call(ops.update_cache, args)
+            if spec.rounded_to is not None:
+                every = self.call(ops.beside_rounded, args)
+            self.updated[node] = self.gathers.join_dims(every, layout, shape_of(node))
         return self.updated[node]
 
-    # ------------------------------------------------------------------------------------------------- gathering
-
-    def gather(self, node: fx.Node, value: fx.Node, layout: Layout, dim: int, reader: fx.Node) -> fx.Node:
-        """Of ``value``, which is all of ``node``, the rows along ``dim`` that ``reader`` is computed of."""
-        positions = self.positions_of(reader)
-        key = ("gather", value, layout, dim, positions)
-        if key not in self.memo:
-            self.note_gathered(node, value)
-            args = (self.cut_dims(value, layout), self.samples, positions, layout.batch_dim, layout.token_dim)
-            shape = [-1 if own == dim else size for own, size in enumerate(shape_of(node))]
-            self.memo[key] = self.join_dims(self.call(ops.gather_active, args), layout, shape)
-        return self.memo[key]
-
-    def gather_for(self, node: fx.Node, operand: fx.Node, value: fx.Node, dim: int) -> fx.Node:
-        """Rows of a full operand that meets the rows of ``node`` along its dimension ``dim``."""
-        layout = find_layout(operand, dim, self.axes, self.region.samples_axis, self.region.samples)
-        if layout is not None:
-            return self.gather(operand, value, layout, dim, node)
-        return self.gather_shared(node, operand, value)
-
-    def gather_shared(self, node: fx.Node, operand: fx.Node, value: fx.Node) -> fx.Node:
-        """Rows of a full operand that all samples share and that broadcasts against the rows of ``node``."""
-        layout, rows = self.region.layouts[node], self.region.rows[node]
-        positions = self.positions_of(node)
-        key = ("shared", value, layout, rows.dim, positions)
-        if key not in self.memo:
-            self.note_gathered(operand, value)
-            own = shape_of(operand)
-            sizes = [*[1] * (len(layout.joined) - len(own)), *own]
-            cut = [part for size, parts in zip(sizes, layout.factors) for part in cut_size(size, parts)]
-            full = value if cut == list(own) else self.call(aten.reshape.default, (value, cut))
-            args = (full, self.samples, positions, layout.batch_dim, layout.token_dim)
-            self.memo[key] = self.join_shared(self.call(ops.gather_active, args), layout, rows.dim, sizes)
-        return self.memo[key]
-
-    def join_shared(self, value: fx.Node, layout: Layout, row_dim: int, sizes: Sequence[int]) -> fx.Node:
-        """Join the dimensions of each sample's ``value``, which broadcasts to rows of this layout.
-
-        Args:
-            sizes: of all samples' value, for its dimensions that are not joined.
-        """
-        if layout.is_plain:
-            return value
-        # Joined dimensions do not broadcast one by one.
-        whole = [part if len(parts) > 1 else -1 for parts in layout.factors for part in parts]
-        whole[layout.token_dim] = -1
-        expanded = self.call(aten.expand.default, (value, whole))
-        starts = accumulate(map(len, layout.factors), initial=0)
-        shape = [
-            math.prod(parts) if len(parts) > 1 or start == layout.batch_dim else size
-            for size, parts, start in zip(sizes, layout.factors, starts)
-        ]
-        shape[row_dim] = -1
-        return self.call(aten.reshape.default, (expanded, shape))
-
-    def note_gathered(self, node: fx.Node, value: fx.Node) -> None:
-        if value is self.inputs.get(node):
-            self.gathered[node] = None
-
-    def cut_dims(self, value: fx.Node, layout: Layout, *, on_rows: bool = False) -> fx.Node:
-        """A value with samples and tokens in dimensions of their own."""
-        if layout.is_plain:
-            return value
-        shape = [-1 if on_rows and dim == layout.token_dim else size for dim, size in enumerate(layout.shape)]
-        return self.call(aten.reshape.default, (value, shape))
-
-    def join_dims(self, value: fx.Node, layout: Layout, shape: Sequence[int]) -> fx.Node:
-        """The opposite."""
-        return value if layout.is_plain else self.call(aten.reshape.default, (value, list(shape)))
-
-    def positions_of(self, node: fx.Node) -> fx.Node:
-        """Positions of the rows that ``node`` is computed of, on the axis of all its streams together."""
-        streams, read_only = self.region.rows[node].streams, node in self.read_only
-        key = ("positions", streams, read_only)
-        if key not in self.memo:
-            own = [self.active[number] for number in streams]
-            if read_only:
-                own = [self.call(aten.gather.default, (own, 1, self.read[number])) for own, number in zip(own, streams)]
-            lengths = [self.axes.lengths[number] for number in streams]
-            self.memo[key] = own[0] if len(own) == 1 else self.call(ops.join_positions, (own, lengths))
-        return self.memo[key]
-
-    def numbers_read(self, streams: tuple[int, ...]) -> fx.Node:
-        """Numbers of the active tokens of some streams together whose results are computed."""
-        key = ("numbers", streams)
-        if key not in self.memo:
-            read, active = ([own[number] for number in streams] for own in (self.read, self.active))
-            self.memo[key] = read[0] if len(read) == 1 else self.call(ops.join_rows, (read, active))
-        return self.memo[key]
+    def rounded_to(self, node: fx.Node) -> torch.dtype | None:
+        """What cached rows of ``node`` are rounded to; None where they stay as they are."""
+        own = node.meta["val"].dtype
+        is_finer = own.is_floating_point and self.cache_dtype is not None and self.cache_dtype.itemsize < own.itemsize
+        return self.cache_dtype if is_finer and not self.is_result(node) else None
 
     # --------------------------------------------------------------------------------------------------- copying
-
-    def call(self, target: Callable[..., Any], args: tuple[Any, ...], name: str | None = None) -> fx.Node:
-        return self.graph.create_node("call_function", target, args, {}, name=name)
 
     def copy(
         self, node: fx.Node, operand: Callable[[int, fx.Node | None], fx.Node | None], rows: Rows | None = None
     ) -> fx.Node:
         return copied(self.graph, node, operand, rows)
-
-
-def cut_head(source: fx.GraphModule, head: Head, region: Region) -> HeadPart:
-    """A head as a module of its own, which computes rows of its result.
-
-    Before:  y = linear(z, w)
-    After:   y = linear(gather_active(z_cache, samples, positions), w)
-    """
-    graph, layout = fx.Graph(), region.layouts[head.value]
-    samples, positions = graph.placeholder("samples"), graph.placeholder("positions")
-    read = {operand for node in head.nodes for operand in node.all_input_nodes} - {*head.nodes}
-    inputs = tuple(node for node in source.graph.nodes if node in read)
-    values = {node: graph.placeholder(node.name) for node in inputs}
-    for node, own in values.items():
-        own.meta = dict(node.meta)
-    cached = (values[head.value], samples, positions, layout.batch_dim, layout.token_dim)
-    values[head.value] = graph.call_function(ops.gather_active, cached)
-    for node in head.nodes:
-        values[node] = copied(graph, node, lambda _, own: None if own is None else values[own], region.rows[node])
-    graph.output(values[head.result])
-    part = Part(fx.GraphModule(source, graph), inputs, (head.result,))
-    result = head.result
-    return HeadPart(head, part, CacheSpec(f"{result.name}_cache", result, "result", region.layouts[result]))
-
-
-def copied(
-    graph: fx.Graph,
-    node: fx.Node,
-    operand: Callable[[int, fx.Node | None], fx.Node | None],
-    rows: Rows | None = None,
-) -> fx.Node:
-    """``node`` on other operands; on rows, a baked size of the token axis becomes -1, what the rows have."""
-    args, kwargs = map_operands(node, operand)
-    target = node.target
-    if target in RESHAPES:
-        # The layout of gathered rows is not the original's, so a view may need a copy.
-        target = aten.reshape.default
-    if rows is not None and target in (aten.squeeze.dim, aten.squeeze.dims):
-        # A single active row is still a dimension.
-        own = operands(node)[0]
-        assert own is not None
-        given = [args[1]] if isinstance(args[1], int) else args[1]
-        dims = [dim % len(shape_of(own)) for dim in given]
-        target = aten.squeeze.dims
-        args = (args[0], [dim for dim in dims if same_size(shape_of(own)[dim], 1)])
-    if rows is not None and node.target in (*RESHAPES, aten.expand.default):
-        # An inferred size would be a second -1.
-        inferred = node.target in RESHAPES
-        shape = shape_of(node)
-        sizes = [shape[dim] if given == -1 and inferred else given for dim, given in enumerate(args[1])]
-        sizes[rows.dim] = -1
-        args = (args[0], sizes, *args[2:])
-    found = graph.create_node("call_function", target, args, kwargs, name=node.name)
-    found.meta = {name: value for name, value in node.meta.items() if name != "val"}
-    return found
-
-
-def cut_size(size: int, factors: Sequence[int]) -> Sequence[int]:
-    """The sizes of one dimension cut as another to which it broadcasts, and which is the product of ``factors``."""
-    if len(factors) == 1:
-        return [size]
-    return [1] * len(factors) if size == 1 else factors

@@ -10,6 +10,11 @@ from rich.table import Table
 from .figures import StudyRow
 
 
+def headings(tokens: str, *others: str) -> tuple[str, ...]:
+    """Those of `shared_cells`, with the word for what is decoded, and of what a study has beside."""
+    return (f"same {tokens},\n95%", "rows\n", "logits\n", "FLOPs\n", "time\n", *others)
+
+
 def study_table(title: str, headings: Sequence[str], lines: Mapping[str, Sequence[str]]) -> Table:
     """A line of cells for each variant of a loop."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, title=title, title_justify="left")

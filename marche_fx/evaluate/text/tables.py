@@ -6,15 +6,11 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from ..study.tables import shared_cells, study_table
+from ..study.tables import headings, shared_cells, study_table
 from .figures import TextRow
 
-HEADINGS = (
-    "same pieces,\n95%",
-    "rows\n",
-    "logits\n",
-    "FLOPs\n",
-    "time\n",
+HEADINGS = headings(
+    "pieces",
     "perplexity\n",
     "over the\noriginal's, 95%",
     "bits per\nbyte",

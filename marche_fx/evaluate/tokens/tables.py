@@ -6,15 +6,11 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from ..study.tables import shared_cells, study_table
+from ..study.tables import headings, shared_cells, study_table
 from .figures import TokenRow
 
-HEADINGS = (
-    "same codes,\n95%",
-    "rows\n",
-    "logits\n",
-    "FLOPs\n",
-    "time\n",
+HEADINGS = headings(
+    "codes",
     "labels right,\n95%",
     "Frechet\ndistance, 95%",
     "over the\noriginal's, 95%",

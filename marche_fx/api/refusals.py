@@ -1,0 +1,75 @@
+"""What a step method refuses by name, or says when it is captured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..errors import ArgumentError, UnsupportedModelError
+from ..passes.analysis.plan import Plan
+from ..passes.graph.source import describe
+from ..runtime.method import StepMethod
+from ..runtime.program import Program
+
+
+def refuse_gradients(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Raise in training, and where gradients would be taken of cached rows."""
+    kind = type(model).__name__
+    # The children are shared with the transformed model, whose train() reaches them but not the original itself.
+    if model.training or any(child.training for child in model.children()):
+        raise UnsupportedModelError(f"{kind} is in training mode; call model.eval() before {step}")
+    if not torch.is_grad_enabled():
+        return
+    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    if any(tensor.requires_grad for tensor in [*tensors, *model.parameters()]):
+        raise UnsupportedModelError(
+            f"gradients are enabled in {kind}.{step}, and cached rows have none. "
+            "Decode under torch.no_grad() or torch.inference_mode()."
+        )
+
+
+def refuse_in_full(plan: Plan) -> None:
+    """Raise if operators keep the region from running on active tokens alone."""
+    if not plan.in_full:
+        return
+    found = "\n".join(f"- {describe(node)}" for node in plan.in_full)
+    raise UnsupportedModelError(
+        f"strict=True, and these operators of {plan.dense.step} would run on all tokens:\n{found}\n"
+        "Without strict they run in full on cached rows, which is right but slower."
+    )
+
+
+def refuse_unknown_names(program: Program, tolerance: Mapping[str, float], others: Iterable[str]) -> None:
+    """Raise if a tolerance is given for an argument that no step has.
+
+    Args:
+        others: names of the arguments of all step methods.
+    """
+    known = {*program.input_names.values(), *others}
+    for name in tolerance:
+        if name not in known:
+            raise ArgumentError(
+                f"tolerance names {name!r}, which is no tensor among the arguments of {program.step}; those are "
+                f"{', '.join(map(repr, dict.fromkeys(program.input_names.values())))}"
+            )
+
+
+def tell_of_unmeasured(method: StepMethod, program: Program) -> None:
+    """Say that a signal has no site in this step: an error if the sites were chosen, else a warning."""
+    for signal in program.unmeasured:
+        reasons = "; ".join(f"{path or 'the model'}: {why}" for path, why in program.split.unobservable.items())
+        message = f"{method.policy!r} asks for {signal!r}, and no attention site of {method.name} can be observed" + (
+            f" ({reasons}). " if reasons else ": none has keys that are tokens of the step. "
+        )
+        if not isinstance(getattr(signal, "sites", None), int):
+            raise ArgumentError(
+                message + "Name other sites, or take a policy without signals, such as StalenessRefresh"
+            )
+        method.warn_once(
+            message + "Tokens are refreshed by age alone, as by StalenessRefresh; say so to be rid of this warning",
+            topic="no signal",
+        )
