@@ -5,25 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.table import Table
+from rich.text import Text
 from torch import fx
 
 from .. import ops
-from ..passes.graph.source import module_path, operator_name
+from ..passes.graph.source import module_path, operator_name, source_line
 from ..passes.rewrite.cut import Part
 from ..passes.rewrite.parts import Split
+from .operators import StepGraph
+from .tables import add_row
 
 COLOURS = {"prologue": "lightblue", "incremental": "palegreen", "epilogue": "lightgrey"}
 CACHED, GATHERED, INPUT = "gold", "khaki", "white"
 """Colours of what writes a cache, of what gathers active rows, and of what enters a part."""
 
 
-def graph_table(name: str, rewritten: Split) -> Table:
+def graph_table(graph: StepGraph) -> Table:
     """Every operator of a rewritten step: which part it is in and what it reads."""
-    table = Table("part", "value", "operator", "reads", "module", title=f"{name}, rewritten")
+    headings = ("part", "value", "operator", "reads", "module", "source")
+    table = Table(*headings, title=Text(f"{graph.name}, rewritten"), title_justify="left")
     for part in COLOURS:
-        for node in computed(getattr(rewritten, part)):
+        for node in computed(getattr(graph.split, part)):
             reads = ", ".join(operand.name for operand in node.all_input_nodes)
-            table.add_row(part, node.name, operator_name(node), reads, module_path(node))
+            add_row(table, part, node.name, operator_name(node), reads, module_path(node), source_line(node))
     return table
 
 

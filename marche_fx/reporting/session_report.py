@@ -15,7 +15,7 @@ from ..runtime.session import Session
 from .causes import CallCauses, causes_of, causes_table, oldest
 from .site_report import byte_count
 from .step_choices import StepChoices, choices_of, choices_table
-from .tables import as_text, memory
+from .tables import add_row, as_text, memory
 
 SHOWN_STEPS = 12
 """Steps of a session that are printed one by one."""
@@ -147,7 +147,7 @@ class SessionReport:
             "FLOPs ratio",
         )
         for name, calls, rows, original, flops, original_flops in self.rows:
-            table.add_row(name, str(calls), f"{rows:,}", f"{original:,}", f"{flops / original_flops:.3f}")
+            add_row(table, name, str(calls), f"{rows:,}", f"{original:,}", f"{flops / original_flops:.3f}")
         return table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
