@@ -64,9 +64,7 @@ def table(caption: str, headings: Iterable[str], rows: Iterable[Iterable[Any]], 
     """
     right = {*numbers}
     head = [tag("th", own, scope="col", class_="number" if at in right else None) for at, own in enumerate(headings)]
-    body = [
-        tag("tr", *(cell(own, at, is_number=at in right) for at, own in enumerate(cells))) for cells in rows
-    ]
+    body = [tag("tr", *(cell(own, at, is_number=at in right) for at, own in enumerate(cells))) for cells in rows]
     whole = tag("table", tag("caption", caption), tag("thead", tag("tr", head)), tag("tbody", body))
     return scrolling(whole, caption)
 

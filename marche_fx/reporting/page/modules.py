@@ -100,14 +100,10 @@ LABELS = {"active": "active", "read": "read", "full": "in full", "before": "befo
 
 
 def operator_table(path: str, operators: Sequence[Operator]) -> Html:
-    head = [
-        tag("th", own, scope="col", class_="number" if at in NUMBERS else None) for at, own in enumerate(HEADINGS)
-    ]
+    head = [tag("th", own, scope="col", class_="number" if at in NUMBERS else None) for at, own in enumerate(HEADINGS)]
     rows = [operator_row(own) for own in operators]
     caption = f"operators of {path}"
-    whole = tag(
-        "table", tag("caption", caption, class_="unseen"), tag("thead", tag("tr", head)), tag("tbody", rows)
-    )
+    whole = tag("table", tag("caption", caption, class_="unseen"), tag("thead", tag("tr", head)), tag("tbody", rows))
     return scrolling(whole, caption)
 
 

@@ -34,8 +34,8 @@ def page(
     content = joined(
         [
             header(model, steps, session, notes, warnings),
-            search(sum(len(own.nodes) for own in graphs)) if graphs else "",
             "" if session is None else session_html(session),
+            search(sum(len(own.nodes) for own in graphs)) if graphs else "",
             [step_html(model, step, graph) for step, graph in zip(steps, graphs, strict=True)],
             [head_html(own) for own in heads],
             tag("footer", tag("p", f"marche_fx {__version__}, torch {torch.__version__}")),
@@ -126,9 +126,7 @@ def search(total: int) -> Html:
 
 
 def head_html(head: HeadReport) -> Html:
-    rows = (
-        [PARTS[own.name], str(own.operators), short(own.flops), f"{own.share:.1%}"] for own in head.parts
-    )
+    rows = ([PARTS[own.name], str(own.operators), short(own.flops), f"{own.share:.1%}"] for own in head.parts)
     told = [
         *(f"Runs as it is: {own}" for own in head.refused),
         "; ".join(f"{name}: {role}" for name, role in head.roles.items()),

@@ -131,6 +131,9 @@
       const next = chosenToken() + moves[event.key];
       if (next >= 0 && next < panel.tokens) { token.value = next; paint(); }
     });
+    panel.mark = make("rect", { width: 0.88, height: 0.88, class: "mark" });
+    svg.append(panel.mark);
+    svg.style.maxWidth = `${2.2 * across}rem`; // A few tokens are no poster.
     panel.svg = svg;
     panel.figure.replaceChildren(panel.caption, svg);
   }
@@ -148,14 +151,19 @@
       for (let n = 0; n < panel.tokens; n += 1) {
         const reason = REASONS[letters[n]];
         counts[reason] += 1;
-        panel.cells[n].setAttribute("class", n === chosenToken() ? `${reason} chosen` : reason);
+        panel.cells[n].setAttribute("class", reason);
         if (panel.letters.length) panel.letters[n].textContent = letters[n] === "." ? "" : letters[n];
       }
       const numbers = Object.entries(counts).filter(([, count]) => count).map(([name, count]) => `${count} ${name}`);
       const where = panels.some((own) => own.stream !== panel.stream) ? `, stream ${panel.stream}` : "";
       panel.caption.textContent = `${panel.method}${where}, step ${frame.step}: ${numbers.join(", ")}`;
       panel.svg.setAttribute("aria-label", panel.caption.textContent);
-      if (chosenToken() < panel.tokens) told.push(`${panel.method}${where}: ${reasonOf(panel, number, chosenToken())}`);
+      const marked = panel.cells[chosenToken()];
+      panel.mark.style.display = marked ? "" : "none";
+      if (!marked) continue;
+      panel.mark.setAttribute("x", Number(marked.getAttribute("x")) + 0.06);
+      panel.mark.setAttribute("y", Number(marked.getAttribute("y")) + 0.06);
+      told.push(`${panel.method}${where}: ${reasonOf(panel, number, chosenToken())}`);
     }
     why.replaceChildren(...told.map((text) => {
       const line = document.createElement("p");

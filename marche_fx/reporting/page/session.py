@@ -10,8 +10,8 @@ from ..causes import changes_and_reads
 from ..session_report import SessionReport
 from ..step_choices import spread
 from ..tables import memory, short
-from .html import Html, facts, joined, script_data, table, tag
 from .frames import panels_of
+from .html import Html, joined, script_data, table, tag
 
 FIGURE_LEGEND = (
     ("cached", "kept from an earlier step, or dropped"),
@@ -25,11 +25,11 @@ FIGURE_LEGEND = (
 
 def summary_facts(session: SessionReport) -> Iterable[tuple[str, str]]:
     """What a session comes to."""
-    rows, original = (sum(row[at] for row in session.rows) for at in (2, 3))
+    rows, original = sum(row[2] for row in session.rows), sum(row[3] for row in session.rows)
     yield "rows computed", f"{rows:,} of {original:,} ({session.rows_ratio:.1%})"
-    flops, before = (sum(row[at] for row in session.rows) for at in (4, 5))
+    flops, before = sum(row[4] for row in session.rows), sum(row[5] for row in session.rows)
     fewer = f", {1 / session.flops_ratio:.1f}x fewer" if session.flops_ratio else ""
-    yield "FLOPs", f"{short(flops)}of {short(before)}{fewer}"
+    yield "FLOPs", f"{short(flops)}FLOPs of {short(before)}FLOPs{fewer}"
     timed = [own.seconds for own in session.causes if own.seconds]
     if timed:
         measured = session.measured
