@@ -22,7 +22,8 @@ from ..refresh.builtin import OBSERVED
 from ..runtime.open_sessions import current_session
 from ..runtime.program import input_names, value_name
 from ..speed.prediction import Prediction, rates_for
-from .graphs import graph_table, graphviz
+from .dot import graphviz
+from .graphs import graph_table
 from .head_report import HeadReport, head_report
 from .heads import explain_heads
 from .operators import StepGraph, graph_dict

@@ -121,8 +121,9 @@ class SessionReport:
         Args:
             path: ends in ``.png``, ``.svg`` or ``.pdf``.
             grid: height and width of the image in tokens; tokens that are not of it are drawn above. When omitted, a
-                square of the rows that the model returns or of all tokens. Without a square, and for a grid of height
-                or width 1, tokens are drawn from top to bottom and steps from left to right.
+                square of the rows that the model returns or of all tokens, unless tokens are numbers in a line, as
+                words are and codes of an image may be. Without a square, and for a grid of height or width 1, tokens
+                are drawn from top to bottom and steps from left to right.
             sample: number of the sample. step_method: the one called last when omitted.
 
         Raises:

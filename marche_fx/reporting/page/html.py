@@ -76,7 +76,7 @@ def cell(content: Any, at: int, *, is_number: bool) -> Html:
 
 def scrolling(content: Html, name: str) -> Html:
     """What may be wider than the page, in a box that the keyboard can scroll too."""
-    return tag("div", content, class_="scroll", role="region", aria_label=name, tabindex=0)
+    return tag("div", content, class_="scroll", role="group", aria_label=name, tabindex=0)
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Html:

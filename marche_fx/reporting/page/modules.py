@@ -10,8 +10,11 @@ from ..site_report import SiteReport
 from ..tables import memory, short
 from .html import Html, scrolling, tag
 
-HEADINGS = ("operator", "value", "before", "after", "runs on", "source", "FLOPs before", "after")
-NUMBERS = (6, 7)
+HEADINGS = ("operator", "module", "value", "before", "after", "runs on", "source", "FLOPs before", "after")
+NUMBERS = (7, 8)
+
+FEW = 3
+"""Of so few operators a module without children is no box of its own: they stand among those of its parent."""
 
 
 @dataclass
@@ -36,7 +39,7 @@ class Module:
 
 
 def module_tree(
-    model: str, operators: Iterable[Operator], sites: Iterable[SiteReport], kinds: Mapping[str, str]
+    model: str, operators: Sequence[Operator], sites: Iterable[SiteReport], kinds: Mapping[str, str]
 ) -> Module:
     """The modules that compute ``operators``; the model itself is the root."""
     root = Module(model, "", model)
@@ -44,7 +47,21 @@ def module_tree(
         module_at(root, own.module, kinds).operators.append(own)
     for site in sites:
         module_at(root, site.path, kinds).sites.append(site)
+    order = {own.name: number for number, own in enumerate(operators)}
+    join_small(root, order)
     return root
+
+
+def join_small(module: Module, order: Mapping[str, int]) -> None:
+    """Give a module the operators of its small children, among its own as they run."""
+    for name, child in list(module.children.items()):
+        if child.children or len(child.operators) > FEW:
+            join_small(child, order)
+            continue
+        module.operators += child.operators
+        module.sites += child.sites
+        del module.children[name]
+    module.operators.sort(key=lambda own: order[own.name])
 
 
 def module_at(root: Module, path: str, kinds: Mapping[str, str]) -> Module:
@@ -72,9 +89,10 @@ def module_html(module: Module, *, is_open: bool = False) -> Html:
             counts(inside),
             tag("span", f"{short(total_flops(inside))}FLOPs", class_="cost"),
         ),
-        operator_table(path, module.operators) if module.operators else "",
+        operator_table(module) if module.operators else "",
         [module_html(child) for child in module.children.values()],
         class_="module",
+        data_path=module.path,
         open=is_open,
     )
 
@@ -99,15 +117,16 @@ LABELS = {"active": "active", "read": "read", "full": "in full", "before": "befo
 """Of `STATES`, short."""
 
 
-def operator_table(path: str, operators: Sequence[Operator]) -> Html:
+def operator_table(module: Module) -> Html:
     head = [tag("th", own, scope="col", class_="number" if at in NUMBERS else None) for at, own in enumerate(HEADINGS)]
-    rows = [operator_row(own) for own in operators]
-    caption = f"operators of {path}"
+    rows = [operator_row(own, module.path) for own in module.operators]
+    caption = f"operators of {module.path or module.name}"
     whole = tag("table", tag("caption", caption, class_="unseen"), tag("thead", tag("tr", head)), tag("tbody", rows))
     return scrolling(whole, caption)
 
 
-def operator_row(own: Operator) -> Html:
+def operator_row(own: Operator, within: str) -> Html:
+    """The row of an operator of a module or of a small child."""
     runs: list[Html | str] = [tag("span", LABELS[own.state], class_=f"chip {own.state}", title=STATES[own.state])]
     if own.cache is not None:
         size = f"{own.cache.role} cache {shape_text(own.cache.shape)}, {memory(own.cache.bytes)}"
@@ -118,6 +137,7 @@ def operator_row(own: Operator) -> Html:
         runs.append(tag("span", own.reason, class_="why"))
     cells = [
         tag("th", own.operator, scope="row"),
+        tag("td", own.module.removeprefix(within).removeprefix(".")),
         tag("td", own.name),
         tag("td", f"{own.dtype} {shape_text(own.shape)}" if own.dtype else ""),
         tag("td", shape_text(own.active_shape) if own.dtype else ""),

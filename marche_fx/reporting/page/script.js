@@ -15,12 +15,12 @@
   let rows = null;
   let openBefore = null;
 
-  const pathOf = (module) => module.querySelector(":scope > summary > .name").title;
-
   function read() {
     rows = [...document.querySelectorAll(".tree tbody tr")].map((row) => {
       const module = row.closest("details.module");
-      return { row, module, text: (row.textContent + " " + pathOf(module)).toLowerCase(), states: row.dataset.state.split(" ") };
+      // An operator of a small child stands among those of its parent.
+      const path = [module.dataset.path, row.cells[1].textContent].filter(Boolean).join(".");
+      return { row, module, text: `${row.textContent} ${path}`.toLowerCase(), states: row.dataset.state.split(" ") };
     });
   }
 

@@ -66,7 +66,7 @@ def test_nothing_ends_the_element_that_data_stand_in(data: object) -> None:
 def test_a_table_has_a_caption_headings_and_a_box_that_scrolls() -> None:
     found = table("sizes", ("name", "size"), [["a", "1"]], numbers=(1,))
     assert found == (
-        '<div class="scroll" role="region" aria-label="sizes" tabindex="0"><table><caption>sizes</caption>'
+        '<div class="scroll" role="group" aria-label="sizes" tabindex="0"><table><caption>sizes</caption>'
         '<thead><tr><th scope="col">name</th><th scope="col" class="number">size</th></tr></thead>'
         '<tbody><tr><th scope="row">a</th><td class="number">1</td></tr></tbody></table></div>'
     )
