@@ -124,26 +124,30 @@ def entering(part: Part) -> list[fx.Node]:
     return [placeholders[node.name] for node in part.inputs]
 
 
-def crossings(rewritten: Split) -> Iterator[tuple[str, str]]:
-    """What is computed in one part and read in a later one, directly or from a cache."""
-    made: dict[fx.Node, str] = {}
-    drawn = set(drawn_nodes(rewritten.prologue))
+def makers(rewritten: Split) -> dict[fx.Node, tuple[str, fx.Node]]:
+    """By value of the captured step the part and the node that later parts read it from: its own, or its cache."""
     (results,) = (node.args[0] for node in rewritten.prologue.module.graph.find_nodes(op="output"))
-    for source, copy in zip(rewritten.prologue.outputs, results):
-        shown = viewed(copy)
-        if shown in drawn:
-            made[source] = f"prologue.{shown.name}"
+    found = {source: ("prologue", copy) for source, copy in zip(rewritten.prologue.outputs, results)}
     caches = {spec.name: spec.value for spec in rewritten.caches}
     for node in computed(rewritten.incremental):
         if node.target is ops.update_cache:
-            made[caches[str(node.all_input_nodes[0].target)]] = f"incremental.{node.name}"
-    for part in ("incremental", "epilogue"):
-        own: Part = getattr(rewritten, part)
-        cached = set(caches.values()) if part == "incremental" else set()
-        drawn = set(drawn_nodes(own))
-        for source, copy in zip(own.inputs, entering(own)):
-            if source in made and source not in cached and copy in drawn:
-                yield made[source], f"{part}.{copy.name}"
+            found[caches[str(node.all_input_nodes[0].target)]] = "incremental", node
+    return found
+
+
+def crossings(rewritten: Split) -> Iterator[tuple[str, str]]:
+    """What is computed in one part and read in a later one, directly or from a cache."""
+    made = {source: (part, viewed(node)) for source, (part, node) in makers(rewritten).items()}
+    shown = {part: set(drawn_nodes(getattr(rewritten, part))) for part in COLOURS}
+    cached = {spec.value for spec in rewritten.caches}
+    for name in ("incremental", "epilogue"):
+        part: Part = getattr(rewritten, name)
+        for source, copy in zip(part.inputs, entering(part)):
+            if source not in made or copy not in shown[name] or (name == "incremental" and source in cached):
+                continue
+            maker, node = made[source]
+            if node in shown[maker]:
+                yield f"{maker}.{node.name}", f"{name}.{copy.name}"
 
 
 def quoted(text: str) -> str:

@@ -26,6 +26,7 @@ from .dot import graphviz
 from .graphs import graph_table
 from .head_report import HeadReport, head_report
 from .heads import explain_heads
+from .model_explorer import graphs_json, node_data
 from .operators import StepGraph, graph_dict
 from .page.render import framed, page
 from .session_report import SessionReport, session_report
@@ -103,8 +104,7 @@ class Report:
         """
         path = Path(path)
         if path.suffix == ".json":
-            found = {**self.to_dict(), "graphs": [graph_dict(own) for own in self.graphs]}
-            text = json.dumps(found, indent=2, sort_keys=True) + "\n"
+            text = written({**self.to_dict(), "graphs": [graph_dict(own) for own in self.graphs]})
         elif path.suffix == ".dot":
             text = "\n".join(graphviz(own.name, own.split) for own in self.graphs)
         elif path.suffix == ".html":
@@ -114,6 +114,29 @@ class Report:
         else:
             raise ArgumentError(f"a report is saved as .html, .txt, .json or .dot, got {path.name!r}")
         path.write_text(text, encoding="utf-8")
+
+    def save_model_explorer(self, folder: str | Path) -> None:
+        """Write the graphs for Model Explorer, ``pip install ai-edge-model-explorer``, into a folder.
+
+        ``graphs.json`` has two graphs for each captured step, as captured and rewritten; beside it stand numbers to
+        colour the first by: ``flops.json``, ``active_flops.json``, and of a session ``rows.json``, ``age.json`` of what
+        is cached, and ``drift.json`` where a `Monitor` looked::
+
+            model-explorer graphs.json --node_data_paths=flops.json,rows.json
+
+        Raises:
+            ArgumentError: there is no such folder.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ArgumentError(f"there is no folder {folder} to write the graphs to")
+        choices = () if self.session is None else self.session.choices
+        for name, values in {"graphs": graphs_json(self.model, self.graphs), **node_data(self.graphs, choices)}.items():
+            (folder / f"{name}.json").write_text(written(values), encoding="utf-8")
+
+
+def written(values: Any) -> str:
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
 def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
