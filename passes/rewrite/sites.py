@@ -26,9 +26,9 @@ def label_sites(split: Split, plan: Plan) -> None:
             if node in split.copies:
                 split.copies[node].meta[SITE] = label
     for node in reversed(split.incremental.module.graph.find_nodes(op="call_function", target=ops.update_cache)):
-        label = next((user.meta[SITE] for user in node.users if SITE in user.meta), None)
-        if label is not None:
-            node.meta[SITE] = label
+        readers = [user.meta[SITE] for user in node.users if SITE in user.meta]
+        if readers:
+            node.meta[SITE] = readers[0]
 
 
 def site_nodes(plan: Plan) -> Iterator[tuple[str, set[fx.Node]]]:
