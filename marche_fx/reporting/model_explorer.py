@@ -148,7 +148,7 @@ def node_data(graphs: Sequence[StepGraph], choices: Sequence[StepChoices]) -> di
 
 
 def numbers(operators: Sequence[Operator], choices: Sequence[StepChoices]) -> dict[str, dict[str, float]]:
-    """Of each operator that has some: FLOPs before and after, and of a session rows, age and drift of what is cached."""
+    """FLOPs of each operator before and after, and of a session rows, and age and drift of what is cached."""
     counted = [own for own in operators if own.flops]
     found = {
         "flops": {own.name: own.flops for own in counted},

@@ -42,7 +42,9 @@ def test_graphs_are_whole_and_nested_by_module(kind: str, tmp_path: Path) -> Non
         sources = {edge["sourceNodeId"] for own in graph["nodes"] for edge in own["incomingEdges"]}
         assert sources <= set(ids)
     for number, own in enumerate(report.graphs):
-        captured, rewritten = ({node["id"]: node for node in found["graphs"][2 * number + at]["nodes"]} for at in (0, 1))
+        captured, rewritten = (
+            {node["id"]: node for node in found["graphs"][2 * number + at]["nodes"]} for at in (0, 1)
+        )
         for node in own.nodes:
             assert captured[node.name]["namespace"] == path_of(module_path(node))
             assert [edge["sourceNodeId"] for edge in captured[node.name]["incomingEdges"]] == [
