@@ -16,6 +16,7 @@ from marche_fx.reporting.model_explorer import mean_age, path_of
 from marche_fx.reporting.report import Report
 from tests.networks import Transformer
 from tests.reporting.hostile import hostile
+from tests.reporting.page.reports import bounded
 from tests.reporting.test_report import used
 from tests.reporting.test_step_choices import decoded_mar, session_of
 
@@ -89,6 +90,19 @@ def test_numbers_are_those_of_the_report_and_the_session(tmp_path: Path) -> None
     assert results("rows")["layer_norm"] == 92 == report.session.rows[0][2]
     caches = {own.name for own in report.graphs[0].operators() if own.cache}
     assert results("age").keys() == caches
+
+
+def test_rows_are_those_that_an_operator_computed_where_few_results_are_read(tmp_path: Path) -> None:
+    report = bounded()
+    assert report.session is not None
+    (data,) = saved(report, tmp_path)["rows"].values()
+    choices = report.session.choices
+    by_state = {"full": 2 * 30 * len(choices)}
+    by_state |= {"active": sum(2 * own.active for own in choices), "read": sum(2 * own.read for own in choices)}
+    assert by_state["read"] < by_state["active"] < by_state["full"]
+    for own in report.graphs[0].operators():
+        if own.rows and own.state in by_state:
+            assert data["results"][own.name]["value"] == by_state[own.state]
 
 
 def test_the_age_of_rows_is_counted_stream_by_stream() -> None:

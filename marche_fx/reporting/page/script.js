@@ -65,7 +65,7 @@
   if (!data) return;
   const { panels, steps } = JSON.parse(data.textContent);
   const REASONS = { ".": "cached", c: "changed", q: "queried", r: "refreshed", s: "stale" };
-  const LINE = 32; // Tokens in a line where they are no image.
+  const LINE = 20; // Tokens in a line where they are no image.
   const LETTERED = 1024; // Of more tokens than these, cells have no letters.
   const SVG = "http://www.w3.org/2000/svg";
   const [slider, shown, sample, columns, token, why, holder] =

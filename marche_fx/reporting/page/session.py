@@ -76,7 +76,7 @@ def steps_table(session: SessionReport) -> Html:
         spared = 0 if own.spared is None else int((own.spared & (own.reasons == 0)).sum())
         rows.append(
             [
-                str(own.step),
+                str(own.decoding_step),
                 own.method,
                 *([str(own.stream)] if many else []),
                 f"{own.active} of {own.visible}",

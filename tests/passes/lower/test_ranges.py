@@ -63,8 +63,10 @@ def test_a_range_ends_where_a_node_fails() -> None:
     node.meta["marche_fx_site"] = "attention at a"
     graph.output((node,))
     with profile() as found:
-        with pytest.raises(RuntimeError):
+        # The error holds the frames in which it was raised, so that nothing is ended by being forgotten.
+        with pytest.raises(RuntimeError) as error:
             Ranges(torch.fx.GraphModule({}, graph))(torch.zeros(3))
         torch.zeros(2).exp()
+        assert error.tb is not None
     (own,) = [event for event in found.events() if event.name == "marche_fx: attention at a"]
     assert "aten::exp" not in {child.name for child in own.cpu_children}

@@ -210,7 +210,7 @@ def test_a_token_says_why_it_was_computed_or_left(session: Page) -> None:
 
 def test_tokens_are_drawn_in_as_many_columns_as_asked_for(session: Page) -> None:
     sizes = "document.querySelector('#panels svg').getAttribute('viewBox')"
-    assert session.run(sizes) == "0 0 30 1", "30 tokens are no square"
+    assert session.run(sizes) == "0 0 20 2", "30 tokens are no square"
     session.run("const own = document.getElementById('columns'); own.value = 6; own.dispatchEvent(new Event('input'))")
     assert session.run(sizes) == "0 0 6 5"
 

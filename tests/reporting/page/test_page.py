@@ -136,7 +136,7 @@ def test_a_page_tells_every_step_and_all_warnings() -> None:
     headings = page.text("th")
     assert {"stream", "stale on purpose", "what moved", "read at"} <= set(headings)
     steps = re.findall(r'<tr><th scope="row">(\d+)</th><td>forward</td>', report.html())
-    assert [int(own) for own in steps] == [own.step for own in report.session.choices]
+    assert [int(own) for own in steps] == [own.decoding_step for own in report.session.choices]
     assert report.session.verdict in page.text("p")
     assert "reports.py:" in " ".join(page.text("td"))
     warned = Page(Report("M", (), warnings=("one <b>", "two")).html())
