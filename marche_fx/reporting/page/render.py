@@ -11,13 +11,13 @@ from importlib.resources import files
 import torch
 
 from ...version import __version__
-from ..head_report import PARTS, HeadReport
+from ..head_report import HeadReport
 from ..operators import StepGraph
 from ..session_report import SessionReport
 from ..step_report import StepReport
-from ..tables import short
 from .captured import step_html
-from .html import Html, facts, joined, table, tag
+from .denoiser import head_html
+from .html import Html, facts, joined, tag
 from .session import session_html, summary_facts
 
 
@@ -122,28 +122,4 @@ def search(total: int) -> Html:
         tag("p", f"{total:,} operators", id="found", role="status"),
         class_="search",
         role="search",
-    )
-
-
-def head_html(head: HeadReport) -> Html:
-    rows = ([PARTS[own.name], str(own.operators), short(own.flops), f"{own.share:.1%}"] for own in head.parts)
-    told = [
-        *(f"Runs as it is: {own}" for own in head.refused),
-        "; ".join(f"{name}: {role}" for name, role in head.roles.items()),
-        head.halves,
-    ]
-    if head.calls:
-        told.append(
-            f"{head.calls} calls in {head.denoisings} denoisings, {head.flops_ratio:.2f} of the original's FLOPs; "
-            f"{head.as_is} calls ran as they were. Last denoising: {head.last}, slow values computed at {head.slow} "
-            "timesteps."
-        )
-    headings = ("depends on", "operators", "FLOPs of a row", "of all")
-    return tag(
-        "section",
-        tag("h2", f"Denoiser: {head.path}"),
-        tag("p", head.reuse),
-        [tag("p", own) for own in told if own],
-        table(f"parts of {head.path}", headings, rows, numbers=(1, 2, 3)) if head.parts else "",
-        class_="head",
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import marche_fx
+from marche_fx.reporting.head_report import Branch, HeadPart, HeadReport, SlowValue
 from marche_fx.reporting.page.html import VOID
 from marche_fx.reporting.report import Report
 from tests.reporting.hostile import NAMES
@@ -141,6 +142,24 @@ def test_a_page_tells_every_step_and_all_warnings() -> None:
     assert "reports.py:" in " ".join(page.text("td"))
     warned = Page(Report("M", (), warnings=("one <b>", "two")).html())
     assert warned.text("li") == ["one <b>", "two"]
+
+
+def test_a_denoiser_is_told_with_its_slow_values_and_branches() -> None:
+    parts = (HeadPart("slow", 12, 4e6, 0.59),)
+    values = (SlowValue("aten.linear at net.<b>", ("t", "c"), 2e6),)
+    branches = (Branch("aten.add at net.blocks.0", "product", 1e6),)
+    roles = {"x": "the noisy value", "t": "the time"}
+    counts = (3, 2, 200, 0.41, "FcF", 20)
+    head = HeadReport("diffloss.net", "HeadReuse()", roles, parts, "halves of <x>", values, branches, ("no",), *counts)
+    page = Page(Report("M", (), heads=(head,)).html())
+    assert "Denoiser: diffloss.net" in page.text("h2")
+    assert {"time and condition", "aten.linear at net.<b>", "aten.add at net.blocks.0"} <= set(page.text("th"))
+    assert {"12", "59.0%", "t, c", "product"} <= set(page.text("td"))
+    told = " ".join(page.text("p"))
+    for own in ("x: the noisy value; t: the time", "halves of <x>", "Runs as it is: no", "200 calls in 2 denoisings"):
+        assert own in told
+    waiting = HeadReport("net", "exact", {}, (), "", (), (), (), 0, 0, 0, 0.0, "", 0)
+    assert "Not captured yet" in Report("M", (), heads=(waiting,)).html()
 
 
 def test_a_notebook_shows_the_page_in_a_frame_of_its_own() -> None:
