@@ -9,5 +9,5 @@ analysis   what a graph tells: token axis, attention and MLP sites, the region, 
 rewrite    the plan applied: dropped tokens hidden, active rows gathered, caches written, signals inserted
 lower      the rewritten region to compiled code
 
-`trail` keeps note of what each pass found and how long it took.
+`trail` keeps note of what each pass found and how long it took; `shown` tells it at length where PyTorch traces.
 """

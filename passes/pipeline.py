@@ -21,13 +21,16 @@ from .capture.capture import capture
 from .capture.captured import Capture
 from .lower.lower import Incremental, lower
 from .lower.products import multiply_by_onednn
+from .lower.ranges import Ranges
 from .lower.shared import SharedCode
 from .rewrite.hooks import Hooks, insert_hooks
 from .rewrite.pack import pack
 from .rewrite.parts import Split
+from .rewrite.sites import label_sites
 from .rewrite.split import split
 from .rewrite.stages import Stage, cut_stages
 from .rewrite.watch import Watched, find_watched
+from .shown import capture_text, graph_text, region_text, sites_text, split_text
 from .trail import PassRun, Trail, counted
 
 Capturing = Callable[[nn.Module, str, tuple[Any, ...], dict[str, Any]], Capture]
@@ -58,6 +61,7 @@ def make_plan(
         "capture",
         lambda: capturing(model, step, args, kwargs or {}),
         lambda own: counted(len(own.graph_module.graph.nodes), "node") + ", without a trace" * own.is_instance,
+        capture_text,
     )
     return plan_of(captured, exact_sites=exact_sites, trail=trail)
 
@@ -69,10 +73,13 @@ def plan_of(original: Capture, *, exact_sites: int = 0, trail: Trail | None = No
         "pack",
         lambda: pack(original),
         lambda own: "every token is kept" if own.capture is original else "dropped tokens are hidden from attention",
+        lambda own: "" if own.capture is original else capture_text(own.capture),
     )
     graph = packed.capture.graph_module.graph
     inputs = [leaf.node for leaf in packed.capture.inputs if leaf.node is not None]
-    sites = trail.run("attention", lambda: find_attention_sites(graph), lambda own: counted(len(own), "site"))
+    sites = trail.run(
+        "attention", lambda: find_attention_sites(graph), lambda own: counted(len(own), "site"), sites_text
+    )
     axes = trail.run(
         "axes",
         lambda: find_token_axes(graph, sites, inputs),
@@ -82,6 +89,7 @@ def plan_of(original: Capture, *, exact_sites: int = 0, trail: Trail | None = No
         "region",
         lambda: find_region(graph, axes, sites, inputs, packed.visible, exact_sites),
         lambda own: f"{counted(len(own.rows), 'operator')} on rows, {len(own.full)} on all tokens",
+        lambda own: region_text(own, graph),
     )
     attended = {axis for site in sites for axis in (query_axis(site, axes.axes), key_axis(site, axes))}
     token_axes = {*axes.token_axes, *attended}
@@ -89,6 +97,7 @@ def plan_of(original: Capture, *, exact_sites: int = 0, trail: Trail | None = No
         "mlp",
         lambda: tuple(own for own in find_mlp_sites(graph) if axes.axes.dims_with(own.down, token_axes)),
         lambda own: counted(len(own), "site"),
+        sites_text,
     )
     return Plan(original, packed.capture, packed.visible, tuple(sites), mlps, axes, region, passes=tuple(trail.runs))
 
@@ -143,9 +152,14 @@ def rewrite(
             source, plan.axes, plan.region, plan.sites, skip_unread=skip_unread, head=head, cache_dtype=cache_dtype
         ),
         lambda own: counted(len(own.caches), "cache"),
+        split_text,
     )
+    label_sites(plain, plan)
     hooked, measured = trail.run(
-        "hooks", lambda: insert_hooks(plain, plan, inserts), lambda own: counted(len(own[1]), "signal")
+        "hooks",
+        lambda: insert_hooks(plain, plan, inserts),
+        lambda own: counted(len(own[1]), "signal"),
+        lambda own: split_text(own[0]),
     )
     watched = trail.run(
         "watch",
@@ -158,14 +172,15 @@ def rewrite(
         lambda: cut_stages(source, before, hooked.prologue.outputs, plan.inputs),
         lambda own: counted(len(own), "stage") + " of the prologue",
     )
-    incremental = trail.run(
+    lowered = trail.run(
         "lower",
         lambda: lower(hooked, compile=compile, shared=shared),
         lambda _: "by torch.compile" if compile else "not compiled",
+        graph_text,
     )
     if compile:
         heads = () if hooked.head is None else (hooked.head.part,)
         for part in (hooked.epilogue, *heads, *(stage.part for stage in stages)):
             multiply_by_onednn(part.module)
     cost = step_cost(plan.graph, plan.axes, plan.region, hooked.read_only, head)
-    return Rewritten(hooked, tuple(measured), watched, stages, incremental, cost, tuple(trail.runs))
+    return Rewritten(hooked, tuple(measured), watched, stages, Ranges(lowered), cost, tuple(trail.runs))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from torch._logging import trace_structured
+
 Found = TypeVar("Found")
 
 
@@ -24,17 +26,35 @@ class PassRun:
 
 
 class Trail:
-    """Runs passes and keeps note of them."""
+    """Runs passes and keeps note of them, also in PyTorch's own trail where ``TORCH_TRACE`` asks for one."""
 
     def __init__(self) -> None:
         self.runs: list[PassRun] = []
 
-    def run(self, name: str, result: Callable[[], Found], found: Callable[[Found], str]) -> Found:
-        """Run the pass ``name``, whose result is ``result()``; ``found`` puts it in words."""
+    def run(
+        self,
+        name: str,
+        result: Callable[[], Found],
+        found: Callable[[Found], str],
+        shown: Callable[[Found], str] | None = None,
+    ) -> Found:
+        """Run the pass ``name``, whose result is ``result()``; ``found`` puts it in words, ``shown`` at length."""
         start = time.perf_counter()
         made = result()
-        self.runs.append(PassRun(name, found(made), time.perf_counter() - start))
+        own = PassRun(name, found(made), time.perf_counter() - start)
+        self.runs.append(own)
+        trace(own, (lambda: "") if shown is None else (lambda: shown(made)))
         return made
+
+
+def trace(own: PassRun, shown: Callable[[], str]) -> None:
+    """Leave an artifact that ``tlparse`` shows; nothing is put into words where nobody asked for it."""
+    trace_structured(
+        "artifact",
+        metadata_fn=lambda: {"name": f"marche_fx_{own.name}", "encoding": "string"},
+        payload_fn=lambda: f"{own.found}, {own.seconds:.3f} s\n\n{shown()}",
+        expect_trace_id=False,
+    )
 
 
 def counted(number: int, word: str) -> str:

@@ -26,6 +26,7 @@ LAYERS = (
     "passes.analysis",
     "passes.rewrite",
     "passes.lower",
+    "passes.shown",
     "passes.pipeline",
     "refresh",
     "lazy",

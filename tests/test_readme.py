@@ -1,10 +1,11 @@
-"""The blocks of the README, and of the page on sessions, run as they stand."""
+"""The blocks of the README, and of the pages on sessions and on the report, run as they stand."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,15 @@ def test_a_block_runs_as_it_stands(number: int, tmp_path: Path, monkeypatch: pyt
 def test_every_block_is_a_whole_program(block: str) -> None:
     compile(block, "README.md", "exec")
     assert "import marche_fx" in block
+
+
+@pytest.mark.slow
+def test_the_block_on_the_report_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks_of("docs/report.md")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(block, "docs/report.md", "exec"), names)
+    assert (tmp_path / "step.html").read_text(encoding="utf-8") == names["report"].html()
 
 
 @pytest.mark.slow

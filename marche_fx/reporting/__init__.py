@@ -6,5 +6,7 @@ site_report     each attention and MLP site, and each operator that runs on all 
 causes          what changed tokens, and what read rows
 session_report  rows and FLOPs of a session; `step_choices`: which tokens, and why; `picture`: drawn
 head_report     a captured denoiser: what it depends on, what of it ran when; `heads`: before there is a session
-graphs          a rewritten step, operator by operator        tables  how numbers are written
+operators       a captured step operator by operator: where each runs, on how many rows
+graphs          a rewritten step as a table; `dot`: for Graphviz; `model_explorer`; `page`: a report as one file of HTML
+tables          how numbers are written, and names that look like markup
 """

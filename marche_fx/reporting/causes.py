@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..runtime.advice import name_of_value, to_host
 from ..runtime.records import CallRecord, ReadRecord
+from .tables import add_row
 
 FEW = 8
 """So many samples are told of one by one."""
@@ -98,6 +99,13 @@ def causes_table(causes: Sequence[CallCauses]) -> Table:
     table.add_column("what changed tokens, and what read rows", overflow="fold")
     for heading in ("calls", "tokens of a call,\nrows of a sample", "oldest,\nsteps"):
         table.add_column(heading, justify="right")
+    for row in changes_and_reads(causes):
+        add_row(table, *row)
+    return table
+
+
+def changes_and_reads(causes: Sequence[CallCauses]) -> Iterator[tuple[str, str, str, str]]:
+    """The cells of `causes_table`."""
     values: dict[str, list[int]] = {}
     lines: dict[tuple[str, bool], list[tuple[tuple[int, ...], int]]] = {}
     for own in causes:
@@ -106,11 +114,10 @@ def causes_table(causes: Sequence[CallCauses]) -> Table:
         for line, rows, age in own.reads:
             lines.setdefault((line, rows is None), []).append((rows or (), age))
     for name, counts in values.items():
-        table.add_row(f"changed by {name}", str(len(counts)), mean(counts), "")
+        yield f"changed by {name}", str(len(counts)), mean(counts), ""
     for (line, _), read in lines.items():
         by_sample = [sum(own) / len(own) for own in zip(*(rows for rows, _ in read))]
-        table.add_row(f"read at {line}", str(len(read)), shown(by_sample), str(max(age for _, age in read)))
-    return table
+        yield f"read at {line}", str(len(read)), shown(by_sample), str(max(age for _, age in read))
 
 
 def shown(by_sample: Sequence[float]) -> str:

@@ -20,7 +20,7 @@ from ..passes.graph.reach import ancestors
 from ..passes.graph.source import describe
 from ..passes.rules.flops import node_flops
 from ..passes.trail import counted
-from .tables import short
+from .tables import add_row, short
 
 PARTS = {
     "still": "the condition alone: once a denoising",
@@ -119,7 +119,7 @@ class HeadReport:
         for heading in ("operators", "FLOPs of a row", "of all"):
             table.add_column(heading, justify="right")
         for part in self.parts:
-            table.add_row(PARTS[part.name], str(part.operators), short(part.flops), f"{part.share:.1%}")
+            add_row(table, PARTS[part.name], str(part.operators), short(part.flops), f"{part.share:.1%}")
         yield table
         if self.slow_values:
             yield Text("slow values, the same for every noisy value:")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,16 @@ from ..refresh.builtin import OBSERVED
 from ..runtime.open_sessions import current_session
 from ..runtime.program import input_names, value_name
 from ..speed.prediction import Prediction, rates_for
-from .graphs import graph_table, graphviz
+from .dot import graphviz
+from .graphs import graph_table
 from .head_report import HeadReport, head_report
 from .heads import explain_heads
+from .model_explorer import graphs_json, node_data
+from .operators import StepGraph, graph_dict
+from .page.render import framed, page
 from .session_report import SessionReport, session_report
 from .step_report import StepReport, step_report
-from .tables import WIDTH, as_text
+from .tables import as_text
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,17 @@ class Report:
 
     Attributes:
         model: class name. steps: one for each capture. session: the last one that ended.
-        notes: how to read it when it is empty. heads: one for each captured denoiser.
+        notes: how to read it when it is empty. heads: one for each captured denoiser. graphs: one for each of steps.
+        warnings: what its user was warned of, in full.
     """
 
     model: str
     steps: tuple[StepReport, ...]
     session: SessionReport | None = None
     notes: tuple[str, ...] = ()
-    graphs: tuple[Any, ...] = ()
+    graphs: tuple[StepGraph, ...] = field(default=(), repr=False)
     heads: tuple[HeadReport, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text(self.model, "bold underline")
@@ -61,6 +66,22 @@ class Report:
     def __str__(self) -> str:
         return as_text(self)
 
+    def _repr_html_(self) -> str:
+        """The page, in a frame of a notebook."""
+        return framed(self.html())
+
+    def html(self) -> str:
+        """The report as a page: one file that loads nothing from anywhere."""
+        return page(self.model, self.steps, self.graphs, self.session, self.heads, self.notes, self.warnings)
+
+    def text(self) -> str:
+        """What is printed, with all steps of the session and every operator, nothing of it cut."""
+        parts = [as_text(self)]
+        if self.session is not None:
+            parts.append(self.session.text(steps=None))
+        parts += [as_text(graph_table(own), width=None) for own in self.graphs]
+        return "\n".join([*parts, *self.warnings])
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for `json`; keys are sorted."""
         return {
@@ -69,31 +90,53 @@ class Report:
             "notes": list(self.notes),
             "session": None if self.session is None else self.session.to_dict(),
             "steps": [step.to_dict() for step in self.steps],
+            "warnings": list(self.warnings),
         }
 
     def save(self, path: str | Path) -> None:
         """Write the report to a file.
 
-        ``.html`` and ``.txt`` hold what is printed and every rewritten graph, operator by operator; ``.json`` holds
-        `to_dict`; ``.dot`` the graphs for Graphviz, coloured by part: ``dot -Tsvg step.dot > step.svg``.
+        ``.html`` is a page that opens anywhere; ``.txt`` is `text`; ``.json`` holds `to_dict` and the graphs, operator
+        by operator; ``.dot`` the graphs for Graphviz, coloured by part: ``dot -Tsvg step.dot > step.svg``.
 
         Raises:
             ArgumentError: the name has another ending.
         """
         path = Path(path)
         if path.suffix == ".json":
-            path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+            text = written({**self.to_dict(), "graphs": [graph_dict(own) for own in self.graphs]})
         elif path.suffix == ".dot":
-            path.write_text("\n".join(graphviz(*graph) for graph in self.graphs), encoding="utf-8")
-        elif path.suffix in (".html", ".txt"):
-            console = Console(record=True, width=WIDTH, file=io.StringIO())
-            console.print(self)
-            for graph in self.graphs:
-                console.print(graph_table(*graph))
-            text = console.export_html() if path.suffix == ".html" else console.export_text()
-            path.write_text(text, encoding="utf-8")
+            text = "\n".join(graphviz(own.name, own.split) for own in self.graphs)
+        elif path.suffix == ".html":
+            text = self.html()
+        elif path.suffix == ".txt":
+            text = self.text()
         else:
             raise ArgumentError(f"a report is saved as .html, .txt, .json or .dot, got {path.name!r}")
+        path.write_text(text, encoding="utf-8")
+
+    def save_model_explorer(self, folder: str | Path) -> None:
+        """Write the graphs for Model Explorer, ``pip install ai-edge-model-explorer``, into a folder.
+
+        ``graphs.json`` has two graphs for each captured step, as captured and rewritten; beside it stand numbers to
+        colour the first by: ``flops.json``, ``active_flops.json``, and of a session ``rows.json``, ``age.json`` of what
+        is cached, and ``drift.json`` where a `Monitor` looked::
+
+            model-explorer graphs.json --node_data_paths=flops.json,rows.json
+
+        Raises:
+            ArgumentError: there is no such folder.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ArgumentError(f"there is no folder {folder} to write the graphs to")
+        choices = () if self.session is None else self.session.choices
+        for name, values in {"graphs": graphs_json(self.model, self.graphs), **node_data(self.graphs, choices)}.items():
+            (folder / f"{name}.json").write_text(written(values), encoding="utf-8")
+
+
+def written(values: Any) -> str:
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
 def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
@@ -122,13 +165,15 @@ def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
             f"{count} calls of {name} were made outside of a session, and computed every token. Decode inside "
             "`with marche_fx.decoding(model):`"
         )
+    steps = tuple(step_report(own.plan, own.split, fraction, own.passes, rounding=own.rounding) for own in programs)
     return Report(
         type(optimized).__name__,
-        tuple(step_report(own.plan, own.split, fraction, own.passes, rounding=own.rounding) for own in programs),
+        steps,
         session_report(session, is_open=is_open) if session is not None and session.log.calls else None,
         tuple(notes),
-        tuple((program.plan.dense.step, program.split) for program in programs),
+        tuple(StepGraph(step.name, own.plan, own.split, step.active) for own, step in zip(programs, steps)),
         tuple(head_report(step) for step in optimization.heads.values()),
+        tuple(told for part in parts for step in part.steps.values() for told in step.method.told),
     )
 
 
@@ -180,7 +225,7 @@ def explain(
         observed = OBSERVED if is_last else 0
         prediction = Prediction(plan, rates_for(plan), read_only=rewritten.split.read_only, observed=observed)
         found = found.with_speedups(prediction)
-    return Report(type(model).__name__, (found,), graphs=((name, rewritten.split),))
+    return Report(type(model).__name__, (found,), graphs=(StepGraph(name, plan, rewritten.split, found.active),))
 
 
 def step_for(model: nn.Module, step: str | None, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from ..runtime.session import Session
 from .causes import CallCauses, causes_of, causes_table, oldest
 from .site_report import byte_count
 from .step_choices import StepChoices, choices_of, choices_table
-from .tables import as_text, memory
+from .tables import add_row, as_text, memory
 
 SHOWN_STEPS = 12
 """Steps of a session that are printed one by one."""
@@ -121,8 +121,9 @@ class SessionReport:
         Args:
             path: ends in ``.png``, ``.svg`` or ``.pdf``.
             grid: height and width of the image in tokens; tokens that are not of it are drawn above. When omitted, a
-                square of the rows that the model returns or of all tokens. Without a square, and for a grid of height
-                or width 1, tokens are drawn from top to bottom and steps from left to right.
+                square of the rows that the model returns or of all tokens, unless tokens are numbers in a line, as
+                words are and codes of an image may be. Without a square, and for a grid of height or width 1, tokens
+                are drawn from top to bottom and steps from left to right.
             sample: number of the sample. step_method: the one called last when omitted.
 
         Raises:
@@ -147,7 +148,7 @@ class SessionReport:
             "FLOPs ratio",
         )
         for name, calls, rows, original, flops, original_flops in self.rows:
-            table.add_row(name, str(calls), f"{rows:,}", f"{original:,}", f"{flops / original_flops:.3f}")
+            add_row(table, name, str(calls), f"{rows:,}", f"{original:,}", f"{flops / original_flops:.3f}")
         return table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

@@ -56,6 +56,7 @@ class StepReport:
         passes: those that ran, in their order, with what each found and how long it took.
         moves_all: values that every token of a sample reads, so that all are recomputed when one moves.
         speedups: predicted, over the original run eagerly, by the share of active tokens; empty where not asked for.
+        original_seconds: predicted too, of the original run eagerly.
     """
 
     name: str
@@ -77,6 +78,7 @@ class StepReport:
     passes: tuple[PassRun, ...] = ()
     moves_all: tuple[str, ...] = ()
     speedups: dict[float, float] = field(default_factory=dict)
+    original_seconds: float | None = None
 
     @property
     def tokens(self) -> int:
@@ -118,7 +120,7 @@ class StepReport:
         """The same with what a step gains by these shares of active tokens."""
         original = prediction.original()
         found = {share: original / prediction.incremental(active_tokens(self.streams, share)) for share in self.shares}
-        return dataclasses.replace(self, speedups=found)
+        return dataclasses.replace(self, speedups=found, original_seconds=original)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         drops = ", drops masked tokens" if self.drops_tokens else ""

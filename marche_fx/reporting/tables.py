@@ -13,12 +13,26 @@ from rich.text import Text
 from .site_report import FullOperator, SiteReport
 
 WIDTH = 120
+UNBOUNDED = 100_000
 
 
-def as_text(renderable: RenderableType) -> str:
-    console = Console(record=True, width=WIDTH, file=io.StringIO())
+def as_text(renderable: RenderableType, width: int | None = WIDTH) -> str:
+    """What is printed in so many columns, or in as many as there is something for."""
+    console = Console(record=True, width=width or UNBOUNDED, file=io.StringIO())
     console.print(renderable)
     return console.export_text()
+
+
+def add_row(table: Table, *cells: RenderableType) -> None:
+    """A row whose texts are shown as they are: names may hold what rich takes for markup."""
+    table.add_row(*(Text(visible(own)) if isinstance(own, str) else own for own in cells))
+
+
+def visible(text: str) -> str:
+    """Text with what a terminal or a browser would obey, and nobody sees, written out: ``\\x1b``."""
+    if text.isprintable():
+        return text
+    return "".join(own if own.isprintable() or own in "\n\t" else repr(own)[1:-1] for own in text)
 
 
 def site_table(sites: Sequence[SiteReport], fraction: float) -> Table:
@@ -30,7 +44,8 @@ def site_table(sites: Sequence[SiteReport], fraction: float) -> Table:
     for heading in ("rows\nof", "FLOPs\nof", "caches\n"):
         table.add_column(heading.replace("of", f"at {fraction:.0%}"), justify="right")
     for site in sites:
-        table.add_row(
+        add_row(
+            table,
             f"{site.kind}\n{site.size}",
             "\n".join(filter(None, (site.path, site.line))),
             Text(("yes: " if site.claimed else "no: ") + site.status, "" if site.claimed else "yellow"),
@@ -50,7 +65,8 @@ def full_table(operators: Sequence[FullOperator], active_flops: float, fraction:
     table.add_column(f"of FLOPs\nat {fraction:.0%}", justify="right")
     table.add_column("caches\n", justify="right")
     for own in operators:
-        table.add_row(
+        add_row(
+            table,
             Text(own.operator, "yellow"),
             "\n".join(filter(None, (own.path, own.line))),
             own.reason,

@@ -50,7 +50,7 @@ class StepMethod:
     Attributes:
         order: its number among the model's. is_last: whether it is the one whose results the decoding loop reads, so
             that queries and attention are about it.
-        warned: topics and messages that its user was warned of.
+        warned: topics and messages that its user was warned of. told: these messages in full, for reports.
     """
 
     name: str
@@ -58,6 +58,7 @@ class StepMethod:
     is_last: bool
     settings: Settings
     warned: set[str] = field(default_factory=set, repr=False)
+    told: list[str] = field(default_factory=list, repr=False)
 
     @property
     def policy(self) -> RefreshPolicy:
@@ -83,6 +84,8 @@ class StepMethod:
 
     def warn_once(self, message: str, topic: str = "") -> None:
         """Warn where the user's code called, unless it was about the same topic before; the message when omitted."""
+        if (topic or message) not in self.warned:
+            self.told.append(message)
         warn_once(self.warned, message, topic)
 
 

@@ -27,6 +27,13 @@ from .verify import check_equal
 from .wide import WideResult
 
 
+def ranking(refresh: Refresh) -> Tensor | None:
+    """The priority that chose a refresh set, ``[B, N]`` float32, whatever the policy writes into its own later."""
+    if not refresh.count or refresh.priority is None:
+        return None
+    return refresh.priority.detach().to(torch.float32, copy=True)
+
+
 class PendingStep:
     """One call of a step, computed when its results are read."""
 
@@ -314,6 +321,9 @@ class PendingStep:
             stream=self.stream,
             computed=computed,
             results=None if self.program.head is None else 0,
+            call=self.record,
+            score=None if active.complete else ranking(refresh),
+            spared=self.spared,
         )
         self.number = len(self.log.records)
         self.log.records.append(record)

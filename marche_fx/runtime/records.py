@@ -53,6 +53,9 @@ class StepRecord:
         computed: bool ``[B, N]``, tokens whose results were computed, or what a wide one is computed of.
         results: of so many tokens of each sample rows of a wide result were computed, while it was read; None where
             the step has none.
+        call: that it is a part of. score: ``[B, N]`` float32, the policy's priority, by which the refreshed ones were
+            chosen; None where none was needed. spared: bool ``[B, N]``, tokens that were read and left as they were,
+            since the policy bounds those; None where it does not.
     """
 
     name: str
@@ -66,6 +69,9 @@ class StepRecord:
     stream: int = 0
     computed: Tensor | None = field(default=None, repr=False)
     results: int | None = None
+    call: CallRecord | None = field(default=None, repr=False)
+    score: Tensor | None = field(default=None, repr=False)
+    spared: Tensor | None = field(default=None, repr=False)
 
     @property
     def reasons(self) -> Tensor:

@@ -26,6 +26,14 @@ def module_path(node: fx.Node) -> str:
     return strip_wrapper(path)
 
 
+def module_types(node: fx.Node) -> dict[str, str]:
+    """The class names of the modules that computed ``node``, outermost first, by path."""
+    stack = node.meta.get("nn_module_stack") or {}
+    # A class that was exported is recorded by its full name.
+    named = {path: kind if isinstance(kind, str) else kind.__name__ for path, kind in stack.values()}
+    return {strip_wrapper(path): kind.rsplit(".", 1)[-1] for path, kind in named.items() if path}
+
+
 def strip_wrapper(path: str) -> str:
     """A path within the captured wrapper as a path within the user's model."""
     # A module that is called again is recorded as "path@1".

@@ -8,4 +8,5 @@ kept       what this process compiled, by what it computes; written to files and
 shared     code that programs of many lengths share
 symbolic   which sizes are the number of active tokens
 products   products with float32 weights by oneDNN
+ranges     what a running profiler is told
 """

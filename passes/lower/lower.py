@@ -10,6 +10,7 @@ from ... import ops
 from ..rewrite.cut import Part
 from ..rewrite.denoiser import RAGGED
 from ..rewrite.parts import Split
+from ..rewrite.sites import SITE
 from .products import use_onednn
 from .repeats import Segment, find_segments
 from .shared import Module, SharedCode
@@ -23,7 +24,7 @@ FEW = 8
 """So few operators run sooner than they are compiled."""
 
 
-def lower(split: Split, *, compile: bool, shared: SharedCode | None = None) -> Incremental:
+def lower(split: Split, *, compile: bool, shared: SharedCode | None = None) -> fx.GraphModule:
     """The rewritten region as a function, compiled for any number of active tokens A >= 2.
 
     Args:
@@ -64,6 +65,10 @@ def compiled_by_segments(
                 values[node] = lowered.node_copy(node, values.__getitem__)
             continue
         results = lowered.call_function(compiled[segment.kind], tuple(values[node] for node in segment.inputs))
+        sites = dict.fromkeys(node.meta[SITE] for node in segment.nodes if SITE in node.meta)
+        if sites:
+            # Of compiled code a profiler is told which sites are in it.
+            results.meta[SITE] = ", ".join(sites)
         for number, node in enumerate(segment.outputs):
             values[node] = lowered.call_function(result, (results, number))
     (output,) = graph.find_nodes(op="output")

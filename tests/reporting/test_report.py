@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import marche_fx
 from marche_fx import ArgumentError, SelectiveRefresh, UnsupportedModelError
+from marche_fx.passes.graph.source import module_path
+from marche_fx.reporting.graphs import PARTS, computed
+from marche_fx.reporting.tables import add_row, as_text
 from tests.networks import Block, FusedAttention, Mlp, Transformer, WithConvolution, small_mar
+from tests.reporting.hostile import NAMES, hostile
 
 X = torch.randn(2, 30, 16)
 
@@ -265,7 +273,7 @@ def test_a_report_fits_120_columns() -> None:
 def test_a_report_is_plain_values() -> None:
     found = marche_fx.report(used()).to_dict()
     assert json.loads(json.dumps(found)) == found
-    assert sorted(found) == list(found) == ["heads", "model", "notes", "session", "steps"]
+    assert sorted(found) == list(found) == ["heads", "model", "notes", "session", "steps", "warnings"]
     (step,) = found["steps"]
     assert sorted(step) == list(step)
     assert {"active", "cache_bytes", "fixed_flops", "in_full", "saving", "sites", "streams", "tokens"} <= step.keys()
@@ -286,51 +294,65 @@ def test_a_report_is_plain_values() -> None:
     assert (unused["session"], unused["steps"], len(unused["notes"])) == (None, [], 1)
 
 
-@pytest.mark.parametrize("ending", ["html", "txt"])
-def test_a_saved_report_shows_the_rewritten_graph(tmp_path: Path, ending: str) -> None:
-    path = tmp_path / f"step.{ending}"
-    marche_fx.report(used()).save(path)
-    text = path.read_text()
-    assert "update_cache" in text
-    assert "gather_active" in text
-    assert text.startswith("<!DOCTYPE html>") == (ending == "html")
+def test_a_saved_text_is_cut_nowhere(tmp_path: Path) -> None:
+    report = marche_fx.report(used())
+    report.save(tmp_path / "step.txt")
+    text = (tmp_path / "step.txt").read_text()
+    assert "…" not in text
+    assert str(report) in text
+    assert report.session is not None
+    assert report.session.text(steps=None) in text
+    (graph,) = report.graphs
+    nodes = [node for part in PARTS for node in computed(getattr(graph.split, part))]
+    rows = [line for line in text.partition("forward, rewritten")[2].splitlines() if line.startswith("│")]
+    assert [row.split()[3] for row in rows] == [node.name for node in nodes]
+    assert all(row.split("│")[5].strip() == module_path(node) for row, node in zip(rows, nodes, strict=True))
+
+
+def test_names_that_are_markup_are_printed_as_they_are(tmp_path: Path) -> None:
+    report = marche_fx.explain(hostile(), X)
+    printed = io.StringIO()
+    Console(file=printed, width=1000, force_terminal=True).print(report)
+    assert all(f"blocks.{name}.mlp.fc2" in printed.getvalue() for name in NAMES)
+    assert "\x1b]8;" not in printed.getvalue(), "no link"
+    report.save(tmp_path / "step.txt")
+    text = (tmp_path / "step.txt").read_text()
+    assert all(f"blocks.{name}.mlp.fc2" in text for name in NAMES)
+
+
+def test_what_a_terminal_would_obey_is_written_out() -> None:
+    table = Table("name")
+    add_row(table, "\x1b[31mred")
+    assert "\\x1b[31mred" in as_text(table)
+
+
+def test_warnings_are_in_the_report_in_full() -> None:
+    optimized = marche_fx.transform(
+        Transformer(30, 16, 2).eval(), refresh=SelectiveRefresh(0.0, warmup=1), compile=False
+    )
+    x = X.clone()
+    with torch.no_grad(), warnings.catch_warnings(record=True) as caught, marche_fx.decoding(optimized):
+        warnings.simplefilter("always")
+        for step in range(3):
+            x[:, step] += 1
+            optimized(x).sum()
+    (told,) = marche_fx.report(optimized).warnings
+    assert told in [str(own.message) for own in caught]
+    assert "was read as a whole" in told
 
 
 def test_a_saved_json_is_the_report(tmp_path: Path) -> None:
     path = tmp_path / "step.json"
     report = marche_fx.report(used())
     report.save(path)
-    assert json.loads(path.read_text()) == report.to_dict()
-
-
-def test_a_saved_dot_draws_every_part_in_its_colour(tmp_path: Path) -> None:
-    path = tmp_path / "step.dot"
-    mask = torch.tensor([[1.0, 0, 0, 0, 1, 1, 0, 0, 0]] * 2)
-    mar = small_mar().eval()
-    marche_fx.explain(mar, X[:, :9, :4], mask, torch.randn(2, 16), step="forward_mae_encoder").save(path)
-    text = path.read_text()
-    name = r'"((?:[^"\\\n]|\\.)*)"'
-    value = re.compile(rf"    {name} \[label={name}, fillcolor=(\w+)\];")
-    edge = re.compile(rf"\s+{name} -> {name}( \[style=dashed\])?;")
-    drawn = {own[1]: own[3] for line in text.splitlines() if (own := value.fullmatch(line))}
-    edges = [(own[1], own[2]) for line in text.splitlines() if (own := edge.fullmatch(line))]
-    # Every line is one of these, or opens or closes a box.
-    others = [line for line in text.splitlines() if not value.fullmatch(line) and not edge.fullmatch(line)]
-    assert [line.split("[")[0].strip() for line in others] == [
-        'digraph "forward_mae_encoder" {',
-        "node",
-        *(line for part in ("prologue", "incremental", "epilogue") for line in boxed(part)),
-        "}",
-    ]
-    assert {own for edge in edges for own in edge} <= drawn.keys()
-    assert {"lightblue", "palegreen", "gold", "khaki", "white"} <= set(drawn.values())
-    parts = {(source.split(".")[0], target.split(".")[0]) for source, target in edges}
-    assert {("prologue", "incremental"), ("incremental", "epilogue")} <= parts
-    assert not any("weight" in own for own in drawn)
-
-
-def boxed(part: str) -> list[str]:
-    return [f'subgraph "cluster_{part}" {{', f'label="{part}";', "}"]
+    found = json.loads(path.read_text())
+    (graph,) = found.pop("graphs")
+    assert found == report.to_dict()
+    assert [own["name"] for own in graph["rewritten"]["epilogue"]][-1] == "output"
+    names = {own["name"] for own in graph["operators"]}
+    assert len(graph["operators"]) == len(names) == report.steps[0].nodes
+    assert {own["value"] for own in graph["caches"]} == {own["name"] for own in graph["operators"] if own["cache"]}
+    assert graph["active"] == [3]
 
 
 def test_other_endings_are_refused(tmp_path: Path) -> None:

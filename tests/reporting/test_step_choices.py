@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import marche_fx
-from marche_fx import ArgumentError, Monitor, SelectiveRefresh
+from marche_fx import ArgumentError, History, Monitor, Refresh, RefreshPolicy, SelectiveRefresh
 from marche_fx.api.optimization import optimization_of
 from marche_fx.models.mar import mask_by_order
 from marche_fx.reporting.picture import COLOURS, Grid, place_of
 from marche_fx.reporting.session_report import SessionReport
 from marche_fx.reporting.step_choices import choices_of
+from marche_fx.runtime.records import REASONS
 from tests.networks import Transformer, small_mar
 from tests.reporting.test_report import X, used
 
@@ -173,6 +174,69 @@ def test_step_methods_are_told_apart_and_counted_together() -> None:
     assert [(own.step, own.method) for own in choices] == [(step, name) for step in range(3) for name in names]
     assert [own.visible for own in choices] == [2, 11, 5, 11, 8, 11]
     assert all(own.square == (2, 9) for own in choices), "the image is what the decoder returns"
+
+
+class Codes(nn.Module):
+    """Numbers of tokens in a line ``[B, N]``, or in rows and columns ``[B, H, W]``, and logits for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.body = nn.Embedding(7, 16), Transformer(16, 16, 2)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.body(self.embed(codes).flatten(1, -2)).unflatten(1, codes.shape[1:])
+
+
+@pytest.mark.parametrize(("shape", "square"), [((2, 16), None), ((2, 4, 4), (0, 16))])
+def test_a_square_number_of_words_is_no_image(shape: tuple[int, ...], square: tuple[int, int] | None) -> None:
+    torch.manual_seed(0)
+    optimized = marche_fx.transform(Codes().eval(), compile=False)
+    with torch.no_grad(), marche_fx.decoding(optimized):
+        optimized(torch.zeros(shape, dtype=torch.long)).sum()
+    (choices,) = session_of(optimized).choices
+    assert choices.square == square
+
+
+def test_what_moved_what_scored_and_what_read_is_told_of_each_call() -> None:
+    choices = session_of(decoded()).choices
+    assert (choices[0].moved, choices[0].score, choices[0].decoding_step) == ({}, None, 0)
+    for own in choices[2:]:
+        ((name, tokens),) = own.moved.items()
+        assert name.startswith("'x', read by aten.add (networks.py:")
+        # Only the first sample changes, one token a step.
+        assert tokens.nonzero().tolist() == [[0, own.step]]
+        assert own.score is not None
+        refreshed, cached = (own.reasons == REASONS.index(name) for name in ("refreshed", "cached"))
+        for sample in range(2):
+            assert own.score[sample][refreshed[sample]].min() >= own.score[sample][cached[sample]].max()
+        assert own.spared is None
+        assert [line.split(":")[0] for line in own.lines] == ["test_step_choices.py"]
+        assert (own.stream, own.decoding_step) == (0, own.step)
+
+
+def test_a_score_is_that_of_the_step_whatever_the_policy_writes_later() -> None:
+    class Overwriting(RefreshPolicy):
+        def __init__(self) -> None:
+            self.priority: Tensor | None = None
+            self.wanted: list[list[float]] = []
+
+        def choose(self, history: History) -> Refresh:
+            if self.priority is None:
+                self.priority = torch.zeros(history.samples, history.tokens)
+            self.priority.copy_(torch.randn(history.samples, history.tokens))
+            self.wanted.append(self.priority[0].tolist())
+            return Refresh(2, self.priority)
+
+    policy = Overwriting()
+    optimized = marche_fx.transform(Transformer(25, 16, 2).eval(), refresh=policy, compile=False)
+    with torch.no_grad(), marche_fx.decoding(optimized):
+        for _ in range(4):
+            optimized(X[:, :25])[:, 24].sum()
+    choices = session_of(optimized).choices
+    assert [own.score is None for own in choices] == [True, False, False, False]
+    for own, wanted in zip(choices[1:], policy.wanted[1:], strict=True):
+        assert own.score is not None
+        assert own.score[0].tolist() == wanted
 
 
 def test_an_image_is_drawn_below_the_tokens_that_are_not_of_it() -> None:
