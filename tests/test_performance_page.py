@@ -66,6 +66,19 @@ def speed_lines(name: str) -> list[str]:
     return lines
 
 
+def ablation_lines() -> list[str]:
+    """Of every ingredient: what it is worth, and what it is."""
+    heads = ("ingredient", "alone, over none", "alone, over eager", "all but it, over eager", "last, over all but it")
+    lines = [line(*heads, "what it is"), line(*["---"] * 6)]
+    values = found("ablation")
+    for row in values["rows"]:
+        ratios = (row[name] for name in ("alone", "only_vs_eager", "without_vs_eager", "last"))
+        lines.append(
+            line(row["ingredient"], *(f"{own:.2f}x" for own in ratios), values["ingredients"][row["ingredient"]])
+        )
+    return lines
+
+
 def overhead_lines() -> list[str]:
     """Of every variant: the counts of a step."""
     heads = ("a step of", "rows", "operators outside", "compiled calls", "kernels inside", "read by the host")
@@ -94,6 +107,10 @@ def predictions() -> list[tuple[str, float, float]]:
 @pytest.mark.parametrize("name", TABLES)
 def test_the_page_has_the_figures_of_each_benchmark(name: str) -> None:
     assert "\n".join(speed_lines(name)) in page()
+
+
+def test_the_page_has_the_worth_of_each_ingredient() -> None:
+    assert "\n".join(ablation_lines()) in page()
 
 
 def test_the_page_has_the_counts_of_a_step() -> None:
