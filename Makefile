@@ -7,7 +7,7 @@ OTHER := .venv-$(TORCH)
 SMOKE := tests/test_layers.py tests/test_cli.py tests/api/test_transform.py tests/saving tests/lazy \
 	tests/passes/capture/test_capture.py tests/passes/lower tests/models/test_mar.py tests/runtime/test_session.py
 
-.PHONY: demo test smoke lint format clean
+.PHONY: demo test smoke docs lint format clean
 
 demo: .venv/installed
 	$(BIN)/marche-fx demo
@@ -20,6 +20,10 @@ test: .venv/installed-test lint
 # in the environment adds these.
 smoke: $(OTHER)/installed
 	$(OTHER)/bin/pytest -q -m 'not slow' $(SMOKE)
+
+# The site in build/site, with every warning an error. mkdocs-material tells there of its successor.
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
@@ -41,6 +45,10 @@ clean:
 
 .venv/installed-test: .venv/installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
 
 $(OTHER)/installed: pyproject.toml constraints.txt
