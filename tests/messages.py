@@ -90,13 +90,13 @@ def called_name(node: ast.Call) -> str:
 
 def messages() -> list[Message]:
     """All texts, in the order of the files."""
-    found = {}
+    found: dict[str, Message] = {}
     for source in sources():
         for node in ast.walk(source.tree):
-            text = text_of(node)
+            text = text_of(node) if isinstance(node, ast.Call) else None
             if text is None:
                 continue
-            where = f"{source.path.relative_to(ROOT)}:{node.lineno}"
+            where = f"{source.path.relative_to(ROOT)}:{text.lineno}"
             inside = source.inside.get(node)
             if inside is not None and inside.name in WARNERS:
                 continue  # it passes on what it is given
@@ -105,12 +105,10 @@ def messages() -> list[Message]:
     return list(found.values())
 
 
-def text_of(node: ast.AST) -> ast.expr | None:
+def text_of(node: ast.Call) -> ast.expr | None:
     """The argument of a call that is the text of an error or a warning; None where it is no such call."""
-    if not isinstance(node, ast.Call) or not node.args:
-        return None
     name = called_name(node)
-    if name in error_names() or name in (*WARNERS, *REASONS):
+    if node.args and (name in error_names() or name in (*WARNERS, *REASONS)):
         # The function of this name, not the method, is given first what was told before.
         is_function = name == "warn_once" and isinstance(node.func, ast.Name)
         return node.args[is_function]
