@@ -110,7 +110,7 @@ def tune(
             those that it measured.
 
     Raises:
-        ArgumentError: the bound is not positive, or there are no seeds.
+        ArgumentError: the bound is not positive, there are no seeds, or no folder for ``out``.
         TuningError: no policy meets the bound; the message says the smallest drift found and at what cost.
         CheckpointError: ``out`` is damaged, or holds results of another model, generation, software or of other seeds.
     """
@@ -211,10 +211,13 @@ class Store:
 
     Raises:
         CheckpointError: the file is damaged, or of another search.
+        ArgumentError: it would lie in a folder that does not exist.
     """
 
     def __init__(self, path: str | Path | None, key: Mapping[str, Any]) -> None:
         self.path = None if path is None else Path(path)
+        if self.path is not None and not self.path.resolve().parent.is_dir():
+            raise ArgumentError(f"there is no folder {self.path.resolve().parent} to write the results to")
         self.key: dict[str, Any] = {}
         self.before: dict[str, Any] | None = None
         """The key of the file that was found."""
