@@ -42,6 +42,7 @@ from ..runtime.state import StepState
 from ..runtime.token_history import TokenHistory
 from ..runtime.verify import as_traced
 from ..runtime.weights import fits_weights
+from .enclosing import is_under_compile
 from .lengths import Lengths
 from .refusals import refuse_gradients, refuse_in_full, refuse_unknown_names, tell_of_unmeasured
 
@@ -251,6 +252,12 @@ class OptimizedStep:
         return tables.hold_for(self.model, lambda: state_after(self.model, self.name, args, kwargs, tables))
 
     def new_program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+        if self.settings.compile and is_under_compile():
+            self.method.warn_once(
+                f"{self.name} was called under torch.compile, which leaves it alone: transform compiles a step itself. "
+                "Call the transformed model without torch.compile",
+                topic="compiled twice",
+            )
         before = self.structure
         alike = [own for own in self.programs if own.accepts_bools(args, kwargs, proven=False)]
         # A trace shows whether one that has numbers in place of bools serves these too.
