@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from marche_fx import __version__
+from marche_fx.__main__ import NEEDED
 from marche_fx.cli import HEADING, run
 from marche_fx.models import MAR
 
@@ -87,6 +88,18 @@ def test_help_begins_with_what_the_program_does(
 
 def test_the_version_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert output(monkeypatch, capsys, "--version") == f"marche_fx {__version__}"
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_what_the_command_line_lacks_is_said_and_the_library_does_without(name: str) -> None:
+    without = f"import sys; sys.modules[{name!r}] = None; import marche_fx.models, marche_fx.__main__ as program"
+    told = subprocess.run([sys.executable, "-c", f"{without}; program.main()"], capture_output=True, text=True)
+    assert (told.returncode, told.stderr) == (1, f"marche-fx needs {name}: pip install 'marche-fx[cli]'\n")
+
+
+def test_the_citation_is_of_this_version() -> None:
+    told = (Path(__file__).parents[1] / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version: {__version__}\n" in told
 
 
 def test_the_module_is_the_program() -> None:
