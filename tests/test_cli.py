@@ -68,7 +68,9 @@ def test_a_refused_call_says_so_and_leaves_nothing_behind(
     with pytest.raises(SystemExit) as stopped:
         run()
     assert stopped.value.code in (1, 2)
-    assert "Error" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "Error" in told
+    assert "a step was called" not in told
     assert not list(tmp_path.iterdir())
 
 

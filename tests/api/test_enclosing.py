@@ -42,7 +42,7 @@ def test_compile_around_a_transformed_model_is_told_of_once() -> None:
     model = layer()
     compiled = torch.compile(marche_fx.transform(model), backend="eager")
     told = messages(compiled)
-    assert [own for own in told if "transform compiles a step itself" in own] == told[:1]
+    assert sum("transform compiles a step itself" in own for own in told) == 1
     assert "transform compiles" not in "".join(messages(compiled))
     torch.testing.assert_close(compiled(X).clone(), model(X))
 
