@@ -108,11 +108,10 @@ def messages() -> list[Message]:
 def text_of(node: ast.Call) -> ast.expr | None:
     """The argument of a call that is the text of an error or a warning; None where it is no such call."""
     name = called_name(node)
-    if node.args and (name in error_names() or name in (*WARNERS, *REASONS)):
-        # The function of this name, not the method, is given first what was told before.
-        is_function = name == "warn_once" and isinstance(node.func, ast.Name)
-        return node.args[is_function]
-    return None
+    if name not in error_names() and name not in (*WARNERS, *REASONS):
+        return None
+    # What was told before, where it is given, stands first.
+    return next((own for own in node.args if not ast.unparse(own).endswith("warned")), None)
 
 
 def squeezed(text: str) -> str:
