@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# The newest that the tests are known to pass with; 2.11.0 is the oldest that is supported.
+# One newer than the pinned one; 2.11.0 is the oldest that is supported.
 TORCH ?= 2.14.1
 # Kept between checkouts: several GB each where an index has no builds for the CPU.
 OTHER := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/marche_fx/torch-$(TORCH)
