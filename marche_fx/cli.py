@@ -16,9 +16,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=HEADING, pret
 
 Data = Annotated[Path, typer.Option("--data", help="folder of Fashion-MNIST's four IDX files")]
 Bf16 = Annotated[bool, typer.Option(help="bfloat16 autocast, twice as fast where the processor has avx512_bf16")]
-Steps = Annotated[int, typer.Option(help="decoding steps")]
-Guidance = Annotated[float, typer.Option(help="guidance scale")]
-Temperature = Annotated[float, typer.Option(help="noise of the diffusion head; less is cleaner and less varied")]
+Steps = Annotated[int, typer.Option(min=1, help="decoding steps")]
+Guidance = Annotated[float, typer.Option(min=1, help="guidance scale; 1 is none")]
+Temperature = Annotated[float, typer.Option(min=0, help="noise of the diffusion head; less is cleaner and less varied")]
 Weights = Annotated[Path | None, typer.Option(help="weights of mar_fashion; the bundled ones when omitted")]
 Seed = Annotated[int, typer.Option(help="seed of every random draw")]
 Study = Annotated[Path, typer.Option("--out", help="folder of the study; one found there goes on")]
@@ -63,7 +63,7 @@ def main(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="picture to write")] = Path("demo.png"),
-    images: Annotated[int, typer.Option(help="images of each class")] = 4,
+    images: Annotated[int, typer.Option(min=1, help="images of each class")] = 4,
     steps: Steps = 32,
     fraction: Annotated[float, typer.Option(help="share of the tokens to refresh in each step, 0..1")] = 0.1,
     cfg: Guidance = 3.0,
@@ -92,7 +92,7 @@ def demo(
 def train(
     out: Annotated[Path, typer.Option("--out", help="folder of the run; a run found there goes on")],
     data: Data = Path("/usr/share/datasets/fashion-mnist"),
-    epochs: Annotated[float, typer.Option(help="passes over the training images; may grow on resuming")] = 5.6,
+    epochs: Annotated[float, typer.Option(min=0, help="passes over the training images; may grow on resuming")] = 5.6,
     bf16: Bf16 = False,
     compile: Annotated[bool, typer.Option(help="torch.compile the transformer's blocks")] = False,
 ) -> None:
@@ -115,20 +115,23 @@ def train(
 def train_text(
     text: Annotated[Path, typer.Option("--text", help="plain text to learn, a sentence or verse a line")],
     out: Annotated[Path, typer.Option("--out", help="folder of the run; a run found there goes on")],
-    steps: Annotated[int, typer.Option(help="steps in all; may change on resuming")] = 10_000,
+    steps: Annotated[int, typer.Option(min=1, help="steps in all; may change on resuming")] = 10_000,
     decay: Annotated[
-        int, typer.Option(help="last steps in which the learning rate falls to nothing; may change on resuming")
+        int, typer.Option(min=1, help="last steps in which the learning rate falls to nothing; may change on resuming")
     ] = 2_000,
-    minutes: Annotated[float, typer.Option(help="stop after so many; resume later")] = float("inf"),
+    minutes: Annotated[float, typer.Option(min=0, help="stop after so many; resume later")] = float("inf"),
     bf16: Bf16 = False,
     device: Annotated[str, typer.Option(help="where to train: cpu, cuda, ..")] = "cpu",
     accelerated: Annotated[
         bool, typer.Option(help="large steps, and a learning rate that falls with --minutes, not --steps and --decay")
     ] = False,
-    dropout: Annotated[float, typer.Option(help="share of what a block adds that is left out in training, 0..1")] = 0.0,
+    dropout: Annotated[
+        float, typer.Option(min=0, max=1, help="share of what a block adds that is left out in training, 0..1")
+    ] = 0.0,
     compile: Annotated[bool, typer.Option(help="torch.compile the transformer's blocks")] = False,
     checkpoint_seconds: Annotated[
-        float, typer.Option(help="after so many the state is written, and the best weights for the part held out")
+        float,
+        typer.Option(min=0, help="after so many the state is written, and the best weights for the part held out"),
     ] = 240.0,
 ) -> None:
     """Train the bundled text model, and its vocabulary; resumable after a kill at any moment."""
@@ -179,14 +182,14 @@ def evaluate(
             "set of seeds; may be repeated; exact and selective:0.1 when omitted",
         ),
     ] = None,
-    images: Annotated[int, typer.Option(help="how many images to generate for each policy")] = 2000,
-    batch: Annotated[int, typer.Option(help="images generated at once")] = 100,
+    images: Annotated[int, typer.Option(min=2, help="how many images to generate for each policy")] = 2000,
+    batch: Annotated[int, typer.Option(min=1, help="images generated at once")] = 100,
     steps: Steps = 32,
     cfg: Guidance = 3.0,
     temperature: Temperature = 0.8,
     seed: Seed = 0,
     drift: Annotated[bool, typer.Option("--drift", help="measure drift alone, without generating images")] = False,
-    drift_images: Annotated[int, typer.Option(help="images on whose decoding drift is measured")] = 20,
+    drift_images: Annotated[int, typer.Option(min=1, help="images on whose decoding drift is measured")] = 20,
     weights: Weights = None,
     denoising: Denoise = None,
     order: Annotated[str, typer.Option(help="of tokens: random, raster, halton or checkerboard")] = "random",
@@ -218,8 +221,10 @@ def study_text(
         typer.Option("--loop", help="low-confidence, random, maskgit or long; may be repeated; all when omitted"),
     ] = None,
     variant: Variants = None,
-    prompts: Annotated[int | None, typer.Option(help="how many to decode; 4 to 16, by the loop, when omitted")] = None,
-    batch: Annotated[int, typer.Option(help="prompts decoded at once")] = 4,
+    prompts: Annotated[
+        int | None, typer.Option(min=1, help="how many to decode; 4 to 16, by the loop, when omitted")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="prompts decoded at once")] = 4,
     choosing: Annotated[
         bool, typer.Option("--choosing", help="take the prompts that policies are chosen by, not those reported")
     ] = False,
@@ -245,8 +250,8 @@ def study_tokens(
         list[str] | None, typer.Option("--loop", help="32-steps or 16-steps; may be repeated; all when omitted")
     ] = None,
     variant: Variants = None,
-    images: Annotated[int | None, typer.Option(help="how many to generate; 100 when omitted")] = None,
-    batch: Annotated[int, typer.Option(help="images generated at once")] = 20,
+    images: Annotated[int | None, typer.Option(min=1, help="how many to generate; 100 when omitted")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="images generated at once")] = 20,
     seed: Seed = 0,
 ) -> None:
     """Compare caches on the bundled MaskGIT of garments; resumable after a kill at any moment.
@@ -266,7 +271,7 @@ def tune(
         "policy.json"
     ),
     weights: Weights = None,
-    images: Annotated[int, typer.Option(help="images of a generation")] = 10,
+    images: Annotated[int, typer.Option(min=1, help="images of a generation")] = 10,
     steps: Steps = 32,
     cfg: Guidance = 3.0,
     temperature: Temperature = 0.8,

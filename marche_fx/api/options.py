@@ -71,6 +71,19 @@ def what_is_measured(policies: Mapping[str, RefreshPolicy]) -> tuple[Any, ...]:
     return tuple((own.signals, own.exact_sites, numbers[id(own)]) for own in policies.values())
 
 
+def not_a_module(given: object) -> str:
+    """Why an object cannot be transformed: of a pipeline, the modules that it holds."""
+    kind = type(given).__name__
+    held = [name for name, own in getattr(given, "__dict__", {}).items() if isinstance(own, nn.Module)]
+    if not held:
+        return f"transform takes a torch.nn.Module, got {kind}"
+    called = "transformer" if "transformer" in held else held[0]
+    return (
+        f"transform takes the torch.nn.Module that is called in each step, got {kind}, which holds {', '.join(held)}. "
+        f"Transform that one and put it back: pipe.{called} = marche_fx.transform(pipe.{called})"
+    )
+
+
 def refuse_wrappers(model: nn.Module) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         raise ArgumentError("transform takes the Python module that torch.jit compiled, not the ScriptModule")

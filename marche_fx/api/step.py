@@ -39,9 +39,11 @@ from ..runtime.prologue import Values
 from ..runtime.records import SessionLog
 from ..runtime.session import Session
 from ..runtime.state import StepState
+from ..runtime.terminal import saying
 from ..runtime.token_history import TokenHistory
 from ..runtime.verify import as_traced
 from ..runtime.weights import fits_weights
+from .enclosing import is_under_compile
 from .lengths import Lengths
 from .refusals import refuse_gradients, refuse_in_full, refuse_unknown_names, tell_of_unmeasured
 
@@ -86,6 +88,10 @@ class OptimizedStep:
     @property
     def name(self) -> str:
         return self.method.name
+
+    @property
+    def full_name(self) -> str:
+        return f"{type(self.model).__name__}.{self.name}"
 
     @property
     def settings(self) -> Settings:
@@ -155,7 +161,7 @@ class OptimizedStep:
         values = state.begin(given)
         expected = None
         if unverified and state.is_new:
-            with as_traced(self.model):
+            with saying(f"checking {self.full_name} against the original"), as_traced(self.model):
                 expected = self.original(program, given_args, given_kwargs)
         kept, refused = stream.go_on(state, values, inputs) if state.is_new else (0, "")
         if kept and expected is not None:
@@ -251,6 +257,12 @@ class OptimizedStep:
         return tables.hold_for(self.model, lambda: state_after(self.model, self.name, args, kwargs, tables))
 
     def new_program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+        if self.settings.compile and is_under_compile():
+            self.method.warn_once(
+                f"{self.name} was called under torch.compile, which leaves it alone: transform compiles a step itself. "
+                "Call the transformed model without torch.compile",
+                topic="compiled twice",
+            )
         before = self.structure
         alike = [own for own in self.programs if own.accepts_bools(args, kwargs, proven=False)]
         # A trace shows whether one that has numbers in place of bools serves these too.
@@ -259,7 +271,8 @@ class OptimizedStep:
             if anew is not None and serves_bools(own.plan.original, anew) and self.holds(own, args, kwargs):
                 own.bools.add(numbers_of_bools(own.plan.original, args, kwargs))
                 return own
-        plan = self.plan(args, kwargs) if anew is None else plan_of(anew, exact_sites=self.policy.exact_sites)
+        with saying(f"capturing {self.full_name}"):
+            plan = self.plan(args, kwargs) if anew is None else plan_of(anew, exact_sites=self.policy.exact_sites)
         if self.settings.strict:
             refuse_in_full(plan)
         signals = self.policy.signals if self.method.is_last_of_policy else ()

@@ -14,6 +14,7 @@ from ..denoising import Denoising
 from ..errors import ArgumentError
 from ..head.policy import HeadReuse, reuse_of
 from ..refresh import RefreshPolicy
+from ..refresh.presets import PresetName
 from ..runtime.method import Query, Settings, StepMethod
 from ..runtime.monitor import Monitor
 from .decoding import in_session
@@ -30,6 +31,7 @@ from .options import (
     has_known_steps,
     head_names,
     method_names,
+    not_a_module,
     policies_of,
     refuse_wrappers,
 )
@@ -41,7 +43,7 @@ Model = TypeVar("Model", bound=nn.Module)
 def transform(
     model: Model,
     *,
-    refresh: RefreshPolicy | str | Mapping[str, RefreshPolicy] | None = None,
+    refresh: RefreshPolicy | PresetName | Mapping[str, RefreshPolicy] | None = None,
     step: str | Sequence[str] | None = None,
     loop: str | Sequence[str] | None = None,
     head: str | Sequence[str] | None = None,
@@ -122,7 +124,7 @@ def transform(
     At the first call of a step, `UnsupportedModelError`, `CaptureError` or `EquivalenceError` may be raised.
     """
     if not isinstance(model, nn.Module):
-        raise ArgumentError(f"transform takes a torch.nn.Module, got {type(model).__name__}")
+        raise ArgumentError(not_a_module(model))
     if hasattr(model, ATTRIBUTE):
         raise ArgumentError("the model is already transformed; transform the original with other arguments instead")
     refuse_wrappers(model)

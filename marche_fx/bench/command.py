@@ -14,6 +14,7 @@ from rich.console import Console
 from ..errors import ArgumentError
 from ..evaluate.run import wide_console
 from ..models import MAR
+from ..models.devices import device_of
 from ..saving.files import write_json
 from ..speed.clock import clock_for
 from .ablation import ablation_of, ablation_variants
@@ -102,18 +103,17 @@ def run_bench(wanted: Wanted, settings: Settings, out: Path, *, console: Console
     """
     console = console or wide_console()
     device, variants = device_of(wanted.device), wanted.variants(settings)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArgumentError(f"the folder {out} cannot be written: {error}") from error
     if wanted.scaling:
+        make_folder(out)
         run_scaling(out, device, settings, console)
         return
     if wanted.model is None:
         refuse_what_does_not_fit(wanted.name, variants, settings, device)
+        make_folder(out)
         subject: MAR | Workload = sized(wanted.name, device, settings.seed)
     else:
         subject = user_workload(wanted.model)
+        make_folder(out)
     if wanted.profile:
         run_profile(next(workloads(subject, settings, wanted.name)), variants, settings, out, console)
         return
@@ -154,6 +154,14 @@ def run_overhead(
     console.print(f"{out}: overhead.json")
 
 
+def make_folder(out: Path) -> None:
+    """A folder for results, once nothing that was asked for is refused."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"the folder {out} cannot be written: {error}") from error
+
+
 def run_profile(
     workload: Workload, variants: Sequence[Variant], settings: Settings, out: Path, console: Console
 ) -> None:
@@ -190,18 +198,3 @@ def run_scaling(out: Path, device: torch.device, settings: Settings, console: Co
     save_scaling(found, out / "scaling.png")
     console.print(scaling_table(found), markup=False, highlight=False)
     console.print(f"{out}: scaling.json, scaling.png")
-
-
-def device_of(name: str) -> torch.device:
-    """The device of this name.
-
-    Raises:
-        ArgumentError: it is neither the processor nor a CUDA device that is here.
-    """
-    if name == "cpu":
-        return torch.device("cpu")
-    if name.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise ArgumentError(f"there is no CUDA device here for --device {name}")
-        return torch.device(name)
-    raise ArgumentError(f"device must be cpu or cuda, got {name!r}")

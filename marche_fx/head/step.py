@@ -14,6 +14,7 @@ from ..lazy.modes import untraced
 from ..passes.capture.alone import LOCK
 from ..passes.capture.any_rows import AnyRows, capture_any_rows
 from ..runtime.method import warn_once
+from ..runtime.terminal import saying
 from ..runtime.verify import check_equal
 from .calls import Call, Key, look
 from .denoising import Denoising
@@ -152,7 +153,8 @@ class HeadStep:
     def made(self, call: Call, roles: Roles, capturing: Callable[[], AnyRows]) -> HeadProgram | None:
         """The program of a capture; None, after a warning, where there can be none."""
         try:
-            found = HeadProgram(self.net, capturing, roles, branches=self.reuse.branches, compile=self.compile)
+            with saying(f"capturing {self.path}"):
+                found = HeadProgram(self.net, capturing, roles, branches=self.reuse.branches, compile=self.compile)
         except (CaptureError, UnsupportedModelError) as error:
             self.refused[call.kind] = str(error)
             self.tell(f"{self.path} runs as it is: {error}")

@@ -7,7 +7,7 @@ generation, drift      its own loop on draws made beforehand; drift of it     de
 text                   a masked-diffusion text model and all its own          tokens     garments as discrete tokens
 emoji                  colour emoji, a task on which decoding steps matter    optimizer  Muon with AdamW
 transformer            the blocks of text and tokens                          timed_training  for so many seconds
-parallel_decoding      MaskGIT's loop
+parallel_decoding      MaskGIT's loop                                         devices    that a command may name
 training_state         what a training that was stopped goes on from
 """
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..api.transform import transform
 from ..errors import ArgumentError
 from ..refresh import FullRefresh, RefreshPolicy, SelectiveRefresh
+from ..reporting.picture import check_picture
 from . import CLASSES, MAR, Judge, load_fashion_mar, load_judge
 from .drift import teacher_forced_drift
 from .generation import Draws, Generation, Sampling, draw, generate
@@ -34,12 +35,11 @@ def run_demo(
     """Generate with ``mar``, the bundled one when omitted; compare, print tables and write the picture to ``out``.
 
     Raises:
-        ArgumentError: there is nothing to generate, or no folder to write the picture to.
+        ArgumentError: there is nothing to generate, no folder to write the picture to, or its name has another ending.
     """
     if per_class < 1:
         raise ArgumentError(f"at least one image of each class is needed, got {per_class}")
-    if not out.resolve().parent.is_dir():
-        raise ArgumentError(f"there is no folder {out.resolve().parent} to write the picture to")
+    check_picture(out)
     console = console or Console()
     mar, judge = mar or load_fashion_mar(), load_judge()
     labels = torch.arange(len(CLASSES)).repeat(per_class)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ..errors import ArgumentError
 from .builtin import FullRefresh, SelectiveRefresh
 from .policy import RefreshPolicy
+
+PresetName = Literal["exact", "balanced", "fast"]
 
 PRESETS: dict[str, RefreshPolicy] = {
     "exact": FullRefresh(),

@@ -62,10 +62,7 @@ def draw_choices(
         ArgumentError: the method or the sample is not there, the grid has more tokens than the step, the name has
             another ending than `ENDINGS`, or its folder does not exist.
     """
-    if path.suffix not in ENDINGS:
-        raise ArgumentError(f"a picture is saved as {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, got {path.name!r}")
-    if not path.resolve().parent.is_dir():
-        raise ArgumentError(f"there is no folder {path.resolve().parent} to write the picture to")
+    check_picture(path)
     chosen = calls_of(choices, step_method)
     samples, tokens = chosen[-1].reasons.shape
     if isinstance(sample, bool) or not isinstance(sample, int) or not 0 <= sample < samples:
@@ -85,6 +82,18 @@ def draw_choices(
         fontsize=9,
     )
     figure.savefig(path, dpi=150)
+
+
+def check_picture(path: Path) -> None:
+    """Refuse the name of a picture that could not be written, before it is drawn.
+
+    Raises:
+        ArgumentError: it has another ending than `ENDINGS`, or its folder does not exist.
+    """
+    if path.suffix not in ENDINGS:
+        raise ArgumentError(f"a picture is saved as {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, got {path.name!r}")
+    if not path.resolve().parent.is_dir():
+        raise ArgumentError(f"there is no folder {path.resolve().parent} to write the picture to")
 
 
 def calls_of(choices: Sequence[StepChoices], method: str | None) -> list[StepChoices]:

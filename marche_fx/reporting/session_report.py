@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import ArgumentError
 from ..passes.trail import counted
 from ..runtime.session import Session
 from .causes import CallCauses, causes_of, causes_table, oldest
@@ -127,9 +129,11 @@ class SessionReport:
             sample: number of the sample. step_method: the one called last when omitted.
 
         Raises:
-            ArgumentError: an argument is out of its range, or there is no folder to write to.
+            ArgumentError: an argument is out of its range, there is no folder to write to, or no matplotlib.
         """
-        # matplotlib takes a while to load, and few sessions are drawn.
+        if importlib.util.find_spec("matplotlib") is None:
+            raise ArgumentError("a picture needs matplotlib: pip install 'marche-fx[cli]'")
+        # It takes a while to load, and few sessions are drawn.
         from .picture import draw_choices
 
         draw_choices(self.choices, Path(path), grid=grid, sample=sample, step_method=step_method)

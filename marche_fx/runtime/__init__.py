@@ -13,5 +13,6 @@ exactness      which cached rows nothing new can reach  lengths      rows kept w
 advice         what a session lost, and what mends it
 measure        signals a policy asks for                method       what `transform` was told; warnings
 host           tensors in the processor's memory, looked at without an operator
+terminal       what takes long at first
 weights, verify, monitor   the model's weights; the check against the original, at first and now and then
 """

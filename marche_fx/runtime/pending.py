@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from weakref import ref
@@ -22,6 +24,7 @@ from .program import Program, Values
 from .records import CallRecord, Choice, ReadRecord, SessionLog, StepRecord
 from .rounding import loss_by_rounding
 from .state import StepState
+from .terminal import saying
 from .token_history import TokenHistory
 from .verify import check_equal
 from .wide import WideResult
@@ -306,7 +309,8 @@ class PendingStep:
         active = self.state.choose(self.values, must, asked, refresh, history.measured, only_queried=only_queried)
         history.take_in(active.measured)
         self.state.begin_writing(self)
-        signals = self.state.compute(self.values, active, asked)
+        with self.saying_at_first(is_complete=active.complete):
+            signals = self.state.compute(self.values, active, asked)
         history.leave(self.method.order, active, signals)
         computed = self.state.note_read(active)
         self.computed_rows = computed if self.computed_rows is None else self.computed_rows | computed
@@ -329,6 +333,18 @@ class PendingStep:
         self.log.records.append(record)
         self.take_results(computed, is_named=is_named)
         return active
+
+    @contextmanager
+    def saying_at_first(self, *, is_complete: bool) -> Iterator[None]:
+        """Say that code is compiled: in the first step of all tokens, and in the first of some."""
+        ran = self.program.ran
+        if is_complete in ran or not self.method.settings.compile:
+            yield
+            return
+        tokens = "all tokens" if is_complete else "some tokens"
+        with saying(f"compiling {self.method.name} for {tokens}"):
+            yield
+        ran.add(is_complete)
 
     def take_results(self, computed: Tensor, *, is_named: bool) -> None:
         """Have the results of what was just computed, those of tokens ``computed``, bool ``[B, N]``.

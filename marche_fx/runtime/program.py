@@ -102,6 +102,8 @@ class Program:
         self.verified = False
         self.rounding: float | None = None
         """What rounded caches cost the rows of a partial step, see `loss_by_rounding`; None where nobody looked."""
+        self.ran: set[bool] = set()
+        """Whether a step of all tokens ran, and one of some: code is compiled at the first of each."""
 
     @property
     def step(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar, cast
 from weakref import ref
 
 import torch
@@ -32,6 +32,8 @@ from ..runtime.advice import TOPICS
 from ..runtime.method import Query
 from ..runtime.open_sessions import current_session
 from ..runtime.session import Session
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,8 @@ class Replay:
 
 
 def record(
-    model: nn.Module,
-    run: Callable[[nn.Module], Any],
+    model: Model,
+    run: Callable[[Model], Any],
     *,
     step: str | Sequence[str] | None = None,
     loop: str | Sequence[str] | None = None,
@@ -216,7 +218,8 @@ def record(
     exact = recording.newly_transformed(FullRefresh())
     recorder = Recorder(exact, query)
     with torch.no_grad():
-        run(exact)
+        # A transformed model is of the class of its original.
+        run(cast(Model, exact))
     if not recorder.sessions:
         raise ArgumentError(
             "run called no step of the model inside of a session; decode inside `with marche_fx.decoding(model):` or "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import Progress
@@ -20,8 +20,7 @@ from ..saving.fingerprint import software
 from .families import families_for
 from .replay import Recording, record, replay
 
-Run = Callable[[nn.Module, int], Any]
-"""``run(model, seed)``: one generation with what it is given."""
+Model = TypeVar("Model", bound=nn.Module)
 
 MARGIN = 0.9
 """On the seeds of the search a policy must stay below so much of the bound, since other seeds differ."""
@@ -79,8 +78,8 @@ class Tuned:
 
 
 def tune(
-    model: nn.Module,
-    run: Run,
+    model: Model,
+    run: Callable[[Model, int], Any],
     max_drift: float = 0.05,
     *,
     seeds: Sequence[int] = (0, 1),
@@ -100,8 +99,8 @@ def tune(
     next dearer policy of its family is taken until it passes.
 
     Args:
-        run: one generation with the model and the seed that it is given; with a loop of its own, inside
-            ``with marche_fx.decoding(model):``.
+        run: ``run(model, seed)`` is one generation with the model that it is given, of the class of yours, and a seed;
+            with a loop of its own, inside ``with marche_fx.decoding(model):``.
         max_drift: bound on the mean over decoding steps of the norm of the difference of the rows read, over their own.
         candidates: by name, policies from cheap to dear; some that are built in when omitted, with bounds on the
             queried among them where the loop reads many tokens in a step.
@@ -110,7 +109,7 @@ def tune(
             those that it measured.
 
     Raises:
-        ArgumentError: the bound is not positive, or there are no seeds.
+        ArgumentError: the bound is not positive, there are no seeds, or no folder for ``out``.
         TuningError: no policy meets the bound; the message says the smallest drift found and at what cost.
         CheckpointError: ``out`` is damaged, or holds results of another model, generation, software or of other seeds.
     """
@@ -132,7 +131,7 @@ def tune(
         transformed: dict[Any, nn.Module] = {}
 
         def recording(own: Sequence[int]) -> Recording:
-            def generate(given: nn.Module) -> None:
+            def generate(given: Model) -> None:
                 for seed in own:
                     run(given, seed)
                     bar.advance(recorded)
@@ -211,10 +210,13 @@ class Store:
 
     Raises:
         CheckpointError: the file is damaged, or of another search.
+        ArgumentError: it would lie in a folder that does not exist.
     """
 
     def __init__(self, path: str | Path | None, key: Mapping[str, Any]) -> None:
         self.path = None if path is None else Path(path)
+        if self.path is not None and not self.path.resolve().parent.is_dir():
+            raise ArgumentError(f"there is no folder {self.path.resolve().parent} to write the results to")
         self.key: dict[str, Any] = {}
         self.before: dict[str, Any] | None = None
         """The key of the file that was found."""

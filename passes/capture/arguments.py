@@ -114,6 +114,11 @@ def check_arguments(step: str, call: Any) -> None:
     """
     for name, leaf in named_leaves(call):
         if not isinstance(leaf, (Tensor, *PLAIN)):
+            if is_cache(leaf):
+                raise ArgumentError(
+                    f"{name} of {step} holds a {full_name(leaf)}, a cache of the model's own. Leave it out, and call "
+                    f"{step} with use_cache=False: what is cached here is told by which tokens are active"
+                )
             raise ArgumentError(
                 f"{name} of {step} holds a {full_name(leaf)}, which may change without notice. Pass tensors and plain "
                 "values (numbers, strings, dtypes, None), or lists, tuples, dicts and dataclasses of them; register "
@@ -134,11 +139,21 @@ def check_results(step: str, results: Any) -> None:
     """
     for number, leaf in enumerate(pytree.tree_leaves(results)):
         if not isinstance(leaf, (Tensor, *RESULTS)):
+            if is_cache(leaf):
+                raise UnsupportedModelError(
+                    f"result {number} of {step} is a {full_name(leaf)}, a cache of the model's own, whose rows would "
+                    "go stale. Call the step with use_cache=False, or set model.config.use_cache = False"
+                )
             raise UnsupportedModelError(
                 f"result {number} of {step} is a {full_name(leaf)}, in which marche_fx does not look for tensors. "
                 "Return tensors and plain values, or tuples, lists, dicts and dataclasses of them; register another "
                 "class of them by torch.utils._pytree.register_pytree_node."
             )
+
+
+def is_cache(value: Any) -> bool:
+    """Whether it is a model's own cache of keys and values, as transformers' `DynamicCache`."""
+    return any(kind.__module__ == "transformers.cache_utils" for kind in type(value).__mro__)
 
 
 def full_name(value: Any) -> str:

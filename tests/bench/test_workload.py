@@ -25,7 +25,7 @@ def mar() -> MAR:
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 def test_steps_are_those_of_the_models_own_loop(mar: MAR, cfg: float) -> None:
     work = mar_workload(mar, 3, cfg, 5)
-    recorded = record(mar, lambda given: given.sample_tokens(3, 5, cfg)).sessions[0]  # type: ignore[operator]
+    recorded = record(mar, lambda given: given.sample_tokens(3, 5, cfg)).sessions[0]
     calls = [call for step in work.steps for call in step.calls]
     assert [call.step for call in calls] == [call.step for call in recorded]
     for made, own in zip(calls, recorded):

@@ -26,6 +26,7 @@ from marche_fx.ops import join_positions
 from marche_fx.passes.capture.arguments import opened
 from marche_fx.passes.graph.reach import ancestors
 from marche_fx.passes.rewrite.hooks import insert_hooks
+from marche_fx.refresh.presets import PresetName
 from tests.generated.arguments import make_arguments
 from tests.generated.model import build
 from tests.generated.recipe import Recipe
@@ -35,7 +36,7 @@ TOLERANCE = 1e-9
 
 SIGNALS = (lambda hooks: hooks.attention("all"), lambda hooks: hooks.value_drift("all"))
 
-POLICIES: dict[str, RefreshPolicy | str] = {
+POLICIES: dict[str, RefreshPolicy | PresetName] = {
     "exact": "exact",
     "attention": SelectiveRefresh(0.3, warmup=1, every=3, tolerance=10.0),
     "drift": DriftRefresh(0.3, warmup=1, every=3, tolerance=10.0),

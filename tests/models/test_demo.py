@@ -26,7 +26,7 @@ def test_the_demo_prints_its_tables_and_writes_a_picture(tmp_path: Path) -> None
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("out", "per_class"), [("missing/demo.png", 1), ("demo.png", 0)])
+@pytest.mark.parametrize(("out", "per_class"), [("missing/demo.png", 1), ("demo.png", 0), ("demo.nothing", 1)])
 def test_the_demo_refuses_before_it_generates(tmp_path: Path, out: str, per_class: int) -> None:
-    with pytest.raises(ArgumentError, match=r"folder|at least one"):
+    with pytest.raises(ArgumentError, match=r"folder|at least one|is saved as"):
         run_demo(tmp_path / out, per_class=per_class)

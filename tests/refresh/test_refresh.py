@@ -371,5 +371,5 @@ def test_presets_go_from_exact_to_cheap_and_unknown_ones_are_refused() -> None:
     assert list(PRESETS) == ["exact", "balanced", "fast"]
     assert preset("exact") == FullRefresh()
     with pytest.raises(ArgumentError, match="unknown refresh preset 'cheap'; there are exact, balanced, fast"):
-        marche_fx.transform(torch.nn.Linear(2, 2), refresh="cheap")
+        marche_fx.transform(torch.nn.Linear(2, 2), refresh="cheap")  # type: ignore[arg-type]
     assert policies_of("fast", ["forward"]) == {"forward": PRESETS["fast"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -322,3 +323,12 @@ def test_a_picture_that_cannot_be_drawn_is_refused(tmp_path: Path, options: dict
 def test_a_picture_with_another_ending_or_no_folder_is_refused(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         session_of(decoded()).save_choices(tmp_path / name)
+
+
+def test_a_picture_without_matplotlib_is_refused_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = session_of(decoded())
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ArgumentError, match=r"needs matplotlib: pip install 'marche-fx\[cli\]'"):
+        session.save_choices(tmp_path / "choices.png")

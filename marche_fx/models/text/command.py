@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ..checkpoint import load_checkpoint
+from ..devices import device_of
 from ..train import WEIGHTS_FILE
 from .corpus import encode, read_lines, split_lines
 from .model import TextDiffusion
@@ -39,16 +40,17 @@ def run_training(
     A vocabulary that is there already is kept. The weights are those that need the fewest bits for the held-out part,
     among those of every ``checkpoint_seconds``.
     """
+    place = device_of(device)
     training, held_out = split_lines(read_lines(text))
     out.mkdir(parents=True, exist_ok=True)
     if not (out / VOCABULARY_FILE).exists():
         save_tokenizer(train_tokenizer(training, VOCABULARY_SIZE), out / VOCABULARY_FILE)
     tokenizer = read_tokenizer(out / VOCABULARY_FILE)
-    unseen = encode(held_out, tokenizer).to(device)
+    unseen = encode(held_out, tokenizer).to(place)
     torch.manual_seed(recipe.seed)
     model = train_text(
-        TextDiffusion(tokenizer.get_vocab_size(), dropout=dropout).to(device),
-        encode(training, tokenizer).to(device),
+        TextDiffusion(tokenizer.get_vocab_size(), dropout=dropout).to(place),
+        encode(training, tokenizer).to(place),
         out,
         recipe,
         bf16=bf16,

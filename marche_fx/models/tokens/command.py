@@ -37,10 +37,10 @@ def run_training(
 ) -> None:
     """Train both models on the images in the folder ``data``; write weights, a log and a picture to ``out``."""
     began = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    say = log_to(out / LOG_FILE)
     training = load_fashion(data).to(device)
     test = first(load_fashion(data, "t10k"), HELD_OUT).to(device)
+    out.mkdir(parents=True, exist_ok=True)
+    say = log_to(out / LOG_FILE)
     torch.manual_seed(recipe.seed)
     garments = TokenGarments().to(device)
     say(f"{device}, {minutes:g} minutes, {recipe}; read and built in {time.monotonic() - began:.1f} s")
