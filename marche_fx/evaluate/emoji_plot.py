@@ -40,8 +40,8 @@ def draw_study(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ways, costs = [parse_way(row["way"]) for row in rows], flops_over_first(rows)
     points = [(way, cost, Interval(**row["frechet"])) for way, cost, row in zip(ways, costs, rows, strict=True)]
     over = [(way, cost, Interval(**row["over_first"])) for way, cost, row in zip(ways, costs, rows, strict=True)]
-    upper.set_ylabel("Frechet distance to the held-out pictures, 95% interval")
-    lower.set_ylabel(f"over that of {ways[0].word}, on the same draws, 95% interval")
+    upper.set_ylabel("Frechet distance, 95% interval")
+    lower.set_ylabel(f"over {ways[0].word}, on the same draws")
     lower.set_xlabel(f"FLOPs of the transformer, over those of {ways[0].word} (logarithmic)")
     lower.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     lower.set_xscale("log")
