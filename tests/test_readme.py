@@ -58,7 +58,9 @@ def test_the_blocks_on_sessions_run_one_after_another(capsys: pytest.CaptureFixt
             warnings.simplefilter("error", UserWarning)
             exec(compile(block, f"docs/sessions.md, block {number}", "exec"), names)
         printed.append(capsys.readouterr().out)
-    _, kinds, late, verdict, moving, streams, child, lengths, finished, grown, _ = printed
+    _, kinds, late, verdict, moving, streams, child, lengths, finished, grown, halved, _ = printed
+    assert "'attention': 49152" in halved.partition("} {")[0]
+    assert "'attention': 98304" in halved.partition("} {")[2]
     assert all(own in kinds for own in ("MAR", "LLaDA", "MaskGIT", "'time'"))
     assert int(late.split("%")[0]) < 50
     assert "read rows at most 0 steps old" in finished

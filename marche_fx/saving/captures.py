@@ -23,7 +23,7 @@ from .files import DamagedError, read_sealed, write_sealed
 from .fingerprint import Fingerprint, differences, fingerprint, machine, software
 from .kernels import compiled_kernels, restore_kernels
 
-HEADING = b"marche_fx captured steps 5\n"
+HEADING = b"marche_fx captured steps 6\n"
 """With which a file begins."""
 
 Guards = tuple[Guard, ...] | None
