@@ -149,6 +149,15 @@ def test_other_constants_and_other_open_sizes_are_another_computation() -> None:
     assert key_of(layer(), ROWS) == key_of(layer(), (*ROWS,))
 
 
+@torch.no_grad()
+def test_a_tensor_that_is_given_twice_is_two_inputs(nothing_kept: None) -> None:
+    module = Compiled(capture_function(lambda a, b: a + 2 * b, torch.ones(4), torch.ones(4)).graph_module, ())
+    first, second = torch.randn(4), torch.randn(4)
+    for a, b in ((first, first), (first, second)):
+        assert torch.allclose(module(a, b)[0], a + 2 * b)
+    assert compiled.KEPT.count == 1
+
+
 def test_what_calls_a_users_function_has_no_name() -> None:
     own = layer()
     for node in own.graph.find_nodes(op="call_function", target=ops.gather_active):
