@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -48,6 +48,7 @@ TREES = st.recursive(
 )
 
 
+@settings(max_examples=200)
 @given(args=st.lists(TREES, max_size=3).map(tuple), kwargs=st.dictionaries(st.sampled_from("zxy"), TREES))
 def test_what_is_told_of_simple_trees_without_going_through_them_is_what_pytorch_tells(
     args: tuple[Any, ...], kwargs: dict[str, Any]
