@@ -140,7 +140,7 @@ def rewrite(
     Args:
         inserts: measurements for refresh policies.
         skip_unread: leave out, of active tokens that nobody reads, what no other token reads either.
-        compile: lower what came out with `torch.compile`. shared: what was compiled of the step for other lengths.
+        compile: compile the layers of what came out. shared: what was compiled of the step for other lengths.
         headed: with ``skip_unread``, cache what a wide result is computed of instead of it.
         cache_dtype: what cached rows are rounded to that other tokens read.
     """
@@ -175,7 +175,7 @@ def rewrite(
     lowered = trail.run(
         "lower",
         lambda: lower(hooked, compile=compile, shared=shared),
-        lambda _: "by torch.compile" if compile else "not compiled",
+        lambda _: "compiled by Inductor" if compile else "not compiled",
         graph_text,
     )
     if compile:

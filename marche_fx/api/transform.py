@@ -104,8 +104,8 @@ def transform(
             ``[B, N]``. They are computed with what is read first, so they are needed where the loop reads a result as a
             whole, or row after row. A step waits until its result is read, with a query and without, and computes the
             rows read.
-        compile: lower the rewritten step with `torch.compile`. On the CPU oneDNN then multiplies by float32 weights,
-            in the head too.
+        compile: compile the rewritten step's layers with Inductor, the compiler of `torch.compile`. On the CPU oneDNN
+            then multiplies by float32 weights, in the head too.
         verify: at the first call of each kind run the original too, and raise where the two differ.
         strict: refuse models with operators that would run on all tokens.
         monitor: compare cached rows with exact ones now and then, as `Monitor` says, and recompute all tokens when they

@@ -9,11 +9,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
 from ..passes.analysis.plan import Plan
 from ..passes.analysis.row_outputs import RowOutput, can_wait, find_row_outputs
 from ..passes.analysis.sight import find_sight
+from ..passes.capture.arguments import flattened
 from ..passes.capture.bools import numbers_of_bools, with_numbers
 from ..passes.capture.captured import Capture, argument_names
 from ..passes.graph.reach import ancestors
@@ -198,7 +198,7 @@ class Program:
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Values:
         """The tensors among the step's arguments."""
-        leaves = pytree.tree_leaves(with_numbers(self.plan.original, args, kwargs))
+        leaves, _ = flattened(*with_numbers(self.plan.original, args, kwargs))
         return {own.node: leaf for own, leaf in zip(self.plan.dense.inputs, leaves) if own.node is not None}
 
     def step_values(self, given: Values, computed: Values) -> Values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ LIBRARY = re.compile(r"\w+/\w+(\.\w+)*\.so")
 """Path of a compiled kernel in the compiler's folder; nothing else is ever written there."""
 
 Kernels = tuple[tuple[Stored, ...], dict[str, bytes]]
-"""Compiled modules, and libraries of C++ kernels, which those do not hold."""
+"""Compiled modules, and libraries of C++ kernels and of the compiler's probes, which those do not hold."""
 
 
 def compiled_kernels() -> Kernels:
@@ -21,14 +22,21 @@ def compiled_kernels() -> Kernels:
     from torch._inductor.codecache import CppPythonBindingsCodeCache
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-    libraries: dict[str, bytes] = {}
-    for load in list(CppPythonBindingsCodeCache.cache.values()):
-        library: Any = load()
-        path = Path(library.__file__)
-        # The folder may have been another one for a while, or be gone.
-        if path.is_relative_to(cache_dir()) and path.is_file():
-            libraries[path.relative_to(cache_dir()).as_posix()] = path.read_bytes()
-    return tuple(KEPT.all()), libraries
+    loaded: list[Any] = [load() for load in list(CppPythonBindingsCodeCache.cache.values())]
+    folder = Path(cache_dir())
+    paths = [*(Path(own.__file__) for own in loaded), *probes(folder)]
+    # The folder may have been another one for a while, or be gone.
+    own = [path for path in paths if path.is_relative_to(folder) and path.is_file()]
+    return tuple(KEPT.all()), {path.relative_to(folder).as_posix(): path.read_bytes() for path in own}
+
+
+def probes(folder: Path) -> Iterator[Path]:
+    """Libraries of a few lines by which the compiler finds out, in every process, which instructions it may use.
+
+    To compile them takes longer than all else that a second process does. Kernels have a part in their names, as in
+    ``c5omhm.main.so``.
+    """
+    return (path for path in folder.glob("*/*.so") if path.suffixes == [".so"])
 
 
 def restore_kernels(kernels: Kernels) -> None:

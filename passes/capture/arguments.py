@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator
 from enum import Enum
+from functools import cache
 from typing import Any
 
 import torch
@@ -59,6 +60,19 @@ def is_simple(tree: Any, leaves: Collection[type] = SIMPLE) -> bool:
     if kind is tuple or kind is list:
         return all(is_simple(own, leaves) for own in tree)
     return kind in leaves or (kind is dict and all(is_simple(own, leaves) for own in tree.values()))
+
+
+def flattened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], pytree.TreeSpec]:
+    """The leaves of a call, and how they are nested; of most calls nothing is."""
+    leaves = [*args, *kwargs.values()]
+    if all(type(own) in SIMPLE for own in leaves):
+        return leaves, spec_of_flat(len(args), tuple(kwargs))
+    return pytree.tree_flatten((args, kwargs))
+
+
+@cache
+def spec_of_flat(count: int, names: tuple[str, ...]) -> pytree.TreeSpec:
+    return pytree.tree_structure(((None,) * count, dict.fromkeys(names)))
 
 
 def opened(tree: Any) -> Any:

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from ..graph.operands import same_sizes
 from ..rules.moves import MOVES, REPEATS
 from .alike import first_difference, have_same_values
+from .arguments import flattened
 from .captured import Capture
 
 aten = torch.ops.aten
@@ -32,7 +33,7 @@ READ = {*CARRY, *COMPARE, aten._to_copy.default, aten.add.Tensor, aten.mul.Tenso
 
 def numbers_of_bools(own: Capture, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> frozenset[int]:
     """Which leaves of a call are bool where a captured step has numbers, by number."""
-    leaves, spec = pytree.tree_flatten((args, kwargs))
+    leaves, spec = flattened(args, dict(kwargs))
     if spec != own.in_spec:
         return frozenset()
     pairs = enumerate(zip(own.inputs, leaves))
@@ -45,7 +46,10 @@ def numbers_of_bools(own: Capture, args: tuple[Any, ...], kwargs: Mapping[str, A
 
 def with_numbers(own: Capture, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """``(args, kwargs)`` with zeros and ones in place of these."""
-    found, (leaves, spec) = numbers_of_bools(own, args, kwargs), pytree.tree_flatten((args, kwargs))
+    found = numbers_of_bools(own, args, kwargs)
+    if not found:
+        return args, kwargs
+    leaves, spec = pytree.tree_flatten((args, kwargs))
     for number in found:
         leaves[number] = leaves[number].to(own.inputs[number].value.dtype)
     return pytree.tree_unflatten(leaves, spec)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from .arguments import flattened
 from .branches import Branches
 from .tables import Tables
 from .writes import Writes
@@ -100,7 +101,7 @@ class Capture:
     """Whether it was made of a capture with symbolic sizes, without a trace of its own."""
 
     def accepts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        leaves, spec = pytree.tree_flatten((args, kwargs))
+        leaves, spec = flattened(args, kwargs)
         if spec != self.in_spec or Autocast.current(leaves) != self.autocast:
             return False
         if not all(own.accepts(leaf) for own, leaf in zip(self.inputs, leaves)):

@@ -102,6 +102,9 @@ def key_of(module: fx.GraphModule, ragged: Sequence[Ragged], lengths: Sequence[t
 def name_of(node: fx.Node) -> str | None:
     if node.op in ("placeholder", "output"):
         return ""
+    if node.op in ("get_attr", "call_module"):
+        # It holds more than the graph tells.
+        return None
     if isinstance(node.target, (str, torch._ops.OpOverload)):
         return str(node.target)
     name = f"{node.target.__module__}.{getattr(node.target, '__qualname__', '')}"

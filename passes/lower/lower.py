@@ -1,4 +1,4 @@
-"""Hand the rewritten step to `torch.compile`: layers that are the same computation are compiled once."""
+"""Compile the rewritten step layer by layer: those that are the same computation once."""
 
 from __future__ import annotations
 

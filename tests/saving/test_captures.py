@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -258,14 +259,20 @@ if sys.argv[2] == "save":
 
 @pytest.mark.slow
 def test_another_process_neither_captures_nor_compiles(tmp_path: Path) -> None:
-    """In a compiler's folder of its own: all that it needs is in the file."""
+    """In a compiler's folder of its own: all that it needs is in the file, and nothing is asked of the C++ compiler."""
     found: list[list[str]] = []
+    built, compiler = tmp_path / "built", tmp_path / "g++"
+    compiler.write_text(f'#!/bin/sh\necho "$@" >> {built}\nexec {shutil.which("g++")} "$@"\n')
+    compiler.chmod(0o755)
     for name in ("save", "load"):
+        built.write_text("")
         where = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / name), "PYTHONHASHSEED": str(len(found))}
+        where["PATH"] = f"{tmp_path}:{where['PATH']}"
         run = [sys.executable, "-W", "error::UserWarning", "-c", OTHER_PROCESS, str(tmp_path / "steps"), name]
         done = subprocess.run(run, env=where, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         found.append(done.stdout.split())
+        assert (".so" in built.read_text()) == (name == "save")
     assert found[0][0] == found[1][0]
     assert int(found[0][1]) > 0
     assert int(found[1][1]) == 0
