@@ -13,6 +13,7 @@ from .errors import (
     GraphError,
     MarcheError,
     PolicyError,
+    RecipeError,
     RuleError,
     TrainingError,
     TuningError,
@@ -22,6 +23,7 @@ from .head.policy import HeadReuse, Hold, HoldBranches, Interpolate
 from .head.saving import load_head_reuse, save_head_reuse
 from .passes.rules.perturb import check_rule
 from .passes.rules.register import register_rule
+from .recipes import Recipe, load_recipe, save_recipe
 from .refresh import (
     AdaptiveBudget,
     AttentionReceived,
@@ -80,6 +82,8 @@ __all__ = [
     "NeighbourRefresh",
     "PolicyError",
     "RandomRefresh",
+    "Recipe",
+    "RecipeError",
     "Refresh",
     "RefreshPolicy",
     "Report",
@@ -102,12 +106,14 @@ __all__ = [
     "load_denoising",
     "load_head_reuse",
     "load_policy",
+    "load_recipe",
     "register_rule",
     "report",
     "save",
     "save_denoising",
     "save_head_reuse",
     "save_policy",
+    "save_recipe",
     "session",
     "stream",
     "transform",

@@ -32,6 +32,7 @@ LAYERS = (
     "lazy",
     "runtime",
     "head",
+    "recipes",
     "api",
     "saving",
     "tuning",

@@ -1,0 +1,44 @@
+"""Recipes that come along: what `tune_recipe` found for the bundled models, by name and model."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from torch import nn
+
+from ..errors import RecipeError
+from .recipe import Recipe
+from .saving import load_recipe
+from .structure import structure_of
+
+FOLDER = Path(__file__).parent / "garments"
+
+EXACT = "exact"
+"""Known for any model: nothing is left out."""
+
+NAMES = (EXACT, "balanced", "fast")
+
+
+def preset_for(name: str, model: nn.Module) -> Recipe:
+    """The recipe of this name for a model.
+
+    Raises:
+        RecipeError: there is none of this name, or none for this model.
+    """
+    if name not in NAMES:
+        raise RecipeError(f"unknown recipe {name!r}; there are {', '.join(NAMES)}, and the path of a JSON file")
+    if name == EXACT:
+        return Recipe()
+    found = bundled(name)
+    if found.model != structure_of(model):
+        raise RecipeError(
+            f"the recipe {name!r} was found for the bundled MAR of garments, and {type(model).__name__} is another "
+            "model. Find one by marche_fx.tune_recipe, or pass refresh= and denoising= yourself"
+        )
+    return found
+
+
+@functools.cache
+def bundled(name: str) -> Recipe:
+    return load_recipe(FOLDER / f"{name}.json")
