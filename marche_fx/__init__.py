@@ -52,7 +52,10 @@ from .reporting.report import Report, explain, report
 from .runtime.monitor import Monitor
 from .runtime.session import stream
 from .saving.captures import load, save
+from .tuning.generation import tune_recipe
+from .tuning.ingredients import Ingredients
 from .tuning.tune import Tuned, tune
+from .tuning.tuned_recipe import TunedRecipe
 from .version import __version__ as __version__
 
 __all__ = [
@@ -74,6 +77,7 @@ __all__ = [
     "History",
     "Hold",
     "HoldBranches",
+    "Ingredients",
     "InputDrift",
     "InterleavedRefresh",
     "Interpolate",
@@ -95,6 +99,7 @@ __all__ = [
     "StalenessRefresh",
     "TrainingError",
     "Tuned",
+    "TunedRecipe",
     "TuningError",
     "UnsupportedModelError",
     "ValueDrift",
@@ -118,4 +123,5 @@ __all__ = [
     "stream",
     "transform",
     "tune",
+    "tune_recipe",
 ]

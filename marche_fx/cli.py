@@ -267,17 +267,48 @@ def study_tokens(
 @app.command()
 def tune(
     max_drift: Annotated[float, typer.Option(help="bound on the mean drift of the rows read")] = 0.05,
-    out: Annotated[Path, typer.Option(help="policy file to write; what was tried goes beside it")] = Path(
-        "policy.json"
-    ),
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            help="instead, find a recipe of the whole generation; bound on the Frechet distance over the original's"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="policy or recipe file to write; what was tried goes beside it, and a search that was ended goes on; "
+            "policy.json or recipe.json when omitted"
+        ),
+    ] = None,
     weights: Weights = None,
-    images: Annotated[int, typer.Option(min=1, help="images of a generation")] = 10,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="images of a generation; 10 when omitted, or 50 for a recipe")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="generations to judge a recipe by, and as many unseen ones")] = 16,
     steps: Steps = 32,
     cfg: Guidance = 3.0,
     temperature: Temperature = 0.8,
     seed: Seed = 0,
+    cpu_time: Annotated[
+        bool, typer.Option("--cpu-time", help="time one thread's work, not the wall: for a machine that others use")
+    ] = False,
 ) -> None:
-    """Find the cheapest refresh policy whose drift stays within a bound, on the bundled MAR."""
+    """Find the cheapest refresh policy whose drift stays within a bound, on the bundled MAR; or a whole recipe."""
+    if max_loss is not None:
+        from .evaluate.garments import tune_garments
+        from .recipes import Recipe
+
+        tune_garments(
+            weights,
+            Recipe(steps=steps, cfg=cfg, temperature=temperature),
+            out or Path("recipe.json"),
+            max_loss=max_loss,
+            images=images or 50,
+            seeds=range(seed, seed + seeds),
+            unseen=range(seed + 1000, seed + 1000 + seeds),
+            cpu_time=cpu_time,
+        )
+        return
     import torch
     from rich import print as show
     from torch import nn
@@ -288,11 +319,13 @@ def tune(
 
     model = garment_model(weights)
 
+    out, count = out or Path("policy.json"), images or 10
+
     def run(given: nn.Module, own: int) -> None:
         generator = torch.Generator().manual_seed(own)
-        labels = torch.arange(images) % len(CLASSES)
+        labels = torch.arange(count) % len(CLASSES)
         sample: Any = given.sample_tokens
-        sample(images, steps, cfg, labels=labels, temperature=temperature, generator=generator)
+        sample(count, steps, cfg, labels=labels, temperature=temperature, generator=generator)
 
     seeds, unseen = (seed, seed + 1), (seed + 1000, seed + 1001)
     trials = out.with_suffix(".trials.json")

@@ -55,7 +55,7 @@ def loop_arguments(
 
 
 def host_generator(given: torch.Generator | None) -> torch.Generator:
-    """A generator on the host, as orders take; a new one from ``given`` where that is on a device, or the global seed."""
+    """A generator on the host, as orders take; what is given, or else one seeded by that or by the global seed."""
     if given is not None and given.device.type == "cpu":
         return given
     device = "cpu" if given is None else given.device
@@ -71,7 +71,7 @@ def grid_of(model: nn.Module) -> tuple[int, int]:
     rows, columns = getattr(model, "seq_h", None), getattr(model, "seq_w", None)
     if not isinstance(rows, int) or not isinstance(columns, int):
         raise RecipeError(
-            f"{type(model).__name__} has no seq_h and seq_w as MAR has, so it is not known what its loop takes; tell it "
-            "yourself what recipe.told says"
+            f"{type(model).__name__} has no seq_h and seq_w as MAR has, so it is not known what its loop takes; tell "
+            "it yourself what recipe.told says"
         )
     return rows, columns

@@ -1,4 +1,4 @@
-from marche_fx.evaluate.metrics import Interval
+from marche_fx.tuning.intervals import Interval
 from marche_fx.evaluate.text import VARIANTS, TextRow
 from marche_fx.evaluate.text.tables import HEADINGS, cells, text_table
 from tests.evaluate.tiny import silent, written

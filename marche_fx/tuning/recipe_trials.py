@@ -1,0 +1,119 @@
+"""Recipes tried on a user's generation: their models, images and times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..api.optimization import optimization_of
+from ..api.options import what_is_measured
+from ..api.transform import transform
+from ..recipes import Recipe, recipe_to_dict
+from ..runtime.advice import TOPICS
+from ..saving.files import as_text
+from ..speed.clock import Clock
+from .intervals import Spread
+from .judging import Judge
+from .notebook import Measurement, Notebook
+
+Generate = Callable[[nn.Module, Recipe, int], Any]
+"""``generate(model, recipe, seed)``: images by the loop of the model, told what the recipe says."""
+
+
+class Models:
+    """The models of recipes; those that differ only in what a policy chooses, or a loop is told, are one."""
+
+    def __init__(self, model: nn.Module, options: Mapping[str, Any]) -> None:
+        self.model = model
+        self.options = options
+        self.known: dict[Any, nn.Module] = {}
+
+    def of(self, recipe: Recipe | None) -> nn.Module:
+        """The model of a recipe, which the next call may make that of another; the original for None."""
+        if recipe is None:
+            return self.model
+        new = transform(self.model, recipe=recipe, **self.options)
+        policies = optimization_of(new).settings.policies
+        key = recipe.denoising, recipe.reuse, bool(recipe.told), what_is_measured(policies)
+        own = self.known.setdefault(key, new)
+        optimization = optimization_of(own)
+        optimization.settings.policies.update(policies)
+        optimization.recipe = recipe
+        for step in optimization.steps.values():
+            # Candidates that gain nothing are what a search is there to find.
+            step.method.warned.update(TOPICS)
+        return own
+
+
+class RecipeTrials:
+    """Tries recipes, each once on every seed."""
+
+    def __init__(
+        self, models: Models, generate: Generate, judge: Judge, base: Recipe, notebook: Notebook, clock: Clock
+    ) -> None:
+        self.models = models
+        self.generate = generate
+        self.judge = judge
+        self.base = base
+        self.notebook = notebook
+        self.clock = clock
+        self.warm: set[nn.Module] = set()
+        self.spreads: dict[tuple[str, tuple[int, ...]], Spread] = {}
+
+    def spread(self, recipe: Recipe | None, seeds: Sequence[int]) -> Spread:
+        """How good the images of a recipe on these seeds are; of the original's for None."""
+        key = name_of(recipe), tuple(seeds)
+        if key not in self.spreads:
+            self.spreads[key] = self.judge.spread([self.tried(recipe, seed)["statistics"] for seed in seeds])
+        return self.spreads[key]
+
+    def seconds(self, recipe: Recipe | None, seeds: Sequence[int]) -> float:
+        """The shortest time of a batch: what else the machine does only makes it longer."""
+        return min(float(self.tried(recipe, seed)["seconds"]) for seed in seeds)
+
+    def tried(self, recipe: Recipe | None, seed: int) -> Measurement:
+        return self.notebook.measured("images", f"{name_of(recipe)} {seed}", lambda: self.images(recipe, seed))
+
+    def images(self, recipe: Recipe | None, seed: int) -> Measurement:
+        model = self.models.of(recipe)
+        if model not in self.warm:
+            # What captures and compiles is not what the images take.
+            self.run(recipe, seed)
+            self.warm.add(model)
+        images, seconds = self.run(recipe, seed)
+        return {"statistics": self.judge.statistics(images), "seconds": torch.tensor(seconds, dtype=torch.float64)}
+
+    @torch.no_grad()
+    def run(self, recipe: Recipe | None, seed: int) -> tuple[Any, float]:
+        """Images of one seed, and the seconds that they took."""
+        model = self.models.of(recipe)
+        self.clock.settle()
+        begin = self.clock.mark()
+        images = self.generate(model, self.base if recipe is None else recipe, seed)
+        end = self.clock.mark()
+        self.clock.settle()
+        return images, self.clock.seconds(begin, end)
+
+    def ratios(self, recipes: Sequence[Recipe], seeds: Sequence[int]) -> dict[Recipe, Tensor]:
+        """How many times faster than the original each is, by seed ``[S]``: in one process, taking turns."""
+        names = " ".join(map(name_of, recipes))
+        found = self.notebook.measured("times", f"{names} {list(seeds)}", lambda: self.times(recipes, seeds))
+        times = found["seconds"]
+        return {recipe: times[0] / own for recipe, own in zip(recipes, times[1:], strict=True)}
+
+    def times(self, recipes: Sequence[Recipe], seeds: Sequence[int]) -> Measurement:
+        turns: list[Recipe | None] = [None, *recipes]
+        for recipe in turns:
+            self.run(recipe, seeds[0])
+        seconds = [[self.run(recipe, seed)[1] for recipe in turns] for seed in seeds]
+        return {"seconds": torch.tensor(seconds, dtype=torch.float64).T}
+
+
+def name_of(recipe: Recipe | None) -> str:
+    """The same for equal recipes, in every process."""
+    if recipe is None:
+        return "the original"
+    return as_text({**recipe_to_dict(recipe), "figures": {}})
