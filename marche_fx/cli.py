@@ -34,6 +34,10 @@ Denoise = Annotated[
         "its own when omitted",
     ),
 ]
+Recipes = Annotated[
+    list[str] | None,
+    typer.Option("--recipe", help="exact, balanced, fast, or a recipe's JSON file; may be repeated"),
+]
 
 
 def run() -> None:
@@ -65,17 +69,15 @@ def demo(
     out: Annotated[Path, typer.Option(help="picture to write")] = Path("demo.png"),
     images: Annotated[int, typer.Option(min=1, help="images of each class")] = 4,
     steps: Steps = 32,
-    fraction: Annotated[float, typer.Option(help="share of the tokens to refresh in each step, 0..1")] = 0.1,
+    recipe: Recipes = None,
     cfg: Guidance = 3.0,
     temperature: Temperature = 0.8,
     seed: Seed = 0,
     compile: Annotated[bool, typer.Option(help="torch.compile the rewritten steps")] = False,
 ) -> None:
-    """Generate garments twice from the same seeds, exactly and with cached tokens; write both side by side."""
+    """Generate garments from the same seeds, exactly and by recipes, balanced and fast; write them side by side."""
     from .models.demo import run_demo
-    from .refresh import SelectiveRefresh
 
-    refresh = SelectiveRefresh(fraction)
     run_demo(
         out,
         per_class=images,
@@ -83,7 +85,7 @@ def demo(
         cfg=cfg,
         temperature=temperature,
         seed=seed,
-        refresh=refresh,
+        recipes=recipe or ("balanced", "fast"),
         compile=compile,
     )
 
@@ -182,6 +184,7 @@ def evaluate(
             "set of seeds; may be repeated; exact and selective:0.1 when omitted",
         ),
     ] = None,
+    recipe: Recipes = None,
     images: Annotated[int, typer.Option(min=2, help="how many images to generate for each policy")] = 2000,
     batch: Annotated[int, typer.Option(min=1, help="images generated at once")] = 100,
     steps: Steps = 32,
@@ -198,13 +201,15 @@ def evaluate(
 
     Frechet distance with intervals, label accuracy, precision, recall, teacher-forced drift, FLOPs and time.
     """
+    from .api.recipes import recipe_for
     from .denoising import parse_denoising
-    from .evaluate import DriftSettings, Settings, evaluate_drift, parse_points
+    from .evaluate import DriftSettings, Settings, evaluate_drift, parse_points, recipe_point
     from .evaluate import evaluate as evaluate_points
     from .models.bundled import garment_model
 
-    points = parse_points(policy or ["exact", "selective:0.1"])
     model = garment_model(weights)
+    points = parse_points(policy or (["exact"] if recipe else ["exact", "selective:0.1"]))
+    points += [recipe_point(word, recipe_for(model, word)) for word in recipe or ()]
     if drift:
         evaluate_drift(model, points, out, DriftSettings(steps, cfg, temperature, seed, drift_images, order))
     else:
@@ -327,9 +332,9 @@ def tune(
         sample: Any = given.sample_tokens
         sample(count, steps, cfg, labels=labels, temperature=temperature, generator=generator)
 
-    seeds, unseen = (seed, seed + 1), (seed + 1000, seed + 1001)
+    seen, unseen = (seed, seed + 1), (seed + 1000, seed + 1001)
     trials = out.with_suffix(".trials.json")
-    found = search(model, run, max_drift, seeds=seeds, unseen=unseen, out=trials, progress=True)
+    found = search(model, run, max_drift, seeds=seen, unseen=unseen, out=trials, progress=True)
     found.save(out)
     show(found)
     print(f"{out}: drift {found.drift:.4f} on unseen seeds at {found.flops_ratio:.3f} of the FLOPs")

@@ -15,7 +15,7 @@ tokens      ``marche-fx study-tokens``: the same on the bundled model of garment
 from ..tuning.intervals import Interval, Spread
 from .frechet_judge import FrechetJudge
 from .metrics import Manifold, frechet, precision_and_recall
-from .points import Point, parse_point, parse_points
+from .points import Point, parse_point, parse_points, recipe_point
 from .rows import DriftRow, Evaluation, Row
 from .run import evaluate, evaluate_drift
 from .settings import DriftSettings, Settings
@@ -37,4 +37,5 @@ __all__ = [
     "parse_point",
     "parse_points",
     "precision_and_recall",
+    "recipe_point",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ FEWEST_SEEDS = 2
 """Of the first round of images."""
 
 
+@torch.no_grad()
 def tune_recipe(
     model: nn.Module,
     generate: Generate,
@@ -106,10 +108,10 @@ def tune_recipe(
     recipes = wanted.mixed(base, policies, mixed_heads)
     finalists = race(trials, recipes, seeds, max_loss, say)
     say(f"judging {len(finalists)} recipes on unseen seeds")
-    outcomes = judged(trials, finalists, unseen)
+    outcomes = judged(trials, finalists, unseen, say)
     if not any(own.loss.high <= max_loss for own in outcomes) and base not in finalists:
         say("none is within the bound: judging the original's own recipe")
-        outcomes += judged(trials, [base], unseen)
+        outcomes += judged(trials, [base], unseen, say)
     return TunedRecipe.of(outcomes, max_loss)
 
 
@@ -164,8 +166,7 @@ class Search:
 
         def of_round(number: int) -> list[Any]:
             if not readings:
-                with torch.no_grad():
-                    readings.extend(read_head(model, head, lambda: self.generate(model, self.base, seeds[0])))
+                readings.extend(read_head(model, head, lambda: self.generate(model, self.base, seeds[0])))
             every_so_many = max(1, len(readings) // 8)
             return [own.tokens(TOKENS * 2**number) for own in readings[every_so_many // 2 :: every_so_many]]
 
@@ -219,20 +220,28 @@ def race(
         count *= 2
 
 
-def judged(trials: RecipeTrials, recipes: Sequence[Recipe], seeds: Sequence[int]) -> list[Outcome]:
-    """What recipes come to on these seeds; fewer of them are timed, in turn."""
-    ratios = trials.ratios(recipes, seeds[: max(FEWEST_SEEDS, len(seeds) // 4)])
-    original = trials.spread(None, seeds)
-    return [
-        Outcome(own, float(ratios[own].median()), (trials.spread(own, seeds) - original).interval) for own in recipes
+def judged(
+    trials: RecipeTrials, recipes: Sequence[Recipe], seeds: Sequence[int], say: Callable[[str], None]
+) -> list[Outcome]:
+    """What recipes come to on these seeds, taking turns with the original."""
+    turns = []
+    for seed in seeds:
+        turns.append(trials.turn(recipes, seed))
+        say(f"seed {seed}: " + ", ".join(f"{turns[-1][f'{own} seconds']:.2f} s" for own in range(len(recipes) + 1)))
+    spreads = [
+        trials.judge.spread([own[f"{number} statistics"] for own in turns]) for number in range(len(recipes) + 1)
     ]
+    found = []
+    for number, recipe in enumerate(recipes, 1):
+        speedup = statistics.median(float(own["0 seconds"] / own[f"{number} seconds"]) for own in turns)
+        found.append(Outcome(recipe, speedup, (spreads[number] - spreads[0]).interval))
+    return found
 
 
 def numbers(**values: float) -> Measurement:
     return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
 
-@torch.no_grad()
 def key_of(model: nn.Module, generate: Generate, judge: Judge, base: Recipe, seed: int) -> dict[str, Any]:
     """What measurements of a search must agree in."""
     images = generate(model, base, seed)

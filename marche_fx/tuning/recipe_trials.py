@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..api.optimization import optimization_of
 from ..api.options import what_is_measured
@@ -61,14 +61,10 @@ class RecipeTrials:
         self.notebook = notebook
         self.clock = clock
         self.warm: set[nn.Module] = set()
-        self.spreads: dict[tuple[str, tuple[int, ...]], Spread] = {}
 
     def spread(self, recipe: Recipe | None, seeds: Sequence[int]) -> Spread:
         """How good the images of a recipe on these seeds are; of the original's for None."""
-        key = name_of(recipe), tuple(seeds)
-        if key not in self.spreads:
-            self.spreads[key] = self.judge.spread([self.tried(recipe, seed)["statistics"] for seed in seeds])
-        return self.spreads[key]
+        return self.judge.spread([self.tried(recipe, seed)["statistics"] for seed in seeds])
 
     def seconds(self, recipe: Recipe | None, seeds: Sequence[int]) -> float:
         """The shortest time of a batch: what else the machine does only makes it longer."""
@@ -77,39 +73,35 @@ class RecipeTrials:
     def tried(self, recipe: Recipe | None, seed: int) -> Measurement:
         return self.notebook.measured("images", f"{name_of(recipe)} {seed}", lambda: self.images(recipe, seed))
 
+    def turn(self, recipes: Sequence[Recipe], seed: int) -> Measurement:
+        """The original and these recipes one after another on a seed, so that their times can be compared.
+
+        Returns:
+            By the number of each, the original's being 0, what `images` gives.
+        """
+
+        def measure() -> Measurement:
+            turns = [self.images(recipe, seed) for recipe in (None, *recipes)]
+            return {f"{number} {name}": own for number, found in enumerate(turns) for name, own in found.items()}
+
+        names = "\n".join(map(name_of, recipes))
+        return self.notebook.measured("turn", f"{names}\n{seed}", measure)
+
     def images(self, recipe: Recipe | None, seed: int) -> Measurement:
+        """What is kept of the images of a seed, and the seconds that they took."""
         model = self.models.of(recipe)
+        told = self.base if recipe is None else recipe
         if model not in self.warm:
             # What captures and compiles is not what the images take.
-            self.run(recipe, seed)
+            self.generate(model, told, seed)
             self.warm.add(model)
-        images, seconds = self.run(recipe, seed)
-        return {"statistics": self.judge.statistics(images), "seconds": torch.tensor(seconds, dtype=torch.float64)}
-
-    @torch.no_grad()
-    def run(self, recipe: Recipe | None, seed: int) -> tuple[Any, float]:
-        """Images of one seed, and the seconds that they took."""
-        model = self.models.of(recipe)
         self.clock.settle()
         begin = self.clock.mark()
-        images = self.generate(model, self.base if recipe is None else recipe, seed)
+        images = self.generate(model, told, seed)
         end = self.clock.mark()
         self.clock.settle()
-        return images, self.clock.seconds(begin, end)
-
-    def ratios(self, recipes: Sequence[Recipe], seeds: Sequence[int]) -> dict[Recipe, Tensor]:
-        """How many times faster than the original each is, by seed ``[S]``: in one process, taking turns."""
-        names = " ".join(map(name_of, recipes))
-        found = self.notebook.measured("times", f"{names} {list(seeds)}", lambda: self.times(recipes, seeds))
-        times = found["seconds"]
-        return {recipe: times[0] / own for recipe, own in zip(recipes, times[1:], strict=True)}
-
-    def times(self, recipes: Sequence[Recipe], seeds: Sequence[int]) -> Measurement:
-        turns: list[Recipe | None] = [None, *recipes]
-        for recipe in turns:
-            self.run(recipe, seeds[0])
-        seconds = [[self.run(recipe, seed)[1] for recipe in turns] for seed in seeds]
-        return {"seconds": torch.tensor(seconds, dtype=torch.float64).T}
+        seconds = torch.tensor(self.clock.seconds(begin, end), dtype=torch.float64)
+        return {"statistics": self.judge.statistics(images), "seconds": seconds}
 
 
 def name_of(recipe: Recipe | None) -> str:
