@@ -31,7 +31,7 @@ from .recipe_trials import Generate, Models, RecipeTrials
 from .replay import record, replay
 from .tuned_recipe import Outcome, TunedRecipe
 
-HEADS, POLICIES, FINALISTS = 3, 3, 6
+HEADS, POLICIES, FINALISTS = 3, 3, 4
 """So many are left of heads and of policies, each looked at by itself, and of recipes before the last judgement."""
 
 TOKENS, DRAWS = 10, 12
