@@ -39,7 +39,7 @@ BASE = Recipe(
     cfg=3.0,
     temperature=0.8,
 )
-"""What every recipe has where it has nothing cheaper: a head that docs/denoising.md and docs/head.md find to be as good."""
+"""What every recipe has where it has nothing cheaper: a head that its pages find to be as good."""
 
 INGREDIENTS = Ingredients(
     steps=(16, 12),

@@ -50,12 +50,12 @@ class Known:
     stop_after: float = float("inf")
 
     def cost(self, recipe: Recipe) -> float:
-        share = {FullRefresh(): 1.0, HALF: 0.5, FEW: 0.25}[recipe.refresh]  # type: ignore[index]
+        share = {FullRefresh(): 1.0, HALF: 0.5, FEW: 0.25}[recipe.refresh]
         head = 5 if recipe.denoising is None else recipe.denoising.steps or 0
         return share * (recipe.steps or 8) + 2 * head
 
     def loss(self, recipe: Recipe) -> float:
-        refresh = {FullRefresh(): 0.0, HALF: 0.1, FEW: 0.9}[recipe.refresh]  # type: ignore[index]
+        refresh = {FullRefresh(): 0.0, HALF: 0.1, FEW: 0.9}[recipe.refresh]
         head = 0.0 if recipe.denoising is None else {3: 0.2, 2: 0.8}[recipe.denoising.steps or 0]
         order = {None: 0.0, "halton": -0.15, "raster": 0.5}[recipe.order]
         return refresh + head + order + {8: 0.0, 4: 0.2, 2: 0.7}[recipe.steps or 8]
