@@ -33,7 +33,7 @@ from marche_fx.recipes import recipe_to_dict
 from marche_fx.saving.files import write_json
 
 BASE = Recipe(
-    denoising=Denoising(25, "quadratic"),
+    denoising=Denoising(15, "quadratic"),
     reuse=HeadReuse(Interpolate(10), guidance=2),
     steps=32,
     cfg=3.0,
@@ -42,9 +42,9 @@ BASE = Recipe(
 """What every recipe has where it has nothing cheaper: a head that its pages find to be as good."""
 
 INGREDIENTS = Ingredients(
-    steps=(16, 12),
+    steps=(12,),
     refresh=(FullRefresh(), SelectiveRefresh(0.1, warmup=1, tolerance=0.3)),
-    denoising=(Denoising(15, "quadratic"), Denoising(10, "quadratic")),
+    denoising=(Denoising(10, "quadratic"),),
 )
 
 BOUNDS = {"balanced": 0.2, "fast": 0.5}
@@ -55,8 +55,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--images", type=int, default=20, help="of a seed")
-    parser.add_argument("--seeds", type=int, default=4, help="of the search")
-    parser.add_argument("--unseen", type=int, default=12, help="seeds of the last judgement")
+    parser.add_argument("--seeds", type=int, default=2, help="of the search")
+    parser.add_argument("--unseen", type=int, default=6, help="seeds of the last judgement")
     parser.add_argument("--cpu-time", action="store_true", help="for a machine that others use")
     given = parser.parse_args()
     mar, console = load_fashion_mar(), Console(width=200)

@@ -60,7 +60,8 @@ class RecipeTrials:
         self.base = base
         self.notebook = notebook
         self.clock = clock
-        self.warm: set[nn.Module] = set()
+        # The original was run once to know its images.
+        self.warm: set[nn.Module] = {models.model}
 
     def spread(self, recipe: Recipe | None, seeds: Sequence[int]) -> Spread:
         """How good the images of a recipe on these seeds are; of the original's for None."""
