@@ -97,15 +97,16 @@ def tune_recipe(
     heads = head_names(model, options.get("head"), default=KNOWN_HEADS if has_known_steps(model) else ())
     heads = tuple(own for own in heads if can_be_read(model, own))
     base = replace(base, model=structure_of(model))
-    wanted = usual_ingredients(base, has_head=bool(heads)) if ingredients is None else ingredients
+    if ingredients is None:
+        ingredients = usual_ingredients(base, has_head=bool(heads), takes_orders=has_known_steps(model))
     judging, clock = judge_of(judge), clock_for(device_of(model), cpu_time=cpu_time)
     models = Models(model, {"verify": False, **options})
     search = Search(
         models, generate, base, Notebook(out, key_of(model, generate, judging, base, seeds[0])), say, heads, options
     )
     trials = RecipeTrials(models, generate, judging, base, search.notebook, clock)
-    policies, mixed_heads = search.policies(wanted, seeds), search.heads(wanted, seeds, clock)
-    recipes = wanted.mixed(base, policies, mixed_heads)
+    policies, mixed_heads = search.policies(ingredients, seeds), search.heads(ingredients, seeds, clock)
+    recipes = ingredients.mixed(base, policies, mixed_heads)
     finalists = race(trials, recipes, seeds, max_loss, say)
     say(f"judging {len(finalists)} recipes on unseen seeds")
     outcomes = judged(trials, finalists, unseen, say)

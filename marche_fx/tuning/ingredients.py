@@ -55,8 +55,11 @@ def with_first(own: object, others: Sequence[object]) -> list:
     return [own, *(other for other in others if other != own)]
 
 
-def usual_ingredients(base: Recipe, *, has_head: bool) -> Ingredients:
+def usual_ingredients(base: Recipe, *, has_head: bool, takes_orders: bool) -> Ingredients:
     """What is tried where nothing else is said, for an original that decodes as ``base`` says.
+
+    Args:
+        has_head: whether it has a diffusion head. takes_orders: whether its loop is known to take an order.
 
     Raises:
         ArgumentError: it does not say in how many steps.
@@ -74,5 +77,5 @@ def usual_ingredients(base: Recipe, *, has_head: bool) -> Ingredients:
         reuse=[HeadReuse(), HeadReuse(Interpolate(5), guidance=2), HeadReuse(Interpolate(20), guidance=4)]
         if has_head
         else (),
-        orders=["halton"],
+        orders=["halton"] if takes_orders else (),
     )

@@ -76,7 +76,7 @@ def test_what_a_caller_says_holds_and_is_told_once() -> None:
 
 
 def test_a_caller_who_says_the_same_is_not_told() -> None:
-    whole = transform(tiny_mar(), recipe=dataclasses.replace(TOLD, order=None), compile=False)
+    whole = transform(tiny_mar(), recipe=dataclasses.replace(TOLD, order=None, reuse=None), compile=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*which holds")
         decode(whole, num_iter=5, cfg=2.0, temperature=0.9)
@@ -105,9 +105,9 @@ def test_a_recipe_of_another_model_is_refused() -> None:
 
 
 def test_a_file_is_taken_by_its_path(tmp_path: Path) -> None:
-    mar, path = tiny_mar(), tmp_path / "own.json"
-    marche_fx.save_recipe(TOLD, path)
-    expected = decode(transform(mar, recipe=TOLD, compile=False))
+    mar, path, recipe = tiny_mar(), tmp_path / "own.json", dataclasses.replace(TOLD, reuse=None)
+    marche_fx.save_recipe(recipe, path)
+    expected = decode(transform(mar, recipe=recipe, compile=False))
     assert torch.equal(decode(transform(mar, recipe=path, compile=False)), expected)
     assert torch.equal(decode(transform(mar, recipe=str(path), compile=False)), expected)
     with pytest.raises(CheckpointError):
