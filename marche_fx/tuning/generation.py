@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +15,18 @@ from ..api.options import KNOWN_HEADS, has_known_steps, head_names
 from ..errors import ArgumentError
 from ..passes.capture.digests import described, digest
 from ..recipes import Recipe, recipe_to_dict, structure_of
-from ..recipes.recipe import brief
-from ..refresh import RefreshPolicy
 from ..saving.files import weights_hash
 from ..saving.fingerprint import software
 from ..speed.clock import clock_for
-from .energy import distance_between
-from .halving import Measured, best, halve
-from .heads import can_be_read, drawn, read_head
+from .head_readings import can_be_read
+from .head_stage import best_heads
+from .image_stage import FEWEST_SEEDS, best_recipes, judged
 from .ingredients import Ingredients, usual_ingredients
 from .judging import Judge, judge_of
-from .notebook import Measurement, Notebook
+from .notebook import Notebook
+from .policy_stage import best_policies
 from .recipe_trials import Generate, Models, RecipeTrials
-from .replay import record, replay
-from .tuned_recipe import Outcome, TunedRecipe
-
-HEADS, POLICIES, FINALISTS = 3, 3, 4
-"""So many are left of heads and of policies, each looked at by itself, and of recipes before the last judgement."""
-
-TOKENS, DRAWS = 10, 12
-"""Of each decoding step so many tokens are drawn so often in the first round; twice as many tokens in the next."""
-
-FEWEST_SEEDS = 2
-"""Of the first round of images."""
+from .tuned_recipe import TunedRecipe
 
 
 @torch.no_grad()
@@ -67,8 +55,9 @@ def tune_recipe(
 
     Args:
         generate: ``generate(model, recipe, seed)`` returns the images of one seed; the model is the original or a
-            transformed one. MAR's loop takes ``**recipe.arguments(model, batch)``; a loop of one's own, inside
-            ``with marche_fx.decoding(model):``, takes what ``recipe.told`` says.
+            transformed one. MAR's loop takes ``**recipe.arguments(model, batch)``. A loop of one's own takes what
+            ``recipe.told`` says, and opens its session where the model is not the original:
+            ``with nullcontext() if model is original else marche_fx.decoding(model):``.
         judge: of images to a number of which less is better, or a `Judge`, such as
             `marche_fx.evaluate.frechet_judge.FrechetJudge`.
         max_loss: bound on the upper end of the 95% interval of the judge's difference, on the unseen seeds.
@@ -95,152 +84,23 @@ def tune_recipe(
         console.print(line)
 
     heads = head_names(model, options.get("head"), default=KNOWN_HEADS if has_known_steps(model) else ())
-    heads = tuple(own for own in heads if can_be_read(model, own))
+    head = next((own for own in heads if can_be_read(model, own)), None)
     base = replace(base, model=structure_of(model))
     if ingredients is None:
-        ingredients = usual_ingredients(base, has_head=bool(heads), takes_orders=has_known_steps(model))
+        ingredients = usual_ingredients(base, has_head=head is not None, takes_orders=has_known_steps(model))
     judging, clock = judge_of(judge), clock_for(device_of(model), cpu_time=cpu_time)
+    notebook = Notebook(out, key_of(model, generate, judging, base, seeds[0]))
     models = Models(model, {"verify": False, **options})
-    search = Search(
-        models, generate, base, Notebook(out, key_of(model, generate, judging, base, seeds[0])), say, heads, options
-    )
-    trials = RecipeTrials(models, generate, judging, base, search.notebook, clock)
-    policies, mixed_heads = search.policies(ingredients, seeds), search.heads(ingredients, seeds, clock)
-    recipes = ingredients.mixed(base, policies, mixed_heads)
-    finalists = race(trials, recipes, seeds, max_loss, say)
+    trials = RecipeTrials(models, generate, judging, base, notebook, clock)
+    policies = best_policies(trials, ingredients.policies(base), ingredients.middle_steps(base), seeds, options, say)
+    own_heads = best_heads(trials, head, ingredients.heads(base), seeds[0], say)
+    finalists = best_recipes(trials, ingredients.mixed(base, policies, own_heads), seeds, max_loss, say)
     say(f"judging {len(finalists)} recipes on unseen seeds")
     outcomes = judged(trials, finalists, unseen, say)
     if not any(own.loss.high <= max_loss for own in outcomes) and base not in finalists:
         say("none is within the bound: judging the original's own recipe")
         outcomes += judged(trials, [base], unseen, say)
     return TunedRecipe.of(outcomes, max_loss)
-
-
-@dataclass(frozen=True)
-class Search:
-    """The stages that look at a part of a recipe by itself."""
-
-    models: Models
-    generate: Generate
-    base: Recipe
-    notebook: Notebook
-    say: Callable[[str], None]
-    head_names: Sequence[str]
-    options: dict[str, Any]
-
-    def policies(self, wanted: Ingredients, seeds: Sequence[int]) -> list[RefreshPolicy]:
-        """Those refresh policies that cost least for their drift, on exact steps of the middle number of steps."""
-        every = wanted.policies(self.base)
-        if len(every) <= POLICIES:
-            return every
-        steps = sorted(own for own in (self.base.steps, *wanted.steps) if own is not None)
-        middle = replace(self.base, steps=steps[len(steps) // 2] if steps else None)
-        recordings: dict[int, Any] = {}
-        known = {name: self.options.get(name) for name in ("step", "loop", "query")}
-
-        def measured(policy: RefreshPolicy, number: int) -> Measured[RefreshPolicy]:
-            seed = seeds[number]
-
-            def measure() -> Measurement:
-                if seed not in recordings:
-                    recordings[seed] = record(
-                        self.models.model, lambda given: self.generate(given, middle, seed), **known
-                    )
-                found = replay(recordings[seed], policy)
-                return numbers(cost=found.flops_ratio, loss=found.drift)
-
-            name = f"{recipe_to_dict(replace(middle, refresh=policy))} {seed}"
-            own = self.notebook.measured("drift", name, measure)
-            self.say(f"drift {own['loss']:.4f} at {own['cost']:.3f} of the FLOPs: {policy!r}")
-            return Measured(policy, float(own["cost"]), float(own["loss"]))
-
-        return [own.candidate for own in halve(every, measured, 2, POLICIES)]
-
-    def heads(self, wanted: Ingredients, seeds: Sequence[int], clock: Any) -> list[Recipe]:
-        """``base`` with those heads that take least time for their distance from the original's draws."""
-        every = wanted.heads(self.base)
-        if not self.head_names or len(every) <= HEADS:
-            return every
-        (head, *_), model = self.head_names, self.models.model
-        exact: dict[int, torch.Tensor] = {}
-        readings: list[Any] = []
-
-        def of_round(number: int) -> list[Any]:
-            if not readings:
-                readings.extend(read_head(model, head, lambda: self.generate(model, self.base, seeds[0])))
-            every_so_many = max(1, len(readings) // 8)
-            return [own.tokens(TOKENS * 2**number) for own in readings[every_so_many // 2 :: every_so_many]]
-
-        def measured(recipe: Recipe, number: int) -> Measured[Recipe]:
-            def measure() -> Measurement:
-                asked = of_round(number)
-                if number not in exact:
-                    exact[number] = drawn(model, head, asked, DRAWS, seed=0)
-                own = self.models.of(recipe)
-                drawn(own, head, asked[:1], DRAWS, seed=1)
-                clock.settle()
-                begin = clock.mark()
-                tokens = drawn(own, head, asked, DRAWS, seed=1)
-                end = clock.mark()
-                clock.settle()
-                distance = distance_between(tokens, exact[number])
-                return numbers(cost=clock.seconds(begin, end), loss=distance.energy, error=distance.energy_error)
-
-            own = self.notebook.measured("head", f"{recipe_to_dict(recipe)} {number}", measure)
-            self.say(
-                f"head {own['cost']:.2f} s, energy distance {own['loss']:.4f} +- {own['error']:.4f}: "
-                f"{brief(recipe.denoising)}, {brief(recipe.reuse)}"
-            )
-            # Below nothing is chance.
-            return Measured(recipe, float(own["cost"]), max(float(own["loss"]), 0.0))
-
-        return [own.candidate for own in halve(every, measured, 3, HEADS)]
-
-
-def race(
-    trials: RecipeTrials, recipes: Sequence[Recipe], seeds: Sequence[int], max_loss: float, say: Callable[[str], None]
-) -> list[Recipe]:
-    """The few recipes that cost least for what the judge says of them; each round takes twice as many seeds."""
-    left, count = list(recipes), FEWEST_SEEDS
-    while True:
-        own_seeds = seeds[:count]
-        original = trials.spread(None, own_seeds)
-        found = []
-        for recipe in left:
-            loss = (trials.spread(recipe, own_seeds) - original).interval
-            seconds = trials.seconds(recipe, own_seeds)
-            say(f"{len(own_seeds)} seeds: {seconds:.2f} s, {loss.low:+.3f} .. {loss.high:+.3f}: {recipe}")
-            # One that is surely worse than the bound has no more to say.
-            if loss.low <= max_loss:
-                found.append(Measured(recipe, seconds, loss.estimate))
-        is_last = len(found) <= FINALISTS or count >= len(seeds)
-        found = best(found, FINALISTS if is_last else max(FINALISTS, -(-len(found) // 2)))
-        left = [own.candidate for own in found]
-        if is_last:
-            return left
-        count *= 2
-
-
-def judged(
-    trials: RecipeTrials, recipes: Sequence[Recipe], seeds: Sequence[int], say: Callable[[str], None]
-) -> list[Outcome]:
-    """What recipes come to on these seeds, taking turns with the original."""
-    turns = []
-    for seed in seeds:
-        turns.append(trials.turn(recipes, seed))
-        say(f"seed {seed}: " + ", ".join(f"{turns[-1][f'{own} seconds']:.2f} s" for own in range(len(recipes) + 1)))
-    spreads = [
-        trials.judge.spread([own[f"{number} statistics"] for own in turns]) for number in range(len(recipes) + 1)
-    ]
-    found = []
-    for number, recipe in enumerate(recipes, 1):
-        speedup = statistics.median(float(own["0 seconds"] / own[f"{number} seconds"]) for own in turns)
-        found.append(Outcome(recipe, speedup, (spreads[number] - spreads[0]).interval))
-    return found
-
-
-def numbers(**values: float) -> Measurement:
-    return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
 
 def key_of(model: nn.Module, generate: Generate, judge: Judge, base: Recipe, seed: int) -> dict[str, Any]:

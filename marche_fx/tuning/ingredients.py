@@ -40,6 +40,11 @@ class Ingredients:
     def policies(self, base: Recipe) -> list[RefreshPolicy]:
         return with_first(base.refresh, self.refresh)
 
+    def middle_steps(self, base: Recipe) -> int | None:
+        """The middle one of the numbers of decoding steps, to look at policies in; None for the loop's own."""
+        every = sorted(own for own in with_first(base.steps, self.steps) if own is not None)
+        return every[len(every) // 2] if every else None
+
     def mixed(self, base: Recipe, policies: Sequence[RefreshPolicy], heads: Sequence[Recipe]) -> list[Recipe]:
         """Every mix of these policies and heads with all steps, orders and counts."""
         steps = with_first(base.steps, self.steps)

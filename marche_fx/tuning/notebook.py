@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -19,6 +20,10 @@ from ..saving.files import DamagedError, read_sealed, read_sealed_json, write_se
 Measurement = dict[str, Tensor]
 
 KEY_FILE = "search.json"
+
+
+def numbers(**values: float) -> Measurement:
+    return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
 
 class Notebook:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from ..api.optimization import optimization_of
@@ -17,7 +16,9 @@ from ..saving.files import as_text
 from ..speed.clock import Clock
 from .intervals import Spread
 from .judging import Judge
-from .notebook import Measurement, Notebook
+from .notebook import Measurement, Notebook, numbers
+
+Result = TypeVar("Result")
 
 Generate = Callable[[nn.Module, Recipe, int], Any]
 """``generate(model, recipe, seed)``: images by the loop of the model, told what the recipe says."""
@@ -96,13 +97,17 @@ class RecipeTrials:
             # What captures and compiles is not what the images take.
             self.generate(model, told, seed)
             self.warm.add(model)
+        images, seconds = self.timed(lambda: self.generate(model, told, seed))
+        return {"statistics": self.judge.statistics(images), **numbers(seconds=seconds)}
+
+    def timed(self, run: Callable[[], Result]) -> tuple[Result, float]:
+        """What ``run()`` returns, and the seconds that it took."""
         self.clock.settle()
         begin = self.clock.mark()
-        images = self.generate(model, told, seed)
+        found = run()
         end = self.clock.mark()
         self.clock.settle()
-        seconds = torch.tensor(self.clock.seconds(begin, end), dtype=torch.float64)
-        return {"statistics": self.judge.statistics(images), "seconds": seconds}
+        return found, self.clock.seconds(begin, end)
 
 
 def name_of(recipe: Recipe | None) -> str:

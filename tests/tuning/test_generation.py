@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ from marche_fx import (
 from marche_fx.models import MAR
 from marche_fx.recipes import structure_of
 from marche_fx.reporting.tables import as_text
-from marche_fx.tuning import generation
+from marche_fx.tuning import generation, head_stage, image_stage, policy_stage
 from tests.evaluate.tiny import tiny_garments
+from tests.networks import MaskedTextModel
 
 BASE = Recipe(steps=8, cfg=2.0)
 HALF, FEW = SelectiveRefresh(0.5, warmup=1), SelectiveRefresh(0.0, warmup=1)
@@ -206,15 +208,50 @@ def test_a_model_is_searched_stage_by_stage(capsys: pytest.CaptureFixture[str]) 
         progress=True,
     )
     assert own.recipe.steps in (8, 4)
-    assert len(own.outcomes) <= generation.FINALISTS
+    assert len(own.outcomes) <= image_stage.FINALISTS
     printed = capsys.readouterr().out
     drifts = [line for line in printed.splitlines() if line.startswith("drift")]
     heads = [line for line in printed.splitlines() if line.startswith("head")]
-    assert len(drifts) == 4 + generation.POLICIES
-    assert len(heads) == 8 + 4 + generation.HEADS
+    assert len(drifts) == 4 + policy_stage.POLICIES
+    assert len(heads) == 8 + 4 + head_stage.HEADS
     assert any("drift 0.0000" in line and "FullRefresh" in line for line in drifts)
     loss = [own.loss for own in own.outcomes if own.recipe == replace(BASE, model=own.recipe.model)]
     assert all(abs(own.estimate) < 1e-3 for own in loss), "the original's own recipe loses nothing"
+
+
+@pytest.mark.slow
+def test_a_loop_of_ones_own_is_searched_by_what_it_is_told() -> None:
+    torch.manual_seed(0)
+    model = MaskedTextModel(20, 16, 2).eval()
+    told: list[tuple[bool, dict[str, Any]]] = []
+
+    def fill_in(given: nn.Module, recipe: Recipe, seed: int) -> Tensor:
+        told.append((given is model, recipe.told))
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.zeros(2, 20, dtype=torch.long)
+        ids[:, :2] = torch.randint(1, 16, (2, 2), generator=generator)
+        per_step = 16 // recipe.told["steps"]
+        with nullcontext() if given is model else marche_fx.decoding(given):
+            for first in range(2, 18, per_step):
+                place = slice(first, first + per_step)
+                ids[:, place] = given(ids, torch.zeros(2))[:, place].argmax(-1) + 1
+        return ids
+
+    found = tune_recipe(
+        model,
+        fill_in,
+        lambda ids: float(ids.float().mean()),
+        max_loss=1e3,
+        base=Recipe(steps=8),
+        ingredients=Ingredients(steps=(4, 2), refresh=(SelectiveRefresh(0.2, warmup=1),)),
+        seeds=range(4),
+        unseen=range(10, 13),
+        compile=False,
+    )
+    assert found.recipe.steps in (8, 4, 2)
+    assert {own["steps"] for is_original, own in told if not is_original} == {8, 4, 2}
+    assert {own["steps"] for is_original, own in told if is_original} == {8}
+    assert all(set(own) == {"steps"} for _, own in told), "no order for a loop that is not known to take one"
 
 
 KILLED = """
