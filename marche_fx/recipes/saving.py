@@ -54,11 +54,9 @@ def recipe_from_dict(values: Any) -> Recipe:
         raise CheckpointError(f"a recipe of format {shown(values.get('format'))}; this version reads {FORMAT}")
     given = {name: value for name, value in values.items() if name not in ("kind", "format")}
     known = {own.name for own in fields(Recipe)}
-    if set(given) != known:
-        raise CheckpointError(
-            f"a recipe has {', '.join(sorted(known))}; here {', '.join(sorted(map(shown, set(given) ^ known)))} "
-            "is missing or unknown"
-        )
+    unknown = sorted(map(shown, set(given) - known))
+    if unknown:
+        raise CheckpointError(f"a recipe has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     try:
         read = {
             name: PARTS[name][1](value) if name in PARTS and value is not None else value

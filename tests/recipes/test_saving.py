@@ -54,7 +54,6 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
     "another kind": lambda own: own.update(kind="Denoising"),
     "another format": lambda own: own.update(format=2),
     "an unknown name": lambda own: own.update(__class__="os.system"),
-    "a name that is missing": lambda own: own.pop("steps"),
     "no policy": lambda own: own.update(refresh=None),
     "an unknown policy": lambda own: own["refresh"].update(kind="Popen"),
     "a kind that is no word": lambda own: own["refresh"].update(kind=["SelectiveRefresh"]),
@@ -82,6 +81,11 @@ def test_values_of_anything_else_are_refused_by_name(name: str, tmp_path: Path) 
     (tmp_path / "own.json").write_text(json.dumps(values))
     with pytest.raises(CheckpointError):
         marche_fx.load_recipe(tmp_path / "own.json")
+
+
+def test_what_is_missing_is_what_a_recipe_leaves_alone() -> None:
+    found = recipe_from_dict(changed(lambda own: [own.pop(name) for name in ("steps", "reuse", "figures")]))
+    assert found == Recipe(SAMPLE.refresh, SAMPLE.denoising, order=SAMPLE.order)
 
 
 TEXTS = {
