@@ -354,8 +354,8 @@ def bench(
         typer.Option(
             "--variant",
             help="eager, compiled (the original), fewer:32, disa, emigm (with their heads), ours (at each --refresh), "
-            "ours:0.1, recap, lazymar, or a policy as in evaluate; -eager behind it for no torch.compile, then "
-            "+reuse=balanced, +denoising=quadratic:10, +steps=32; may be repeated; eager, compiled, ours, "
+            "ours:0.1, recap, lazymar, recipe:fast, or a policy as in evaluate; -eager behind it for no torch.compile, "
+            "then +reuse=balanced, +denoising=quadratic:10, +steps=32; may be repeated; eager, compiled, ours, "
             "ours:0.1-eager and half the steps when omitted",
         ),
     ] = None,
@@ -386,6 +386,7 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     seed: Seed = 0,
     denoising: Denoise = None,
+    recipe: Recipes = None,
     out: Annotated[Path, typer.Option("--out", help="folder for tables as JSON and pictures")] = Path("bench"),
 ) -> None:
     """Time a generation's steps side by side: the original, its torch.compile, marche_fx, and what one does instead."""
@@ -393,7 +394,8 @@ def bench(
     from .bench.command import Wanted, run_bench
     from .denoising import parse_denoising
 
-    own = tuple(variant or ()), tuple(refresh or ())
+    words = tuple(variant or ()) or (("eager",) if recipe else ())
+    own = words + tuple(f"recipe:{word}" for word in recipe or ()), tuple(refresh or ())
     wanted = Wanted(size, model, *own, device, profile, scaling, overhead, ablation)
     run_bench(
         wanted,

@@ -26,12 +26,8 @@ def preset_for(name: str, model: nn.Module) -> Recipe:
     Raises:
         RecipeError: there is none of this name, or none for this model.
     """
-    if name not in NAMES:
-        raise RecipeError(f"unknown recipe {name!r}; there are {', '.join(NAMES)}, and the path of a JSON file")
-    if name == EXACT:
-        return Recipe()
     found = bundled(name)
-    if found.model != structure_of(model):
+    if name != EXACT and found.model != structure_of(model):
         raise RecipeError(
             f"the recipe {name!r} was found for the bundled MAR of garments, and {type(model).__name__} is another "
             "model. Find one by marche_fx.tune_recipe, or pass refresh= and denoising= yourself"
@@ -41,4 +37,13 @@ def preset_for(name: str, model: nn.Module) -> Recipe:
 
 @functools.cache
 def bundled(name: str) -> Recipe:
+    """The recipe of this name of the bundled MAR.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if name == EXACT:
+        return Recipe()
+    if name not in NAMES:
+        raise RecipeError(f"unknown recipe {name!r}; there are {', '.join(NAMES)}, and the path of a JSON file")
     return load_recipe(FOLDER / f"{name}.json")

@@ -110,6 +110,11 @@ def test_files_of_anything_else_are_refused_by_name(name: str, tmp_path: Path) -
         marche_fx.load_recipe(tmp_path / "own.json")
 
 
+def test_an_unknown_name_is_told() -> None:
+    with pytest.raises(CheckpointError, match=r"no '__class__'; it has cfg, cfg_schedule"):
+        recipe_from_dict(changed(HOSTILE["an unknown name"]))
+
+
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"other\.json"):
         marche_fx.load_recipe(tmp_path / "other.json")

@@ -122,9 +122,23 @@ def test_the_front_and_other_bounds_come_along(monkeypatch: pytest.MonkeyPatch) 
     assert "HALF" not in printed
 
 
+class Deceptive(Known):
+    """Every recipe but the original's own is better on seeds of the search, and worse on others."""
+
+    seed = 0
+
+    def generate(self, model: nn.Module, recipe: Recipe, seed: int) -> Tensor:
+        self.seed = seed
+        return super().generate(model, recipe, seed)
+
+    def loss(self, recipe: Recipe) -> float:
+        is_own = replace(recipe, model=None) == BASE
+        return 0.0 if is_own else super().loss(recipe) + (-3 if self.seed in SEEDS else 3)
+
+
 def test_a_bound_that_only_the_original_meets_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    dear = Ingredients(refresh=(FEW,), denoising=(Denoising(2),))
-    found = search(Known(), monkeypatch, 1e-6, ingredients=dear)
+    found = search(Deceptive(), monkeypatch, 1e-6)
+    assert all(own.loss.low > 2 for own in found.outcomes[:-1]), "what the search chose does not hold"
     assert replace(found.recipe, model=None) == BASE
     assert found.recipe.figures["speedup"] == 1
 
