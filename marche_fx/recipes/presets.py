@@ -1,4 +1,4 @@
-"""Recipes that come along: what `tune_recipe` found for the bundled models, by name and model."""
+"""Recipes that come along, for the bundled MAR of garments; their files hold what was measured of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def preset_for(name: str, model: nn.Module) -> Recipe:
     found = bundled(name)
     if name != EXACT and found.model != structure_of(model):
         raise RecipeError(
-            f"the recipe {name!r} was found for the bundled MAR of garments, and {type(model).__name__} is another "
+            f"the recipe {name!r} is of the bundled MAR of garments, and {type(model).__name__} is another "
             "model. Find one by marche_fx.tune_recipe, or pass refresh= and denoising= yourself"
         )
     return found
