@@ -8,7 +8,28 @@ from typing import Any
 
 import pytest
 
+from marche_fx import Recipe
+from marche_fx.recipes.presets import EXACT, NAMES, bundled
+from marche_fx.recipes.recipe import brief
+
 PAGE = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
+
+
+def line(name: str, recipe: Recipe) -> str:
+    figures = recipe.figures
+    cells = [
+        f"`{name}`",
+        str(recipe.steps),
+        *(f"`{brief(own)}`" for own in (recipe.refresh, recipe.denoising, recipe.reuse)),
+        f"{figures['speedup']:.1f}x",
+        f"{figures['loss']:+.2f} ({figures['low']:+.2f} to {figures['high']:+.2f})",
+        f"{figures['labels']:.1%}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_table_is_what_the_files_hold() -> None:
+    assert "\n".join(line(name, bundled(name)) for name in NAMES if name != EXACT) in PAGE
 
 
 @pytest.mark.slow
