@@ -49,7 +49,7 @@ def recipe_from_dict(values: Any) -> Recipe:
         CheckpointError: the values are not those of a recipe.
     """
     if not isinstance(values, dict) or values.get("kind") != KIND:
-        raise CheckpointError(f"expected a {KIND}, got {shown(values)}")
+        raise CheckpointError(f"expected a recipe, got {shown(values)}")
     if values.get("format") != FORMAT:
         raise CheckpointError(f"a recipe of format {shown(values.get('format'))}; this version reads {FORMAT}")
     given = {name: value for name, value in values.items() if name not in ("kind", "format")}
