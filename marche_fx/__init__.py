@@ -13,6 +13,7 @@ from .errors import (
     GraphError,
     MarcheError,
     PolicyError,
+    RecipeError,
     RuleError,
     TrainingError,
     TuningError,
@@ -22,6 +23,7 @@ from .head.policy import HeadReuse, Hold, HoldBranches, Interpolate
 from .head.saving import load_head_reuse, save_head_reuse
 from .passes.rules.perturb import check_rule
 from .passes.rules.register import register_rule
+from .recipes import Recipe, load_recipe, save_recipe
 from .refresh import (
     AdaptiveBudget,
     AttentionReceived,
@@ -50,7 +52,10 @@ from .reporting.report import Report, explain, report
 from .runtime.monitor import Monitor
 from .runtime.session import stream
 from .saving.captures import load, save
+from .tuning.generation import tune_recipe
+from .tuning.ingredients import Ingredients
 from .tuning.tune import Tuned, tune
+from .tuning.tuned_recipe import TunedRecipe
 from .version import __version__ as __version__
 
 __all__ = [
@@ -72,6 +77,7 @@ __all__ = [
     "History",
     "Hold",
     "HoldBranches",
+    "Ingredients",
     "InputDrift",
     "InterleavedRefresh",
     "Interpolate",
@@ -80,6 +86,8 @@ __all__ = [
     "NeighbourRefresh",
     "PolicyError",
     "RandomRefresh",
+    "Recipe",
+    "RecipeError",
     "Refresh",
     "RefreshPolicy",
     "Report",
@@ -91,6 +99,7 @@ __all__ = [
     "StalenessRefresh",
     "TrainingError",
     "Tuned",
+    "TunedRecipe",
     "TuningError",
     "UnsupportedModelError",
     "ValueDrift",
@@ -102,14 +111,17 @@ __all__ = [
     "load_denoising",
     "load_head_reuse",
     "load_policy",
+    "load_recipe",
     "register_rule",
     "report",
     "save",
     "save_denoising",
     "save_head_reuse",
     "save_policy",
+    "save_recipe",
     "session",
     "stream",
     "transform",
     "tune",
+    "tune_recipe",
 ]

@@ -34,6 +34,10 @@ Denoise = Annotated[
         "its own when omitted",
     ),
 ]
+Recipes = Annotated[
+    list[str] | None,
+    typer.Option("--recipe", help="exact, balanced, fast, or a recipe's JSON file; may be repeated"),
+]
 
 
 def run() -> None:
@@ -65,17 +69,15 @@ def demo(
     out: Annotated[Path, typer.Option(help="picture to write")] = Path("demo.png"),
     images: Annotated[int, typer.Option(min=1, help="images of each class")] = 4,
     steps: Steps = 32,
-    fraction: Annotated[float, typer.Option(help="share of the tokens to refresh in each step, 0..1")] = 0.1,
+    recipe: Recipes = None,
     cfg: Guidance = 3.0,
     temperature: Temperature = 0.8,
     seed: Seed = 0,
     compile: Annotated[bool, typer.Option(help="torch.compile the rewritten steps")] = False,
 ) -> None:
-    """Generate garments twice from the same seeds, exactly and with cached tokens; write both side by side."""
+    """Generate garments from the same seeds, exactly and by recipes, balanced and fast; write them side by side."""
     from .models.demo import run_demo
-    from .refresh import SelectiveRefresh
 
-    refresh = SelectiveRefresh(fraction)
     run_demo(
         out,
         per_class=images,
@@ -83,7 +85,7 @@ def demo(
         cfg=cfg,
         temperature=temperature,
         seed=seed,
-        refresh=refresh,
+        recipes=recipe or ("balanced", "fast"),
         compile=compile,
     )
 
@@ -182,6 +184,7 @@ def evaluate(
             "set of seeds; may be repeated; exact and selective:0.1 when omitted",
         ),
     ] = None,
+    recipe: Recipes = None,
     images: Annotated[int, typer.Option(min=2, help="how many images to generate for each policy")] = 2000,
     batch: Annotated[int, typer.Option(min=1, help="images generated at once")] = 100,
     steps: Steps = 32,
@@ -198,13 +201,15 @@ def evaluate(
 
     Frechet distance with intervals, label accuracy, precision, recall, teacher-forced drift, FLOPs and time.
     """
+    from .api.recipes import recipe_for
     from .denoising import parse_denoising
-    from .evaluate import DriftSettings, Settings, evaluate_drift, parse_points
+    from .evaluate import DriftSettings, Settings, evaluate_drift, parse_points, recipe_point
     from .evaluate import evaluate as evaluate_points
     from .models.bundled import garment_model
 
-    points = parse_points(policy or ["exact", "selective:0.1"])
     model = garment_model(weights)
+    points = parse_points(policy or (["exact"] if recipe else ["exact", "selective:0.1"]))
+    points += [recipe_point(word, recipe_for(model, word)) for word in recipe or ()]
     if drift:
         evaluate_drift(model, points, out, DriftSettings(steps, cfg, temperature, seed, drift_images, order))
     else:
@@ -267,17 +272,48 @@ def study_tokens(
 @app.command()
 def tune(
     max_drift: Annotated[float, typer.Option(help="bound on the mean drift of the rows read")] = 0.05,
-    out: Annotated[Path, typer.Option(help="policy file to write; what was tried goes beside it")] = Path(
-        "policy.json"
-    ),
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            help="instead, find a recipe of the whole generation; bound on the Frechet distance over the original's"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="policy or recipe file to write; what was tried goes beside it, and a search that was ended goes on; "
+            "policy.json or recipe.json when omitted"
+        ),
+    ] = None,
     weights: Weights = None,
-    images: Annotated[int, typer.Option(min=1, help="images of a generation")] = 10,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="images of a generation; 10 when omitted, or 50 for a recipe")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="generations to judge a recipe by, and as many unseen ones")] = 16,
     steps: Steps = 32,
     cfg: Guidance = 3.0,
     temperature: Temperature = 0.8,
     seed: Seed = 0,
+    cpu_time: Annotated[
+        bool, typer.Option("--cpu-time", help="time one thread's work, not the wall: for a machine that others use")
+    ] = False,
 ) -> None:
-    """Find the cheapest refresh policy whose drift stays within a bound, on the bundled MAR."""
+    """Find the cheapest refresh policy whose drift stays within a bound, on the bundled MAR; or a whole recipe."""
+    if max_loss is not None:
+        from .evaluate.garments import tune_garments
+        from .recipes import Recipe
+
+        tune_garments(
+            weights,
+            Recipe(steps=steps, cfg=cfg, temperature=temperature),
+            out or Path("recipe.json"),
+            max_loss=max_loss,
+            images=images or 50,
+            seeds=range(seed, seed + seeds),
+            unseen=range(seed + 1000, seed + 1000 + seeds),
+            cpu_time=cpu_time,
+        )
+        return
     import torch
     from rich import print as show
     from torch import nn
@@ -288,15 +324,17 @@ def tune(
 
     model = garment_model(weights)
 
+    out, count = out or Path("policy.json"), images or 10
+
     def run(given: nn.Module, own: int) -> None:
         generator = torch.Generator().manual_seed(own)
-        labels = torch.arange(images) % len(CLASSES)
+        labels = torch.arange(count) % len(CLASSES)
         sample: Any = given.sample_tokens
-        sample(images, steps, cfg, labels=labels, temperature=temperature, generator=generator)
+        sample(count, steps, cfg, labels=labels, temperature=temperature, generator=generator)
 
-    seeds, unseen = (seed, seed + 1), (seed + 1000, seed + 1001)
+    seen, unseen = (seed, seed + 1), (seed + 1000, seed + 1001)
     trials = out.with_suffix(".trials.json")
-    found = search(model, run, max_drift, seeds=seeds, unseen=unseen, out=trials, progress=True)
+    found = search(model, run, max_drift, seeds=seen, unseen=unseen, out=trials, progress=True)
     found.save(out)
     show(found)
     print(f"{out}: drift {found.drift:.4f} on unseen seeds at {found.flops_ratio:.3f} of the FLOPs")
@@ -316,8 +354,8 @@ def bench(
         typer.Option(
             "--variant",
             help="eager, compiled (the original), fewer:32, disa, emigm (with their heads), ours (at each --refresh), "
-            "ours:0.1, recap, lazymar, or a policy as in evaluate; -eager behind it for no torch.compile, then "
-            "+reuse=balanced, +denoising=quadratic:10, +steps=32; may be repeated; eager, compiled, ours, "
+            "ours:0.1, recap, lazymar, recipe:fast, or a policy as in evaluate; -eager behind it for no torch.compile, "
+            "then +reuse=balanced, +denoising=quadratic:10, +steps=32; may be repeated; eager, compiled, ours, "
             "ours:0.1-eager and half the steps when omitted",
         ),
     ] = None,
@@ -348,6 +386,7 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     seed: Seed = 0,
     denoising: Denoise = None,
+    recipe: Recipes = None,
     out: Annotated[Path, typer.Option("--out", help="folder for tables as JSON and pictures")] = Path("bench"),
 ) -> None:
     """Time a generation's steps side by side: the original, its torch.compile, marche_fx, and what one does instead."""
@@ -355,7 +394,8 @@ def bench(
     from .bench.command import Wanted, run_bench
     from .denoising import parse_denoising
 
-    own = tuple(variant or ()), tuple(refresh or ())
+    words = tuple(variant or ()) or (("eager",) if recipe else ())
+    own = words + tuple(f"recipe:{word}" for word in recipe or ()), tuple(refresh or ())
     wanted = Wanted(size, model, *own, device, profile, scaling, overhead, ablation)
     run_bench(
         wanted,

@@ -35,6 +35,10 @@ class PolicyError(MarcheError):
     """A refresh policy answered with something that cannot be done."""
 
 
+class RecipeError(MarcheError):
+    """A recipe does not fit: it is of another model, or a loop cannot be told what it says."""
+
+
 class CheckpointError(MarcheError):
     """A checkpoint is damaged, unsafe or of another model."""
 
@@ -48,4 +52,4 @@ class TrainingError(MarcheError):
 
 
 class TuningError(MarcheError):
-    """No refresh policy meets the bound that was asked for."""
+    """No refresh policy, or no recipe, meets the bound that was asked for."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from marche_fx.denoising import Denoising, denoising_to_dict, parse_denoising
 from marche_fx.denoising.replace import with_denoising
 from marche_fx.models import MAR, load_fashion_mar
 from marche_fx.saving.files import write_json
+from marche_fx.tuning.energy import distance_between
 
 EXACT_STEPS = 100
 EXACT = Denoising(steps=EXACT_STEPS)
@@ -41,6 +43,9 @@ WORDS = {
 
 INTERVALS = {0.8: ((0.1, 1.0), (0.0, 0.6)), 1.0: ()}
 """Of guidance, with 100 steps."""
+
+NAMES = {"energy": "energy_distance", "energy_error": "energy_distance_error"}
+"""What the file calls some figures."""
 
 Read = tuple[Tensor, float]
 """Vectors ``[2 R, Z]`` of tokens, conditional ones first, and the guidance scale at which they were read."""
@@ -66,7 +71,8 @@ def main() -> None:
         for word, denoising in asked.items():
             began = time.perf_counter()
             own = drawn(mar, denoising, temperature, reads, given.draws, seed=int(word == OTHER_NOISE))
-            figures = compared(own, exact)
+            figures = asdict(distance_between(torch.cat(own, 1), torch.cat(exact, 1)))
+            figures = {NAMES.get(name, name): value for name, value in figures.items()}
             rows.append({"denoising": word, "temperature": temperature, **figures, "of": denoising_to_dict(denoising)})
             console.print(f"{temperature:g} {word}: {figures}, {time.perf_counter() - began:.0f} s")
             given.out.parent.mkdir(parents=True, exist_ok=True)
@@ -112,36 +118,6 @@ def drawn(
         tokens = head.sample(repeated, temperature, cfg, noise=noise)[: len(repeated) // 2]
         found.append(tokens.view(draws, len(conditional), -1))
     return found
-
-
-def compared(own: list[Tensor], exact: list[Tensor]) -> dict[str, float]:
-    """Figures over all tokens, with the standard error of the first."""
-    x, y = torch.cat(own, 1).transpose(0, 1).double(), torch.cat(exact, 1).transpose(0, 1).double()
-    # Draws of one number may share their noise, so only those of different numbers are independent.
-    across, spread, exact_spread = (between_numbers(*both) for both in ((x, y), (x, x), (y, y)))
-    scale = exact_spread.mean()
-    distance = (2 * across - spread - exact_spread) / scale
-    ratio = spread.mean() / scale
-    step = x - y
-    shift = (step.mean(1) ** 2).sum(-1) - step.var(1).sum(-1) / x.shape[1]
-    return {
-        "energy_distance": float(distance.mean()),
-        "energy_distance_error": standard_error(distance),
-        "spread": float(ratio),
-        "spread_error": standard_error((spread - ratio * exact_spread) / scale),
-        "shift": float((shift.mean().clamp(min=0) / y.var(1).sum(-1).mean()).sqrt()),
-    }
-
-
-def between_numbers(x: Tensor, y: Tensor) -> Tensor:
-    """The mean distance of draws of different numbers, of ``[R, K, C]`` and the same: ``[R]``."""
-    distances, count = torch.cdist(x, y), x.shape[1]
-    return (distances.sum((1, 2)) - distances.diagonal(dim1=1, dim2=2).sum(-1)) / (count * (count - 1))
-
-
-def standard_error(values: Tensor) -> float:
-    """Of a mean over tokens."""
-    return float(values.std() / len(values) ** 0.5)
 
 
 if __name__ == "__main__":

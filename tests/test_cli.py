@@ -17,11 +17,12 @@ from marche_fx.models import MAR
 def test_an_error_that_a_user_can_mend_is_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["marche-fx", "demo", "--fraction", "2"])
+    monkeypatch.setattr(sys, "argv", ["marche-fx", "demo", "--recipe", "quick"])
     with pytest.raises(SystemExit) as stopped:
         run()
     assert stopped.value.code == 1
-    assert capsys.readouterr().err == "ArgumentError: fraction must lie in 0..1, got 2.0\n"
+    told = "RecipeError: unknown recipe 'quick'; there are exact, balanced, fast, and the path of a JSON file\n"
+    assert capsys.readouterr().err == told
 
 
 REFUSED = (

@@ -8,6 +8,7 @@ step       what stands in for a step method: finds or makes its program, opens o
 refusals   what it refuses or says when it is called or captured
 lengths    how it captures: for a new length without a trace, where one capture holds for many
 head       the head that a loop runs between steps, with faster products
+recipes    a recipe given: found, checked against the model, told to its loop
 denoising  the same with another denoising, told how far the decoding is
 enclosing  whether torch.compile was put around a step
 """

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..errors import ArgumentError, MarcheError
 from ..head.step import HeadStep
+from ..recipes import Recipe
 from ..runtime.method import Settings
 from ..runtime.session import Session
 from .options import parameter_names
@@ -39,6 +40,9 @@ class Optimization:
         self.steps = steps
         self.heads: dict[str, HeadStep] = {}
         """Denoisers that were replaced, by path."""
+        self.recipe: Recipe | None = None
+        self.told_loops: tuple[str, ...] = ()
+        """Loop methods that the recipe is told to where their caller says nothing."""
         self.replaced = (*steps, *others)
         self.settings = settings
         self.last_session: Session | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from ..denoising import Denoising
 from ..errors import ArgumentError
 from ..head.policy import HeadReuse, reuse_of
+from ..recipes import Recipe
 from ..refresh import RefreshPolicy
 from ..refresh.presets import PresetName
 from ..runtime.method import Query, Settings, StepMethod
@@ -35,6 +37,7 @@ from .options import (
     policies_of,
     refuse_wrappers,
 )
+from .recipes import recipe_for, refuse_both, told_loop
 from .step import OptimizedStep
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -43,6 +46,7 @@ Model = TypeVar("Model", bound=nn.Module)
 def transform(
     model: Model,
     *,
+    recipe: Recipe | str | Path | None = None,
     refresh: RefreshPolicy | PresetName | Mapping[str, RefreshPolicy] | None = None,
     step: str | Sequence[str] | None = None,
     loop: str | Sequence[str] | None = None,
@@ -81,6 +85,9 @@ def transform(
     `stream` says it where they cannot be.
 
     Args:
+        recipe: refresh, denoising and reuse together, with decoding steps, order and guidance, which MAR's loop is told
+            where its caller says nothing else: a `Recipe`, its JSON file, or ``"exact"``, ``"balanced"`` or ``"fast"``;
+            the last two are known for the bundled MAR.
         refresh: which cached tokens to recompute beside those that changed and those that will be read;
             `SelectiveRefresh` when omitted; ``"exact"``, ``"balanced"`` or ``"fast"`` for a preset. A dict gives each
             step method a policy of its own, which then measures and chooses for that method alone; methods that share
@@ -118,7 +125,9 @@ def transform(
             all tokens active nothing is rounded. Caches that are no more precise stay as they are.
 
     Raises:
-        ArgumentError: an argument has the wrong type, or the model has no such method or child.
+        ArgumentError: an argument has the wrong type, the model has no such method or child, or ``recipe`` says already
+            what is given beside it.
+        RecipeError: the recipe was tuned for another model, or says what the model's loop takes no argument for.
         UnsupportedModelError: the model is wrapped for several devices, or has no diffusion that ``denoising`` knows.
 
     At the first call of a step, `UnsupportedModelError`, `CaptureError` or `EquivalenceError` may be raised.
@@ -128,6 +137,10 @@ def transform(
     if hasattr(model, ATTRIBUTE):
         raise ArgumentError("the model is already transformed; transform the original with other arguments instead")
     refuse_wrappers(model)
+    own_recipe = None if recipe is None else recipe_for(model, recipe)
+    if own_recipe is not None:
+        refuse_both(refresh=refresh, denoising=denoising, reuse=reuse)
+        refresh, denoising, reuse = own_recipe.refresh, own_recipe.denoising, own_recipe.reuse
     if query is not None and not callable(query):
         raise ArgumentError(f"query must be callable, got {type(query).__name__}")
     watching = Monitor() if monitor is True else monitor or None
@@ -173,6 +186,7 @@ def transform(
 
     children = dict.fromkeys(path.split(".")[0] for path in denoisers if wanted is not None)
     optimization = Optimization(model, replaced, (*loops, *heads, *children), settings, alike)
+    optimization.recipe = own_recipe
     own_heads = replaced_heads(model, heads, denoising, optimization)
     optimized = copy.copy(model)
     optimization.optimized = weakref.ref(optimized)
@@ -183,6 +197,8 @@ def transform(
         optimized.__dict__[name] = optimized_step
     for name in loops:
         optimized.__dict__[name] = in_session(optimized, name, optimization)
+        if own_recipe is not None and is_mar and name in KNOWN_LOOPS:
+            optimized.__dict__[name] = told_loop(optimized, name, optimization)
     for name, own in own_heads.items():
         stand_in = with_fast_products(own) if compile else own
         if stand_in is not getattr(model, name):

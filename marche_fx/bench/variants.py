@@ -11,12 +11,15 @@ from ..errors import ArgumentError
 from ..evaluate.points import BY_SHARE, BY_STEPS, PLAIN, parse_point
 from ..head.policy import HeadReuse, reuse_of
 from ..head.saving import load_head_reuse
+from ..recipes import load_recipe
+from ..recipes.presets import bundled
 from ..refresh import DriftRefresh, FullRefresh, RefreshPolicy, SelectiveRefresh
 from .rivals.recap import schedule_of
 from .workload import DECODER, ENCODER
 
 EAGER, COMPILED, OURS, FEWER = "eager", "compiled", "ours", "fewer"
 RECAP, LAZYMAR, DISA, EMIGM = "recap", "lazymar", "disa", "emigm"
+RECIPE = "recipe"
 REDUCE_OVERHEAD = "reduce-overhead"
 """The compiled original in `torch.compile`'s mode of that name, which is with CUDA graphs."""
 
@@ -142,6 +145,8 @@ def transformed(word: str, refresh: Sequence[float]) -> list[Variant]:
         shares = [share_of(word, number)] if number else list(refresh)
         name = OURS if is_compiled else OURS + UNCOMPILED
         return [Variant(name, selective(share), is_compiled, refresh=share) for share in shares]
+    if kind == RECIPE:
+        return [by_recipe(word, number, is_compiled)]
     if bare == RECAP:
         return [Variant(word, schedule_of, is_compiled, head=HeadChoice(RECAP))]
     if bare == LAZYMAR:
@@ -179,6 +184,15 @@ def by_policy(word: str, bare: str, is_compiled: bool) -> Variant:
     return Variant(kind + ("" if is_compiled else UNCOMPILED), point.policy, is_compiled, refresh=point.fraction)
 
 
+def by_recipe(word: str, given: str, is_compiled: bool) -> Variant:
+    """The variant of a recipe, by a preset's name or a file: its parts are timed, whatever model it was tuned for."""
+    recipe = load_recipe(given) if given.endswith(".json") else bundled(given)
+    if recipe.counts not in (None, "cosine"):
+        raise ArgumentError(f"{word!r} decodes by counts={recipe.counts!r}, and steps here are along a cosine")
+    head = HeadChoice(denoising=recipe.denoising, reuse=recipe.reuse)
+    return Variant(word, recipe.refresh, is_compiled, steps=recipe.steps, head=head)
+
+
 def selective(share: float) -> RefreshPolicy:
     """MARché's policy at a share of the tokens; the exact one at all of them."""
     policy = SelectiveRefresh(share)
@@ -214,7 +228,8 @@ def choices() -> str:
     ]
     return (
         f"those that exist are {EAGER}, {COMPILED} and {REDUCE_OVERHEAD} (the original), {OURS} (at each --refresh), "
-        f"{OURS}:SHARE, {RECAP}, {LAZYMAR}, {', '.join(policies)} and the path of a policy's JSON file, with "
-        f"{UNCOMPILED} behind them for no torch.compile, then +reuse=balanced, +denoising=quadratic:10 or +steps=32, "
-        f"{DISA} and {EMIGM} (the original with their heads), and {FEWER}:STEPS (the original in fewer decoding steps)"
+        f"{OURS}:SHARE, {RECAP}, {LAZYMAR}, {RECIPE}:NAME, {', '.join(policies)} and the path of a policy's JSON "
+        f"file, with {UNCOMPILED} behind them for no torch.compile, then +reuse=balanced, +denoising=quadratic:10 or "
+        f"+steps=32, {DISA} and {EMIGM} (the original with their heads), and {FEWER}:STEPS (the original in fewer "
+        "decoding steps)"
     )

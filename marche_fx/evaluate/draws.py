@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+from ..errors import ArgumentError
 from ..models import MAR
 from ..models.generation import Draws, draw
 from ..orders import order_by_name
+from .points import Point
 from .settings import DriftSettings, Settings
+
+Drawn = TypeVar("Drawn", bound=DriftSettings)
 
 IMAGES, DRIFT = range(2)
 """What draws are for."""
@@ -26,6 +31,24 @@ def batch_draws(mar: MAR, settings: Settings, seeds: int, batch: int) -> Draws:
 def drift_draws(mar: MAR, settings: DriftSettings, seeds: int) -> Draws:
     """The draws of the exact generation on which drift is measured; no batch has them."""
     return seeded(mar, 0, settings.drift_images, (settings.seed, seeds, DRIFT, 0), settings.order)
+
+
+def settings_for(point: Point, settings: Drawn) -> Drawn:
+    """Settings with the order that a point's recipe says.
+
+    Raises:
+        ArgumentError: its recipe is for another guidance scale or temperature.
+    """
+    recipe = point.recipe
+    if recipe is None:
+        return settings
+    for name in ("cfg", "temperature"):
+        own, asked = getattr(recipe, name), getattr(settings, name)
+        if own is not None and own != asked:
+            raise ArgumentError(
+                f"the recipe {point.name} says {name}={own:g}, and the evaluation {asked:g}: points are compared at one"
+            )
+    return settings if recipe.order is None else replace(settings, order=recipe.order)
 
 
 def seeded(mar: MAR, first: int, count: int, seed: tuple[int, int, int, int], order: str) -> Draws:

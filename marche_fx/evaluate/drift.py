@@ -10,7 +10,7 @@ from rich.console import Console
 from ..models import MAR
 from ..models.generation import Sampling, sample
 from ..tuning.replay import Recording, record, replay
-from .draws import drift_draws
+from .draws import drift_draws, settings_for
 from .folder import Drift, Folder
 from .points import Point
 from .progress import progress
@@ -25,7 +25,7 @@ def measure_missing_drift(
     A point is compared with exact steps of its own number of steps, so the exact model has none at any.
     """
     todo = [point for point in points if not folder.has_drift(point)]
-    recordings: dict[tuple[int, int], Recording] = {}
+    recordings: dict[tuple[int, int, str], Recording] = {}
     with progress(console, "drift", len(points), len(points) - len(todo)) as steps:
         for point in todo:
             steps.begin(point.spec)
@@ -34,9 +34,10 @@ def measure_missing_drift(
             if point.policy is None:
                 drift = Drift((0.0,) * count, 1.0)
             else:
-                key = point.seeds, count
+                own = settings_for(point, settings)
+                key = point.seeds, count, own.order
                 if key not in recordings:
-                    recordings[key] = record_exact(model, settings, *key)
+                    recordings[key] = record_exact(model, own, point.seeds, count)
                 found = replay(recordings[key], point.policy)
                 drift = Drift(found.drift_by_step, found.flops_ratio)
             folder.write_drift(point, drift)

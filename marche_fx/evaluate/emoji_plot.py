@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import Bbox
 
+from ..tuning.intervals import Interval
 from .emoji import Way, parse_way
 from .labels import label_points
-from .metrics import Interval
 from .plots import write
 from .study.plots import CACHED, FEWER, OTHERS, REFERENCE
 

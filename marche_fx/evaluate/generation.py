@@ -10,10 +10,11 @@ from rich.console import Console
 from torch import Tensor
 
 from ..api.transform import transform
+from ..errors import ArgumentError
 from ..models import MAR, Judge
 from ..models.generation import Generation, Sampling, generate
 from ..refresh import FullRefresh
-from .draws import batch_draws
+from .draws import batch_draws, settings_for
 from .folder import Batch, Folder
 from .points import Point
 from .progress import progress
@@ -37,7 +38,7 @@ def generate_missing(
         for batch, point in todo:
             steps.begin(point.spec)
             generation = models.generate(point, batch)
-            draws = batch_draws(model, settings, point.seeds, batch)
+            draws = batch_draws(model, settings_for(point, settings), point.seeds, batch)
             shown = max(0, SHOWN - batch * settings.batch)
             folder.write_batch(point, batch, judged(generation, draws.labels, judge, run, shown))
             steps.end(point.spec, generation.seconds)
@@ -54,18 +55,25 @@ class Models:
 
     def generate(self, point: Point, batch: int) -> Generation:
         """The images of a batch of a point."""
-        settings = self.settings
+        settings = settings_for(point, self.settings)
         draws = batch_draws(self.model, settings, point.seeds, batch)
         sampling = Sampling(point.steps or settings.steps, settings.cfg, settings.temperature)
         own, size = self.of(point), (point.name, len(draws.labels))
         if own is not self.model and size not in self.captured:
             decode_nothing(self.model, own, draws.labels, 2, settings.cfg)
+            if point.recipe is not None and point.recipe.reuse is not None:
+                # The head's denoiser is captured in its first calls.
+                generate(own, draws.first(2), sampling, progress=False)
             self.captured.add(size)
         return generate(own, draws, sampling, progress=False)
 
     def of(self, point: Point) -> MAR:
         if point.policy is None and self.settings.denoising is None:
             return self.model
+        if point.recipe is not None and self.settings.denoising is not None:
+            raise ArgumentError("a recipe says how the head denoises: give --recipe or --denoising, not both")
+        if point.recipe is not None and point.name not in self.transformed:
+            self.transformed[point.name] = transform(self.model, recipe=point.recipe, compile=False)
         if point.name not in self.transformed:
             self.transformed[point.name] = transform(
                 self.model,

@@ -8,43 +8,11 @@ import torch
 from torch import Tensor
 
 from ..models import frechet_distance
+from ..tuning.intervals import Spread
 
 RESAMPLES = 1000
-LEVEL = 0.95
 AT_ONCE = 50
 NEIGHBOURS = 3
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its bounds."""
-
-    estimate: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Spread:
-    """An estimate and what it would be on other draws of the images.
-
-    Attributes:
-        resampled: ``[resamples]`` float64. Those of two sets of equally many images are of the same draws, so that
-            their difference leaves out what labels, orders and noise do to both.
-    """
-
-    estimate: float
-    resampled: Tensor
-
-    def __sub__(self, other: Spread) -> Spread:
-        return Spread(self.estimate - other.estimate, self.resampled - other.resampled)
-
-    @property
-    def interval(self) -> Interval:
-        """95%: the estimate plus the quantiles of the resamples from their mean."""
-        tails = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=self.resampled.dtype)
-        low, high = (self.estimate + (self.resampled - self.resampled.mean()).quantile(tails)).tolist()
-        return Interval(self.estimate, low, high)
 
 
 def frechet(features: Tensor, mean: Tensor, covariance: Tensor, *, resamples: int = RESAMPLES, seed: int = 0) -> Spread:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError
+from ..recipes import Recipe, recipe_to_dict
 from ..refresh import (
     DriftRefresh,
     InterleavedRefresh,
@@ -57,6 +58,7 @@ class Point:
         policy: None for the exact model.
         steps: decoding steps, where they are not the evaluation's.
         seeds: number of its set of seeds, from 1; points of one set share labels, orders and noise.
+        recipe: what it does beside its policy and steps, where that is more.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Point:
     policy: RefreshPolicy | None
     steps: int | None = None
     seeds: int = 1
+    recipe: Recipe | None = None
 
     @property
     def spec(self) -> str:
@@ -107,7 +110,9 @@ class Point:
 
     @property
     def policy_values(self) -> dict[str, Any] | None:
-        """The policy as plain values."""
+        """The policy, or all of the recipe, as plain values."""
+        if self.recipe is not None:
+            return recipe_to_dict(self.recipe)
         return None if self.policy is None else policy_to_dict(self.policy)
 
 
@@ -133,6 +138,12 @@ def parse_point(spec: str) -> Point:
         raise ArgumentError(f"{spec!r}: decoding steps (@) and sets of seeds (#) are counted from 1")
     kind, _, number = name.partition(":")
     return Point(name, *policy_of(name, kind, number), steps=int(steps) if steps else None, seeds=seeds)
+
+
+def recipe_point(word: str, recipe: Recipe) -> Point:
+    """The point of a recipe that a word, a preset's name or a file, means."""
+    stem = Path(word).stem
+    return Point(f"recipe:{word}", f"recipe-{stem}", recipe.refresh, recipe.steps, recipe=recipe)
 
 
 def policy_of(name: str, kind: str, number: str) -> tuple[str, RefreshPolicy | None]:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from ..models import Judge
+from ..tuning.intervals import Interval, Spread
 from .folder import Batch, Drift, Folder
-from .metrics import Interval, Manifold, Spread, frechet, label_accuracy, precision_and_recall
+from .metrics import Manifold, frechet, label_accuracy, precision_and_recall
 from .points import Point
 from .settings import Settings
 

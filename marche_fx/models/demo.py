@@ -1,22 +1,41 @@
-"""The demo: garments generated twice from the same seeds, exactly and with cached tokens, side by side."""
+"""The demo: garments generated from the same seeds, exactly and by recipes that come along, side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
+from ..api.recipes import recipe_for
 from ..api.transform import transform
 from ..errors import ArgumentError
-from ..refresh import FullRefresh, RefreshPolicy, SelectiveRefresh
+from ..recipes import Recipe
+from ..refresh import FullRefresh
 from ..reporting.picture import check_picture
 from . import CLASSES, MAR, Judge, load_fashion_mar, load_judge
-from .drift import teacher_forced_drift
 from .generation import Draws, Generation, Sampling, draw, generate
+
+EXACT = "exact"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One generation of the demo.
+
+    Attributes:
+        recipe: None for the original.
+    """
+
+    name: str
+    steps: int
+    denoising_steps: int
+    generation: Generation
+    recipe: Recipe | None = None
 
 
 def run_demo(
@@ -28,11 +47,14 @@ def run_demo(
     cfg: float = 3.0,
     temperature: float = 0.8,
     seed: int = 0,
-    refresh: RefreshPolicy | None = None,
+    recipes: Sequence[str] = ("balanced", "fast"),
     compile: bool = False,
     console: Console | None = None,
 ) -> None:
     """Generate with ``mar``, the bundled one when omitted; compare, print tables and write the picture to ``out``.
+
+    Args:
+        steps: of the original, and of recipes that say no number. recipes: presets or JSON files.
 
     Raises:
         ArgumentError: there is nothing to generate, no folder to write the picture to, or its name has another ending.
@@ -42,12 +64,10 @@ def run_demo(
     check_picture(out)
     console = console or Console()
     mar, judge = mar or load_fashion_mar(), load_judge()
+    own_recipes = {Path(word).stem: recipe_for(mar, word) for word in recipes}
     labels = torch.arange(len(CLASSES)).repeat(per_class)
     draws = draw(mar, labels, torch.Generator().manual_seed(seed))
-    policy = SelectiveRefresh() if refresh is None else refresh
-    optimized = transform(mar, refresh=policy, compile=compile)
     sampling = Sampling(steps, cfg, temperature)
-    setting = f"{len(draws.labels)} images, {steps} steps, guidance {cfg:g}, temperature {temperature:g}"
 
     console.print("Full refresh against the original, 10 images, 4 steps ...")
     few = draws.first(len(CLASSES))
@@ -56,61 +76,85 @@ def run_demo(
     difference = float((original.images - same.images).abs().max())
     console.print(f"  largest difference of a pixel (-1..1): {difference:.1e}")
 
-    with console.status("Capturing both steps and checking them against the original once ..."):
-        generate(optimized, draws, Sampling(2, cfg, temperature), progress=False)
-    console.print(f"{setting}: exact ...")
-    exact = generate(mar, draws, sampling)
-    console.print(f"{setting}: cached ...")
-    cached = generate(optimized, draws, sampling)
-    console.print("Drift: exact and cached steps on the same tokens ...")
-    drifts = teacher_forced_drift(mar, optimized, exact.images[: len(few.labels)], few.orders, few.labels, steps, cfg)
+    console.print(f"{len(labels)} images, guidance {cfg:g}, temperature {temperature:g}: {EXACT}, {steps} steps ...")
+    own_steps = len(mar.diffloss.gen_diffusion)
+    runs = [Run(EXACT, steps, own_steps, generate(mar, draws, sampling))]
+    for name, recipe in own_recipes.items():
+        runs.append(run_recipe(name, recipe, mar, draws, sampling, compile=compile, console=console))
 
-    console.print(timing_table(exact, cached))
-    console.print(quality_table(exact, cached, draws, judge))
-    console.print(
-        f"Full refresh differs from the original by at most {difference:.1e}. At partial refresh the vectors that are "
-        f"read drift by {sum(drifts) / len(drifts):.3f} of their norm on average, {max(drifts):.3f} at most."
-    )
-    save_picture(out, exact.images, cached.images, per_class)
+    console.print(timing_table(runs))
+    console.print(quality_table(runs, draws, judge))
+    console.print(f"Full refresh differs from the original by at most {difference:.1e}.")
+    for run in runs:
+        if run.recipe is not None:
+            console.print(f"{run.name}: {run.recipe}", markup=False, highlight=False)
+    save_picture(out, runs, per_class)
     console.print(f"Picture: {out.resolve()}")
 
 
-def timing_table(exact: Generation, cached: Generation) -> Table:
-    assert cached.session is not None
-    table = Table("part", "exact s", "cached s", "ratio", "rows computed", "FLOPs ratio", title="Time on this machine")
-    session = cached.session
-    parts = (
-        ("transformer", exact.transformer_seconds, cached.transformer_seconds, session.rows_ratio, session.flops_ratio),
-        ("diffusion head", exact.head_seconds, cached.head_seconds, 1.0, 1.0),
-    )
-    for name, before, after, rows, flops in parts:
-        table.add_row(name, f"{before:.1f}", f"{after:.1f}", f"{before / after:.2f}x", f"{rows:.1%}", f"{flops:.3f}")
-    ratio = exact.seconds / cached.seconds
-    table.add_row("whole", f"{exact.seconds:.1f}", f"{cached.seconds:.1f}", f"{ratio:.2f}x", "", "")
+def run_recipe(
+    name: str, recipe: Recipe, mar: MAR, draws: Draws, sampling: Sampling, *, compile: bool, console: Console
+) -> Run:
+    """The same images by a recipe."""
+    optimized = transform(mar, recipe=recipe, compile=compile)
+    own = replace(sampling, steps=recipe.steps or sampling.steps)
+    ordered = recipe.arguments(mar, len(draws.labels), torch.Generator().manual_seed(0)).get("orders")
+    draws = draws if ordered is None else replace(draws, orders=ordered)
+    with console.status(f"{name}: capturing steps and head, and checking them against the original once ..."):
+        generate(optimized, draws.first(len(CLASSES)), own, progress=False)
+    console.print(f"{name}, {own.steps} steps ...")
+    generation = generate(optimized, draws, own)
+    return Run(name, own.steps, len(optimized.diffloss.gen_diffusion), generation, recipe)
+
+
+def timing_table(runs: Sequence[Run]) -> Table:
+    """Seconds of each part, and of the whole, over the first run's."""
+    table = Table("", *(run.name for run in runs), title="Time on this machine")
+    first = runs[0].generation
+    table.add_row("decoding steps", *(str(run.steps) for run in runs))
+    table.add_row("denoising steps", *(str(run.denoising_steps) for run in runs))
+    shares = (1.0 if own is None else own.rows_ratio for own in (run.generation.session for run in runs))
+    table.add_row("rows computed in a step", *(f"{own:.1%}" for own in shares))
+    table.add_row("transformer s", *(f"{run.generation.transformer_seconds:.1f}" for run in runs))
+    table.add_row("diffusion head s", *(f"{run.generation.head_seconds:.1f}" for run in runs))
+    table.add_row("whole s", *(f"{run.generation.seconds:.1f}" for run in runs))
+    table.add_row("times faster", *(f"{first.seconds / run.generation.seconds:.2f}x" for run in runs), style="bold")
     return table
 
 
-def quality_table(exact: Generation, cached: Generation, draws: Draws, judge: Judge) -> Table:
-    table = Table("", "exact", "cached", title="Quality")
-    runs = (exact, cached)
-    table.add_row("images that show their label", *(f"{judge.accuracy(run.images, draws.labels):.1%}" for run in runs))
-    difference = (exact.images - cached.images).abs().mean()
-    table.add_row("mean difference of a pixel (-1..1)", "0", f"{float(difference):.3f}")
+def quality_table(runs: Sequence[Run], draws: Draws, judge: Judge) -> Table:
+    """What the images show, and what is known of the recipes from many more of them."""
+    table = Table("", *(run.name for run in runs), title="Quality")
+    accuracies = (judge.accuracy(run.generation.images, draws.labels) for run in runs)
+    table.add_row("images that show their label", *(f"{own:.1%}" for own in accuracies))
+    distances = (known_loss(run) for run in runs)
+    table.add_row("Frechet distance over exact, of many images (95%)", *distances)
     return table
 
 
-def save_picture(path: Path, exact: Tensor, cached: Tensor, per_class: int) -> None:
-    """One column a class, exact rows above cached ones; images ``[per_class * 10, 1, 28, 28]``, classes in turn."""
-    figure = Figure(figsize=(10, 2.2 * per_class + 0.8), layout="constrained")
-    halves = figure.subfigures(2, 1, squeeze=False)[:, 0]
-    for half, images, title in zip(halves, (exact, cached), ("exact", "cached"), strict=True):
-        half.suptitle(title)
-        axes = half.subplots(per_class, len(CLASSES), squeeze=False)
-        for number, image in enumerate(images):
-            row, column = divmod(number, len(CLASSES))
+def known_loss(run: Run) -> str:
+    """What the figures of a recipe say."""
+    if run.recipe is None:
+        return "0"
+    figures = run.recipe.figures
+    return f"{figures['low']:+.2f} .. {figures['high']:+.2f}" if {"low", "high"} <= set(figures) else "not known"
+
+
+def save_picture(path: Path, runs: Sequence[Run], per_class: int) -> None:
+    """One column a class, the rows of each run under the ones of the run before; classes in turn."""
+    figure = Figure(figsize=(10, len(runs) * (1.1 * per_class + 0.4)), layout="constrained")
+    parts = figure.subfigures(len(runs), 1, squeeze=False)[:, 0]
+    first = runs[0].generation.seconds
+    for number, (part, run) in enumerate(zip(parts, runs, strict=True)):
+        seconds = run.generation.seconds
+        faster = "" if run.recipe is None else f", {first / seconds:.1f} times faster"
+        part.suptitle(f"{run.name}: {seconds:.1f} s{faster}")
+        axes = part.subplots(per_class, len(CLASSES), squeeze=False)
+        for image_number, image in enumerate(run.generation.images):
+            row, column = divmod(image_number, len(CLASSES))
             cell = axes[row][column]
             cell.imshow(-image[0].cpu().numpy(), cmap="gray", vmin=-1, vmax=1)
             cell.set_axis_off()
-            if row == 0:
+            if row == 0 and number == 0:
                 cell.set_title(CLASSES[column], fontsize=9)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)

@@ -15,6 +15,7 @@ from torch import nn
 
 from ..api.optimization import optimization_of
 from ..api.options import default_steps, has_known_denoisers, method_names
+from ..api.recipes import recipe_notes
 from ..errors import ArgumentError
 from ..passes.analysis.row_outputs import can_wait, find_row_outputs
 from ..passes.pipeline import make_plan, rewrite
@@ -165,6 +166,7 @@ def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
             f"{count} calls of {name} were made outside of a session, and computed every token. Decode inside "
             "`with marche_fx.decoding(model):`"
         )
+    notes += recipe_notes(optimization)
     steps = tuple(step_report(own.plan, own.split, fraction, own.passes, rounding=own.rounding) for own in programs)
     return Report(
         type(optimized).__name__,

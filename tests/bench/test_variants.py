@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ from marche_fx import (
     FullRefresh,
     HeadReuse,
     InterleavedRefresh,
+    Recipe,
+    RecipeError,
     SelectiveRefresh,
     StalenessRefresh,
     save_head_reuse,
     save_policy,
+    save_recipe,
 )
 from marche_fx.bench import Settings, Variant, parse_variants, user_workload
 from marche_fx.bench.candidates import make_candidates
@@ -24,6 +28,7 @@ from marche_fx.bench.variants import HeadChoice, default_words
 from marche_fx.errors import ArgumentError
 from marche_fx.head.policy import PRESETS
 from marche_fx.models.presets import SIZES
+from marche_fx.recipes.presets import bundled
 
 
 def parse(*words: str, refresh: tuple[float, ...] = (0.1,)) -> list[Variant]:
@@ -112,6 +117,23 @@ def test_policies_of_evaluate_are_variants(tmp_path: Path) -> None:
         *("oldest 10%", "periodic:8", "periodic:4", "nothing", str(tmp_path / "own.json"))
     ]
     assert found[-1].policies == StalenessRefresh(0.2)
+
+
+def test_a_recipe_is_a_variant_with_its_head_and_its_steps(tmp_path: Path) -> None:
+    recipe = Recipe(SelectiveRefresh(0.3), Denoising(8), HeadReuse(guidance=2), steps=12, model="another")
+    path = tmp_path / "own.json"
+    save_recipe(recipe, path)
+    own, eager = parse(f"recipe:{path}", f"recipe:{path}-eager")
+    assert (own.policies, own.steps, own.compile) == (recipe.refresh, 12, True)
+    assert own.head == HeadChoice(denoising=recipe.denoising, reuse=recipe.reuse)
+    assert eager == replace(own, name=f"recipe:{path}-eager", compile=False)
+    (fast,) = parse("recipe:fast")
+    assert fast.head.denoising == bundled("fast").denoising
+    with pytest.raises(RecipeError, match="unknown recipe 'quick'"):
+        parse("recipe:quick")
+    save_recipe(replace(recipe, counts="linear"), path)
+    with pytest.raises(ArgumentError, match="along a cosine"):
+        parse(f"recipe:{path}")
 
 
 def test_a_variant_named_twice_runs_once() -> None:

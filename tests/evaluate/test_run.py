@@ -12,8 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from marche_fx import ArgumentError, Denoising
-from marche_fx.evaluate import DriftSettings, Evaluation, Settings, evaluate, evaluate_drift, generation, parse_points
+from marche_fx import ArgumentError, Denoising, HeadReuse, Recipe, SelectiveRefresh
+from marche_fx.api.transform import transform
+from marche_fx.evaluate import (
+    DriftSettings,
+    Evaluation,
+    Settings,
+    evaluate,
+    evaluate_drift,
+    generation,
+    parse_points,
+    recipe_point,
+)
 from marche_fx.evaluate.draws import batch_draws
 from marche_fx.evaluate.folder import Folder
 from marche_fx.evaluate.generation import Models
@@ -21,7 +31,7 @@ from marche_fx.evaluate.rows import of_one_run, time_ratio
 from marche_fx.evaluate.settings import identity
 from marche_fx.evaluate.steps import steps_ratios
 from marche_fx.models import load_judge
-from marche_fx.models.generation import Generation
+from marche_fx.models.generation import Generation, Sampling, generate
 
 from .test_folder import BATCH
 from .tiny import silent, tiny_garments, written
@@ -241,3 +251,32 @@ def test_another_denoising_or_order_is_another_evaluation(tmp_path: Path) -> Non
         Folder(tmp_path, identity(SETTINGS, model=MODEL))
     with pytest.raises(ArgumentError, match="order was random and is halton"):
         Folder(tmp_path, identity(replace(asked, order="halton"), model=MODEL))
+
+
+RECIPE = Recipe(SelectiveRefresh(0.3, warmup=1), Denoising(3), HeadReuse(guidance=2), steps=4, order="halton")
+
+
+def test_a_recipe_is_a_point_that_decodes_as_it_says(tmp_path: Path, evaluation: Evaluation) -> None:
+    mixed = recipe_point("own.json", replace(RECIPE, cfg=2.0))
+    found = evaluate(MODEL, [POINTS[0], mixed], tmp_path, SETTINGS, console=silent())
+    exact, own = found.rows
+    assert own.policy == "recipe:own.json@4"
+    assert len(own.drift_by_step) == 4
+    assert own.flops_ratio < 0.7
+    assert exact.frechet == pytest.approx(evaluation.rows[0].frechet)
+    # The same by the parts that transform takes.
+    folder = Folder(tmp_path, identity(SETTINGS, model=MODEL, judge=load_judge()))
+    parts = transform(MODEL, refresh=RECIPE.refresh, denoising=RECIPE.denoising, reuse=RECIPE.reuse, compile=False)
+    draws = batch_draws(MODEL, replace(SETTINGS, order="halton"), 1, 0)
+    for _ in range(2):
+        by_hand = generate(parts, draws, Sampling(4, SETTINGS.cfg, SETTINGS.temperature), progress=False)
+    features = load_judge().features(by_hand.images)
+    assert torch.allclose(folder.read_batch(mixed, 0).features, features, rtol=1e-3, atol=1e-3)
+
+
+def test_recipes_at_another_guidance_or_beside_a_denoising_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="says cfg=3, and the evaluation 2"):
+        evaluate(MODEL, [recipe_point("own", replace(RECIPE, cfg=3.0))], tmp_path / "a", SETTINGS, console=silent())
+    both = replace(SETTINGS, denoising=Denoising(3))
+    with pytest.raises(ArgumentError, match="--recipe or --denoising"):
+        evaluate(MODEL, [recipe_point("own", RECIPE)], tmp_path / "b", both, console=silent())

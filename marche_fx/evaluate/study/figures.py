@@ -10,7 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ..metrics import LEVEL, RESAMPLES, Interval
+from ...tuning.intervals import LEVEL, Interval
+from ..metrics import RESAMPLES
 from .lines import Line
 
 

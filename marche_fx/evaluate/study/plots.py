@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import Bbox
 
+from ...tuning.intervals import Interval
 from ..labels import label_points
-from ..metrics import Interval
 from ..plots import finish, write
 from .figures import StudyRow
 

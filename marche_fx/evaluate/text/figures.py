@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...models.text import distinct
-from ..metrics import Interval
+from ...tuning.intervals import Interval
 from ..study.figures import StudyRow, answers_of, interval_of, shared_figures
 from ..study.lines import Line
 from .judges import OtherJudge

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...models import Judge
 from ...models.tokens import ImageTokenizer
-from ..metrics import Interval, Spread, frechet
+from ...tuning.intervals import Interval, Spread
+from ..metrics import frechet
 from ..study import ORIGINAL, StudyRow
 from ..study.figures import answers_of, interval_of, shared_figures
 from ..study.lines import Line

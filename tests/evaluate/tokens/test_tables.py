@@ -1,6 +1,6 @@
-from marche_fx.evaluate.metrics import Interval
 from marche_fx.evaluate.tokens import VARIANTS, TokenRow
 from marche_fx.evaluate.tokens.tables import HEADINGS, cells, token_table
+from marche_fx.tuning.intervals import Interval
 from tests.evaluate.tiny import silent, written
 
 WIDEST = TokenRow(
