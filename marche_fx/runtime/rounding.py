@@ -25,9 +25,11 @@ def loss_by_rounding(state: StepState, values: Values) -> float | None:
         ArgumentError: cached rows are beyond what the caches can hold.
     """
     program = state.program
+    if not program.rounds:
+        return None
     nothing = torch.zeros(program.shape, dtype=torch.bool, device=state.caches[0].device)
     active = state.choose(values, nothing, nothing, Refresh(0))
-    if not program.rounds or active.complete:
+    if active.complete:
         return None
     beside = StepState(program)
     beside.caches = [cache.clone() for cache in state.caches]
