@@ -119,7 +119,7 @@ def train_text(
     out: Annotated[Path, typer.Option("--out", help="folder of the run; a run found there goes on")],
     steps: Annotated[int, typer.Option(min=1, help="steps in all; may change on resuming")] = 10_000,
     decay: Annotated[
-        int, typer.Option(min=1, help="last steps in which the learning rate falls to nothing; may change on resuming")
+        int, typer.Option(min=0, help="last steps in which the learning rate falls to nothing; may change on resuming")
     ] = 2_000,
     minutes: Annotated[float, typer.Option(min=0, help="stop after so many; resume later")] = float("inf"),
     bf16: Bf16 = False,

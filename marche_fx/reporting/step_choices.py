@@ -113,7 +113,7 @@ def choices_of(session: Session) -> tuple[StepChoices, ...]:
                 squares[program],
                 record.stream,
                 0 if call is None else call.step,
-                by_name(names[program], moved, program.shape),
+                by_name(names[program], moved, [own.start for own in program.watched], program.tokens),
                 score,
                 spared,
                 () if call is None else tuple(dict.fromkeys(read.line for read in call.reads)),
@@ -122,13 +122,21 @@ def choices_of(session: Session) -> tuple[StepChoices, ...]:
     return tuple(found)
 
 
-def by_name(names: Sequence[str], moved: Sequence[Tensor], shape: tuple[int, int]) -> dict[str, Tensor]:
-    """The tokens that each watched value changed, bool ``[B, N]``; what a whole sample reads changes all of its."""
+def by_name(names: Sequence[str], moved: Sequence[Tensor], starts: Sequence[int], count: int) -> dict[str, Tensor]:
+    """The tokens that each watched value changed, bool ``[B, N]``; what a whole sample reads changes all of its.
+
+    Args:
+        moved: of each value, ``[B]`` or ``[B, n]``, where n are the tokens of its stream. starts: where these begin.
+        count: N, the tokens of all streams.
+    """
     found: dict[str, Tensor] = {}
-    for name, own in zip(names, moved):
-        tokens = own if own.ndim == 2 else own[:, None].expand(shape)
+    for name, own, start in zip(names, moved, starts):
         # Parts of one value have its name.
-        found[name] = found[name] | tokens if name in found else tokens
+        tokens = found.setdefault(name, torch.zeros(len(own), count, dtype=torch.bool))
+        if own.ndim == 1:
+            tokens |= own[:, None]
+        else:
+            tokens[:, start : start + own.shape[1]] |= own
     return found
 
 

@@ -21,7 +21,7 @@ from marche_fx.api.optimization import optimization_of
 from marche_fx.models.mar import mask_by_order
 from marche_fx.reporting.picture import COLOURS, Grid, place_of
 from marche_fx.reporting.session_report import SessionReport
-from marche_fx.reporting.step_choices import choices_of
+from marche_fx.reporting.step_choices import by_name, choices_of
 from marche_fx.runtime.records import REASONS
 from tests.networks import Transformer, small_mar
 from tests.reporting.test_report import X, used
@@ -332,3 +332,10 @@ def test_a_picture_without_matplotlib_is_refused_with_what_to_install(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ArgumentError, match=r"needs matplotlib: pip install 'marche-fx\[cli\]'"):
         session.save_choices(tmp_path / "choices.png")
+
+
+def test_what_moved_in_one_stream_is_told_of_the_tokens_of_that_stream() -> None:
+    own, others = torch.tensor([[True, False]]), torch.tensor([[False, True, True]])
+    found = by_name(["x", "text", "x", "t"], [own, others, ~own, torch.tensor([True])], [3, 0, 3, 0], 5)
+    told = {name: tokens.int().tolist() for name, tokens in found.items()}
+    assert told == {"x": [[0, 0, 0, 1, 1]], "text": [[0, 1, 1, 0, 0]], "t": [[1, 1, 1, 1, 1]]}
