@@ -10,7 +10,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-RUN_ELSEWHERE = ("sessions.md", "report.md", "policies.md", "denoising.md", "head.md", "tokens.md")
+RUN_ELSEWHERE = (
+    "denoising.md",
+    "emoji.md",
+    "head.md",
+    "policies.md",
+    "recipes.md",
+    "report.md",
+    "sessions.md",
+    "tokens.md",
+)
 """Pages whose blocks other tests run, together with what is said of their results."""
 
 PAGES = sorted(
