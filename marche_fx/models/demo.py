@@ -101,7 +101,8 @@ def run_recipe(
     ordered = recipe.arguments(mar, len(draws.labels), torch.Generator().manual_seed(0)).get("orders")
     draws = draws if ordered is None else replace(draws, orders=ordered)
     with console.status(f"{name}: capturing steps and head, and checking them against the original once ..."):
-        generate(optimized, draws.first(len(CLASSES)), own, progress=False)
+        # All of them: a capture is for so many images.
+        generate(optimized, draws, own, progress=False)
     console.print(f"{name}, {own.steps} steps ...")
     generation = generate(optimized, draws, own)
     return Run(name, own.steps, len(optimized.diffloss.gen_diffusion), generation, recipe)
