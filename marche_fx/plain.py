@@ -10,6 +10,9 @@ from typing import Any
 
 from .errors import ArgumentError, CheckpointError
 
+LARGEST = 1 << 20
+"""No policy and no recipe has more bytes."""
+
 
 def as_plain(value: Any, known: Mapping[str, type]) -> Any:
     """The names of policies among ``known`` and their arguments, as plain values.
@@ -58,6 +61,25 @@ def read_plain(path: str | Path, what: str = "a policy") -> Any:
         CheckpointError: the file is missing or damaged.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        with Path(path).open("rb") as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST} bytes")
+        return json.loads(text, object_pairs_hook=once_each, parse_constant=infinite)
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {what} from {path}: {error}") from error
+
+
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON none of whose names stands twice, since readers differ in which of the two they take."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
+
+
+def infinite(word: str) -> float:
+    """``Infinity``, as a tolerance may be, or ``-Infinity``; not ``NaN``."""
+    if word == "NaN":
+        raise ValueError("NaN is no number")
+    return float(word)

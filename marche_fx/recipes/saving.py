@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -11,13 +10,11 @@ from typing import Any
 from ..denoising import denoising_from_dict, denoising_to_dict
 from ..errors import ArgumentError, CheckpointError
 from ..head.saving import head_reuse_from_dict, head_reuse_to_dict
+from ..plain import read_plain, write_plain
 from ..refresh import policy_from_dict, policy_to_dict
 from .recipe import Recipe
 
 KIND, FORMAT = "Recipe", 1
-
-LARGEST = 1 << 20
-"""No recipe has more bytes."""
 
 PARTS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "refresh": (policy_to_dict, policy_from_dict),
@@ -77,8 +74,7 @@ def recipe_from_dict(values: Any) -> Recipe:
 
 def save_recipe(recipe: Recipe, path: str | Path) -> None:
     """Write it as JSON; raises as `recipe_to_dict` does."""
-    text = json.dumps(recipe_to_dict(recipe), indent=2, allow_nan=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    write_plain(path, recipe_to_dict(recipe))
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -87,27 +83,7 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         CheckpointError: the file is missing, damaged, or no recipe.
     """
-    try:
-        with Path(path).open("rb") as file:
-            text = file.read(LARGEST + 1)
-        if len(text) > LARGEST:
-            raise ValueError("it is larger than any recipe")
-        values = json.loads(text, object_pairs_hook=once_each, parse_constant=no_number)
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"cannot read a recipe from {path}: {error}") from error
-    return recipe_from_dict(values)
-
-
-def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON none of whose names stands twice, since readers differ in which of the two they take."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return found
-
-
-def no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number")
+    return recipe_from_dict(read_plain(path, "a recipe"))
 
 
 def shown(value: object) -> str:

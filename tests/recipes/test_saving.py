@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import marche_fx
-from marche_fx import ArgumentError, CheckpointError, Denoising, HeadReuse, Recipe, RefreshPolicy, SelectiveRefresh
+from marche_fx import (
+    ArgumentError,
+    CheckpointError,
+    Denoising,
+    DriftRefresh,
+    HeadReuse,
+    Recipe,
+    RefreshPolicy,
+    SelectiveRefresh,
+)
+from marche_fx.plain import LARGEST
 from marche_fx.recipes import recipe_from_dict, recipe_to_dict
-from marche_fx.recipes.saving import LARGEST
 from tests.recipes.given import RECIPES
 
 SAMPLE = Recipe(SelectiveRefresh(0.1), Denoising(10, "quadratic"), HeadReuse(guidance=2), steps=12, order="halton")
@@ -35,6 +45,12 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
 
 class Own(RefreshPolicy):
     """A policy that nobody else knows."""
+
+
+def test_a_tolerance_may_be_infinite(tmp_path: Path) -> None:
+    recipe = Recipe(DriftRefresh(tolerance=math.inf))
+    marche_fx.save_recipe(recipe, tmp_path / "own.json")
+    assert marche_fx.load_recipe(tmp_path / "own.json") == recipe
 
 
 def test_a_policy_of_ones_own_cannot_be_saved(tmp_path: Path) -> None:
@@ -108,6 +124,14 @@ def test_files_of_anything_else_are_refused_by_name(name: str, tmp_path: Path) -
     (tmp_path / "own.json").write_bytes(TEXTS[name])
     with pytest.raises(CheckpointError):
         marche_fx.load_recipe(tmp_path / "own.json")
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("load", [marche_fx.load_policy, marche_fx.load_denoising, marche_fx.load_head_reuse])
+def test_policies_are_read_as_carefully(load: Callable[[Path], Any], name: str, tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_bytes(TEXTS[name])
+    with pytest.raises(CheckpointError):
+        load(tmp_path / "own.json")
 
 
 def test_an_unknown_name_is_told() -> None:
