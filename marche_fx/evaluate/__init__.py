@@ -1,7 +1,7 @@
 """``marche-fx evaluate``: what refresh policies cost in quality, as figures with intervals.
 
 run         the evaluation: takes `settings` and `points`, makes `rows` from `metrics`; `folder` keeps it resumable
-garments    the generation that `marche-fx tune --max-loss` tunes
+garments    the generation that `marche-fx tune` tunes
 generation  images of a point on `draws` made beforehand, in `steps`; `progress` while it runs
 frechet_judge   the Frechet distance for `marche_fx.tune_recipe`
 drift       teacher-forced drift instead of images; `equal_flops` compares points at one cost

@@ -1,4 +1,4 @@
-"""A recipe for the bundled MAR of garments: what ``marche-fx tune --max-loss`` does."""
+"""A policy or a recipe for the bundled MAR of garments: what ``marche-fx tune`` does."""
 
 from __future__ import annotations
 
@@ -6,21 +6,57 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import rich
 import torch
 from torch import Tensor, nn
 
-from ..models import MAR, load_judge
+from ..models import CLASSES, MAR, load_judge
 from ..models.bundled import garment_model
 from ..models.generation import draw
 from ..recipes import Recipe
 from ..tuning.generation import tune_recipe
 from ..tuning.recipe_trials import Generate
+from ..tuning.tune import Tuned, tune
 from ..tuning.tuned_recipe import TunedRecipe
 from .frechet_judge import FrechetJudge
 from .run import wide_console
 
 
-def tune_garments(
+def tune_garment_policy(
+    weights: Path | None,
+    out: Path,
+    *,
+    max_drift: float,
+    images: int,
+    steps: int,
+    cfg: float,
+    temperature: float,
+    seed: int,
+) -> Tuned:
+    """Find a policy, print what was found, and write it to ``out``; what was tried goes to a file beside it."""
+
+    def run(model: nn.Module, own: int) -> None:
+        generator = torch.Generator().manual_seed(own)
+        labels = torch.arange(images) % len(CLASSES)
+        sample: Any = model.sample_tokens
+        sample(images, steps, cfg, labels=labels, temperature=temperature, generator=generator)
+
+    found = tune(
+        garment_model(weights),
+        run,
+        max_drift,
+        seeds=(seed, seed + 1),
+        unseen=(seed + 1000, seed + 1001),
+        out=out.with_suffix(".trials.json"),
+        progress=True,
+    )
+    found.save(out)
+    rich.print(found)
+    print(f"{out}: drift {found.drift:.4f} on unseen seeds at {found.flops_ratio:.3f} of the FLOPs")
+    return found
+
+
+def tune_garment_recipe(
     weights: Path | None,
     base: Recipe,
     out: Path,

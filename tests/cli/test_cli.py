@@ -101,7 +101,7 @@ def test_what_the_command_line_lacks_is_said_and_the_library_does_without(name: 
 
 
 def test_the_citation_is_of_this_version() -> None:
-    told = (Path(__file__).parents[1] / "CITATION.cff").read_text(encoding="utf-8")
+    told = (Path(__file__).parents[2] / "CITATION.cff").read_text(encoding="utf-8")
     assert f"version: {__version__}\n" in told
 
 
