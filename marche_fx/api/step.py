@@ -179,8 +179,8 @@ class OptimizedStep:
             return late_results(pending)
         pending.run(None)
         pending.note_read(None)
-        pending.keep()
-        return pending.tree()
+        pending.results.keep()
+        return pending.results.tree()
 
     def original(self, beside: Program | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the original returns; what it writes into arguments is lost where it runs beside a program."""

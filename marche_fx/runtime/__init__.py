@@ -3,7 +3,7 @@
 open_sessions  which session a call belongs to          session      one generation, and the streams of its calls
 stream         calls under one condition: caches        call_inputs  how far two calls are apart
 pending        one call, computed when it is read       log of it: records
-late_results   what a loop holds of it until then
+late_results   what a loop holds of it until then       results      what it has of them from then on
 program        a rewritten step, shared by sessions     state        what a stream keeps of it
 prologue       what need not run again                  last_inputs  which tokens changed
 wide           a result whose rows are computed where they are read

@@ -10,11 +10,11 @@ from typing import Any
 from weakref import ref
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..lazy.memory import is_still_wanted, tokens_wanted
-from ..passes.capture.arguments import closed, opened
+from ..passes.capture.arguments import opened
 from ..refresh import FullRefresh, InputDrift, Refresh
 from .advice import tell_of_a_moving_value
 from .choose import ActiveStreams, highest
@@ -22,12 +22,12 @@ from .method import StepMethod, users_line
 from .monitor import drift_of_cached
 from .program import Program, Values
 from .records import CallRecord, Choice, ReadRecord, SessionLog, StepRecord
+from .results import CallResults
 from .rounding import loss_by_rounding
 from .state import StepState
 from .terminal import saying
 from .token_history import TokenHistory
 from .verify import check_equal
-from .wide import WideResult
 
 
 def ranking(refresh: Refresh) -> Tensor | None:
@@ -63,16 +63,12 @@ class PendingStep:
         """bool ``[B, N]``, the tokens of which the user says that they will be read; None where nobody does."""
         self.line = "" if query is None else users_line()
         """Where the step was called."""
-        self.call = state.next_call()
+        self.results = CallResults(state, values, log, stream)
         history.enter(method.order)
         self.record = CallRecord(method.name, state.program, stream, history.history.step, kept=kept)
         log.calls.append(self.record)
         self.exact: Any = None
         """What the original returns, where the session is monitored in this step."""
-        self.age: Tensor | None = None
-        """``[B, N]``, how many calls before this one each row was computed, once another call writes the caches."""
-        self.leaves: list[Any] | None = None
-        """The results; they may be the caches until another call writes these."""
         self.is_tried = False
         """Whether it was computed, or could not be."""
         self.views: list[ref[Any]] = []
@@ -81,24 +77,10 @@ class PendingStep:
         """bool ``[B, N]``, tokens that were read and not computed, where the policy has no room for all that are."""
         self.room = 0
         """For how many of a sample's tokens it has."""
-        self.number = 0
-        """Of its last record."""
-        self.computed_rows: Tensor | None = None
 
     @property
     def program(self) -> Program:
         return self.state.program
-
-    @property
-    def computed(self) -> Tensor:
-        """bool ``[B, N]``, the tokens whose results this call computed, once it did."""
-        assert self.computed_rows is not None
-        return self.computed_rows
-
-    @property
-    def is_current(self) -> bool:
-        """Whether the caches are still as this call left them."""
-        return self.call == self.state.calls
 
     @property
     def is_checked(self) -> bool:
@@ -116,66 +98,30 @@ class PendingStep:
             # Who reads all rows once may do so again.
             self.state.reads_all |= queried is None
             only_queried = not self.state.reads_all
-            if self.leaves is None:
+            results = self.results
+            if results.leaves is None:
                 self.run(queried, only_queried=only_queried)
-            elif not self.is_there(queried):
-                if self.is_current and self.lacks(queried):
+            elif not results.are_there(queried):
+                if results.is_current and self.lacks(queried):
                     due = None if queried is None else self.due(queried)
                     self.run(due, again=True, only_queried=only_queried)
-                self.have(queried)
+                results.have(queried)
             self.note_read(queried)
-        assert self.leaves is not None
-        return self.leaves
-
-    @property
-    def wide(self) -> WideResult | None:
-        """The result that is computed where it is read, unless all rows of it are there."""
-        leaf = None if self.leaves is None or self.program.wide is None else self.leaves[self.program.wide]
-        return leaf if isinstance(leaf, WideResult) else None
-
-    def is_there(self, queried: Tensor | None) -> bool:
-        """Whether this call computed all rows of the wide result that are read; the one wait of a second read."""
-        wide = self.wide
-        return wide is not None and queried is not None and not bool((queried & ~(self.computed & wide.there)).any())
-
-    def have(self, queried: Tensor | None) -> None:
-        """Compute the rows of the wide result that are read and are not there; all of them where None."""
-        wide = self.wide
-        if wide is None:
-            return
-        with torch.no_grad(), self.program.plan.dense.autocast.restored():
-            if queried is not None:
-                self.count_head(wide.ensure(queried))
-            else:
-                self.widen(wide)
-
-    def widen(self, wide: WideResult) -> None:
-        """Have all rows of the wide result; the session keeps them from now on if it is still as this call left it."""
-        assert self.leaves is not None
-        assert self.program.wide is not None
-        self.leaves[self.program.wide] = whole = wide.whole()
-        self.count_head(self.program.tokens)
-        if self.is_current:
-            self.state.wide = whole
-            self.log.wide.add((self.stream, self.program))
-
-    def count_head(self, rows: int) -> None:
-        """So many rows of each sample were computed by the head."""
-        own = self.log.records[self.number]
-        self.log.records[self.number] = replace(own, results=(own.results or 0) + rows)
+        assert results.leaves is not None
+        return results.leaves
 
     def has(self, tokens: Tensor | None) -> bool:
         """Whether it has been computed, with the rows of ``tokens``, bool ``[B, N]``."""
-        return self.leaves is not None and (tokens is None or not self.lacks(tokens))
+        return self.results.leaves is not None and (tokens is None or not self.lacks(tokens))
 
     def note_read(self, queried: Tensor | None) -> None:
         """Take down who read which rows, and how old they are."""
-        age = self.state.age(self.call) if self.age is None else self.age
+        age = self.results.ages()
         asked = self.state.visible(self.values) if queried is None else queried
         rows = None if queried is None else queried.sum(1)
         spared = None
         if asked is not None and self.spared is not None and age.ndim:
-            left = asked & self.spared & ~self.computed
+            left = asked & self.spared & ~self.results.computed
             asked, spared = asked & ~left, (left.sum(), age.masked_fill(~left, 0.0).amax())
         oldest = (age if asked is None or not age.ndim else age.masked_fill(~asked, 0.0)).amax()
         self.record.reads.append(ReadRecord(users_line(), rows, oldest, spared))
@@ -197,7 +143,7 @@ class PendingStep:
         """Whether some of the ``queried`` are without results of this call, or any without those of its last inputs."""
         if queried is None:
             return self.state.unread is not None and bool(self.state.unread.any())
-        return bool((self.due(queried) & ~self.computed).any())
+        return bool((self.due(queried) & ~self.results.computed).any())
 
     def due(self, queried: Tensor) -> Tensor:
         """Of ``queried`` tokens those that are computed if they are read again.
@@ -207,7 +153,7 @@ class PendingStep:
         """
         if self.spared is None:
             return queried
-        spared = queried & self.spared & ~self.computed
+        spared = queried & self.spared & ~self.results.computed
         return queried & (~spared | (spared.sum(1, keepdim=True) <= self.room))
 
     def afforded(self, queried: Tensor, changed: Tensor, refresh: Refresh) -> Tensor:
@@ -284,7 +230,7 @@ class PendingStep:
         if self.record.is_forced and not again:
             tell_of_a_moving_value(self.method, self.log.calls)
         if self.expected is not None:
-            check_equal(self.method.name, self.tree(), self.expected, rounded_to=self.program.rounded_to)
+            check_equal(self.method.name, self.results.tree(), self.expected, rounded_to=self.program.rounded_to)
             self.expected = None
             self.program.verified = True
 
@@ -303,7 +249,7 @@ class PendingStep:
         Args:
             is_named: whether a read names those asked for.
         """
-        history, again = self.history, self.leaves is not None
+        history, again = self.history, self.results.leaves is not None
         if self.state.unread is not None and not only_queried:
             must = must | self.state.unread
         active = self.state.choose(self.values, must, asked, refresh, history.measured, only_queried=only_queried)
@@ -313,7 +259,6 @@ class PendingStep:
             signals = self.state.compute(self.values, active, asked)
         history.leave(self.method.order, active, signals)
         computed = self.state.note_read(active)
-        self.computed_rows = computed if self.computed_rows is None else self.computed_rows | computed
         record = StepRecord(
             self.method.name,
             self.program,
@@ -329,9 +274,8 @@ class PendingStep:
             score=None if active.complete else ranking(refresh),
             spared=self.spared,
         )
-        self.number = len(self.log.records)
         self.log.records.append(record)
-        self.take_results(computed, is_named=is_named)
+        self.results.take(len(self.log.records) - 1, computed, is_named=is_named, spares=self.spared is not None)
         return active
 
     @contextmanager
@@ -346,31 +290,6 @@ class PendingStep:
             yield
         ran.add(is_complete)
 
-    def take_results(self, computed: Tensor, *, is_named: bool) -> None:
-        """Have the results of what was just computed, those of tokens ``computed``, bool ``[B, N]``.
-
-        Of a wide result the rows that a read names are computed now; all of them where the session keeps them, as it
-        does from when one is read that was not computed in the same call.
-        """
-        before, state = self.wide, self.state
-        self.leaves = state.results(self.values)
-        wide = self.wide
-        if wide is None or self.program.wide is None:
-            return
-        if before is not None:
-            # Of the same call, from before more of it was read.
-            self.leaves[self.program.wide] = wide = before
-            wide.forget(computed)
-        if state.wide is not None:
-            wide.update(state.wide, state.read)
-            self.leaves[self.program.wide] = state.wide
-            self.count_head(state.read.shape[1])
-        elif state.reads_all or self.spared is not None:
-            self.widen(wide)
-        elif is_named:
-            wide.add(state.asked)
-            self.count_head(state.asked.shape[1])
-
     def visible(self, tokens: Tensor) -> Tensor:
         """Those of ``tokens``, bool ``[B, N]``, that the step does not drop."""
         visible = self.state.visible(self.values)
@@ -384,37 +303,20 @@ class PendingStep:
         """How far cached rows of the results are from exact ones."""
         monitor = self.method.monitor
         assert monitor is not None
-        assert self.leaves is not None
+        assert self.results.leaves is not None
         exact, step = pytree.tree_leaves(opened(self.exact)), self.history.history.step
-        return drift_of_cached(monitor, self.program, self.leaves, exact, self.computed, step)
+        return drift_of_cached(monitor, self.program, self.results.leaves, exact, self.results.computed, step)
 
     def is_off(self, drift: float) -> bool:
         monitor = self.method.monitor
         return monitor is not None and not drift <= monitor.max_drift
 
-    def tree(self) -> Any:
-        assert self.leaves is not None
-        whole = [leaf.whole() if isinstance(leaf, WideResult) else leaf for leaf in self.leaves]
-        return closed(pytree.tree_unflatten(whole, self.program.plan.dense.out_spec))
-
-    def keep(self) -> None:
-        """Have the results for oneself: the caches that they may be are about to be written."""
-        if self.leaves is not None:
-            # In place: a read that is under way holds them.
-            self.leaves[:] = [leaf.clone() if self.state.is_cache(leaf) else leaf for leaf in self.leaves]
-            if self.wide is not None:
-                self.wide.keep()
-
     def note_age(self) -> None:
         """Take down how old the results are, before another call computes some anew."""
-        self.age = self.state.age(self.call)
+        self.results.note_age()
 
     def let_go(self) -> None:
         """Another call is about to write the caches: keep the results if somebody holds late tensors of them."""
         self.note_age()
-        if self.leaves is None:
-            return
-        results = [leaf.meta["val"] for leaf in self.program.plan.results if isinstance(leaf, fx.Node)]
-        largest = max((leaf.numel() for leaf in results if isinstance(leaf, Tensor)), default=0)
-        if is_still_wanted(self, largest):
-            self.keep()
+        if self.results.leaves is not None and is_still_wanted(self, self.results.largest):
+            self.results.keep()

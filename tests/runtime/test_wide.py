@@ -167,7 +167,7 @@ def test_a_row_that_was_read_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     with marche_fx.decoding(optimized):
         z = optimized(inputs()[0])
         found = [z[rows(1)].clone()]
-        wide = last_call(optimized).wide
+        wide = last_call(optimized).results.wide
         assert wide is not None
         # As where others are read, and it fills their bucket.
         wide.add(torch.arange(TOKENS).expand(2, TOKENS))
