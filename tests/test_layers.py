@@ -131,7 +131,15 @@ def test_no_circle_is_hidden_from_the_interpreter(name: str) -> None:
     assert "TYPE_CHECKING" not in text
 
 
-LATE = ("torch._dynamo", "torch._inductor", "matplotlib", "typer", "networkx")
+LATE = (
+    "torch._dynamo",
+    "torch._inductor",
+    "torch.fx.experimental.symbolic_shapes",
+    "sympy",
+    "networkx",
+    "matplotlib",
+    "typer",
+)
 """Packages that take long to load and are not needed to import ours."""
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx._graph_pickler import GraphPickler, Options
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from .any_rows import AnyRows
 from .captured import Capture, Input
@@ -43,6 +42,8 @@ def dump_capture(capture: Capture) -> bytes:
 
 def load_capture(data: bytes) -> Capture:
     """The capture that `dump_capture` wrote."""
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
     with warnings.catch_warnings():
         # Tree specifications are rebuilt in a way that torch itself deprecates.
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)

@@ -8,16 +8,14 @@ from pathlib import Path
 from traceback import FrameSummary
 from typing import Any
 
-import sympy
 import torch
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from ..graph.source import is_library_frame
 
 SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
-Sizes = dict[sympy.Symbol, int]
-"""What each symbol stands for."""
+Sizes = dict[Any, int]
+"""What each symbol of sympy stands for."""
 
 
 def is_symbolic(value: Any) -> bool:
@@ -40,14 +38,14 @@ class Guard:
     """What a trace found to be true of symbols, and went one way for it.
 
     Attributes:
-        line: ``model.py:41``, where it asked; empty where the question was PyTorch's own.
+        condition: of sympy. line: ``model.py:41``, where it asked; empty where the question was PyTorch's own.
     """
 
-    condition: sympy.Basic
+    condition: Any
     line: str
 
     def holds(self, sizes: Sizes) -> bool:
-        return self.condition.xreplace(sizes) == sympy.true
+        return bool(self.condition.xreplace(sizes) == True)  # noqa: E712
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class SymbolicSizes:
         (env,) = {own.node.shape_env for shape in found for own in shape if is_symbolic(own)}
         return cls(found, tuple(guards_of(env)))
 
-    def symbols(self) -> set[sympy.Basic]:
+    def symbols(self) -> set[Any]:
         return {own.node.expr for shape in self.shapes for own in shape if is_symbolic(own)}
 
     def of_shapes(self, shapes: Sequence[Sequence[int]]) -> Sizes | None:
@@ -77,9 +75,7 @@ class SymbolicSizes:
             for shape, other in zip(self.shapes, shapes, strict=True)
             for own, size in zip(shape, other, strict=True)
         ]
-        sizes = {
-            own.node.expr: size for own, size in pairs if is_symbolic(own) and isinstance(own.node.expr, sympy.Symbol)
-        }
+        sizes = {own.node.expr: size for own, size in pairs if is_symbolic(own) and own.node.expr.is_symbol}
         symbols = {symbol for own, _ in pairs if is_symbolic(own) for symbol in own.node.expr.free_symbols}
         if symbols - sizes.keys() or any(evaluated(own, sizes) != size for own, size in pairs):
             return None
@@ -90,8 +86,10 @@ class SymbolicSizes:
         return next((own for own in self.guards if not own.holds(sizes)), None)
 
 
-def guards_of(env: ShapeEnv) -> Iterable[Guard]:
-    """Conditions on the symbols that are left, which those that were found to be equal stand for."""
+def guards_of(env: Any) -> Iterable[Guard]:
+    """Conditions on the symbols of a ``ShapeEnv`` that are left, which those that were found to be equal stand for."""
+    import sympy
+
     for guard in env.guards:
         yield Guard(env.replace(guard.expr), line_of(guard.sloc.framework_loc))
     for symbol, bounds in env.var_to_range.items():

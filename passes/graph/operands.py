@@ -7,7 +7,6 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import sympy
 import torch
 from torch import fx
 
@@ -82,5 +81,11 @@ def same_sizes(a: Sequence[Any], b: Sequence[Any]) -> bool:
     return len(a) == len(b) and all(same_size(one, other) for one, other in zip(a, b))
 
 
-def expression(size: Any) -> sympy.Expr:
-    return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)
+def expression(size: Any) -> Any:
+    """A size as an expression of sympy, which compares and multiplies without asking anything of symbols."""
+    if isinstance(size, torch.SymInt):
+        return size.node.expr
+    # Half a second, which the first capture takes anyway.
+    import sympy
+
+    return sympy.Integer(size)

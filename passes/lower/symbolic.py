@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._subclasses import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from ... import ops
 from ..rewrite.parts import Split
@@ -23,6 +22,8 @@ def ragged_dims(split: Split, graph: fx.Graph) -> dict[fx.Node, dict[int, str]]:
     Args:
         graph: that of the rewritten step, or a copy.
     """
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
     sample, streams = split.caches[0], len(split.queried)
     count, device = sample.layout.shape[sample.layout.batch_dim], sample.value.meta["val"].device
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
@@ -48,6 +49,8 @@ def ragged_dims(split: Split, graph: fx.Graph) -> dict[fx.Node, dict[int, str]]:
 
 def ragged(mode: FakeTensorMode, count: int, some: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """``[B, A]``, where ``some`` stands for A."""
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
+
     context: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.STATIC, DimDynamic.DYNAMIC])
     return mode.from_tensor(torch.empty(count, some, dtype=dtype, device=device), symbolic_context=context)
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import sympy
 import torch
 from torch import fx
 
@@ -86,11 +85,11 @@ def kept_dimensions(shape: Sequence[Any], out_shape: Sequence[Any]) -> dict[int,
     return kept
 
 
-def walk(before: list[tuple[int, sympy.Expr]], after: list[tuple[int, sympy.Expr]]) -> list[tuple[int, int]]:
-    """Pair up dimensions while the products of the sizes passed so far agree."""
+def walk(before: list[tuple[int, Any]], after: list[tuple[int, Any]]) -> list[tuple[int, int]]:
+    """Pair up dimensions and their sizes, `expression` each, while the products of those passed so far agree."""
     pairs = []
     i = j = 0
-    passed, out_passed = sympy.Integer(1), sympy.Integer(1)
+    passed, out_passed = expression(1), expression(1)
     while i < len(before) and j < len(after):
         (dim, size), (out, out_size) = before[i], after[j]
         if passed == out_passed and size == out_size:
