@@ -1,19 +1,48 @@
-"""What the pages on studies are read for: tables, figures in their prose, variants in their commands."""
+"""What pages are read for: programs; and in those on studies tables, figures in their prose, variants in commands."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from marche_fx.evaluate.study.figures import StudyRow
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+Names = dict[str, Any]
 
 Row = TypeVar("Row", bound=StudyRow)
+
+
+def blocks_of(page: str) -> list[str]:
+    """The blocks of Python of a page, whose path is from the root."""
+    return re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def is_offline(block: str) -> bool:
+    """Whether a block loads no weights from elsewhere."""
+    return "from_pretrained(" not in block
+
+
+def ran_blocks(page: str) -> Iterator[Names]:
+    """Run the blocks of a page one after another, with warnings as errors: the names after each.
+
+    Those that load weights from elsewhere are compiled, and not run.
+    """
+    names: Names = {"__name__": "__main__"}
+    for number, block in enumerate(blocks_of(page)):
+        code = compile(block, f"{page}, block {number}", "exec")
+        if is_offline(block):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)
+                exec(code, names)
+        yield names
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from typing import Any
 from marche_fx.evaluate.emoji import WAYS, Way, parse_way
 from marche_fx.evaluate.emoji_plot import flops_over_first
 from marche_fx.models.bundled import EMOJI_WEIGHTS
-from tests.pages import line, shares_in_prose
-from tests.test_readme import blocks_of
+from tests.pages import line, ran_blocks, shares_in_prose
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "emoji.md").read_text(encoding="utf-8")
@@ -103,9 +102,7 @@ def test_the_finding_told_elsewhere_is_that_of_the_study() -> None:
 
 
 def test_the_block_draws_a_picture() -> None:
-    (block,) = blocks_of("docs/emoji.md")
-    names: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(block, "docs/emoji.md", "exec"), names)
+    (names,) = ran_blocks("docs/emoji.md")
     assert names["pictures"].shape == (1, 3, 64, 64)
 
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-
-def blocks_of(page: str) -> list[str]:
-    text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-
+from tests.pages import blocks_of, is_offline, ran_blocks
 
 BLOCKS = blocks_of("README.md")
-OFFLINE = [own for own in BLOCKS if "from_pretrained(" not in own]
-"""All but those that load weights from elsewhere."""
+OFFLINE = [own for own in BLOCKS if is_offline(own)]
 
 
 def test_the_first_block_runs_offline_and_is_short() -> None:
@@ -43,21 +36,13 @@ def test_every_block_is_a_whole_program(block: str) -> None:
 @pytest.mark.slow
 def test_the_block_on_the_report_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (block,) = blocks_of("docs/report.md")
-    names: dict[str, Any] = {"__name__": "__main__"}
-    exec(compile(block, "docs/report.md", "exec"), names)
+    (names,) = ran_blocks("docs/report.md")
     assert (tmp_path / "step.html").read_text(encoding="utf-8") == names["report"].html()
 
 
 @pytest.mark.slow
 def test_the_blocks_on_sessions_run_one_after_another(capsys: pytest.CaptureFixture[str]) -> None:
-    names: dict[str, object] = {"__name__": "__main__"}
-    printed = []
-    for number, block in enumerate(blocks_of("docs/sessions.md")):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            exec(compile(block, f"docs/sessions.md, block {number}", "exec"), names)
-        printed.append(capsys.readouterr().out)
+    printed = [capsys.readouterr().out for _ in ran_blocks("docs/sessions.md")]
     _, kinds, late, verdict, moving, streams, child, lengths, finished, grown, halved, _ = printed
     assert "'attention': 49152" in halved.partition("} {")[0]
     assert "'attention': 98304" in halved.partition("} {")[2]

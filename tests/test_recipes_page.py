@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from marche_fx import Recipe
 from marche_fx.recipes.presets import EXACT, NAMES, bundled
 from marche_fx.recipes.recipe import brief
+from tests.pages import ran_blocks
 
 PAGE = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
 
@@ -35,8 +34,6 @@ def test_the_table_is_what_the_files_hold() -> None:
 @pytest.mark.slow
 def test_the_programs_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"__name__": "__main__"}
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)):
-        exec(compile(block, f"docs/recipes.md, block {number}", "exec"), names)
+    *_, names = ran_blocks("docs/recipes.md")
     assert len(names["images"]) == 2
     assert (tmp_path / "found.json").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -34,6 +33,7 @@ from marche_fx.lazy.tensor import resolved
 from marche_fx.models.mar import MAR
 from marche_fx.runtime.open_sessions import current_session
 from tests.oracle import Oracle
+from tests.pages import ran_blocks
 from tests.passes.rewrite.test_hooks import ByHand, moved
 from tests.program import oracle_of
 from tests.sessions import TOKENS, decode, grid_mar, inputs, positions, records, run, transformer
@@ -422,13 +422,7 @@ def test_each_of_two_policies_holds_a_budget_of_its_own() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("error::UserWarning")
 def test_the_snippets_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Path(__file__).parents[2] / "docs" / "policies.md"
-    snippets = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(snippets) >= 8
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"__name__": "policies_page"}
-    for snippet in snippets:
-        exec(compile(snippet, str(page), "exec"), names)
+    assert len(list(ran_blocks("docs/policies.md"))) >= 8
     assert {path.name for path in tmp_path.iterdir()} == {"choices.png", "encoder.png", "policy.json"}
