@@ -9,7 +9,7 @@ OTHER := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/marche_fx/torch-$(TORCH)
 SMOKE := tests/test_layers.py tests/api/test_transform.py tests/saving tests/lazy \
 	tests/passes/capture/test_capture.py tests/passes/lower tests/models/test_mar.py tests/runtime/test_session.py
 
-.PHONY: demo test smoke docs lint format clean
+.PHONY: demo test smoke obtainable docs lint format clean
 
 demo: .venv/installed
 	$(BIN)/marche-fx demo
@@ -22,6 +22,10 @@ test: .venv/installed-test lint
 # environment adds these.
 smoke: $(OTHER)/installed
 	PYTHONPATH=$(CURDIR) $(OTHER)/bin/python -m pytest -q -n 2 --dist worksteal -m 'not slow' $(SMOKE)
+
+# Fails where that torch is neither there nor to be had: no fault of the tests.
+obtainable: .venv/installed
+	@test -e $(OTHER)/installed || $(BIN)/pip install --quiet --dry-run --no-deps --ignore-installed torch==$(TORCH)
 
 # The site in build/site, with every warning an error. mkdocs-material tells there of its successor.
 docs: .venv/installed-docs
