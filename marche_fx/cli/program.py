@@ -11,13 +11,14 @@ from ..version import __version__
 from .bench import bench
 from .demo import demo
 from .evaluate import evaluate
+from .report import explain, report
 from .study import study_text, study_tokens
 from .train import train, train_judge, train_text
 from .tune import tune
 
 HEADING = "marche_fx: turn a masked transformer's decoding step into one that recomputes active tokens only."
 
-COMMANDS = (demo, train, train_text, train_judge, evaluate, study_text, study_tokens, tune, bench)
+COMMANDS = (demo, explain, report, train, train_text, train_judge, evaluate, study_text, study_tokens, tune, bench)
 """In the order in which ``--help`` lists them."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=HEADING, pretty_exceptions_enable=False)

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import ArgumentError
 from ..recipes import Recipe, recipe_to_dict
 from ..refresh import (
+    PRESETS,
     DriftRefresh,
     InterleavedRefresh,
     NeighbourRefresh,
@@ -23,6 +24,7 @@ from ..refresh import (
     StalenessRefresh,
     load_policy,
     policy_to_dict,
+    preset,
 )
 
 EXACT = "exact"
@@ -30,6 +32,7 @@ EXACT = "exact"
 PLAIN: dict[str, Callable[[], RefreshPolicy | None]] = {
     EXACT: lambda: None,
     "nothing": lambda: SelectiveRefresh(0.0),
+    **{name: partial(preset, name) for name in PRESETS if name != EXACT},
 }
 
 BY_SHARE: dict[str, Callable[[float], RefreshPolicy]] = {

@@ -1,6 +1,6 @@
 """What was found, what is done with it, and what a session computed.
 
-report          `explain` and `report`; start here
+report          `explain` and `report`; start here       first_calls   of a loop that runs
 step_report     one captured step: what was found in it, what is done with it, what it saves
 site_report     each attention and MLP site, and each operator that runs on all tokens
 causes          what changed tokens, and what read rows

@@ -101,19 +101,18 @@ class Report:
         by operator; ``.dot`` the graphs for Graphviz, coloured by part: ``dot -Tsvg step.dot > step.svg``.
 
         Raises:
-            ArgumentError: the name has another ending.
+            ArgumentError: the name has another ending, or there is no such folder.
         """
         path = Path(path)
+        check_target(path)
         if path.suffix == ".json":
             text = written({**self.to_dict(), "graphs": [graph_dict(own) for own in self.graphs]})
         elif path.suffix == ".dot":
             text = "\n".join(graphviz(own.name, own.split) for own in self.graphs)
         elif path.suffix == ".html":
             text = self.html()
-        elif path.suffix == ".txt":
-            text = self.text()
         else:
-            raise ArgumentError(f"a report is saved as .html, .txt, .json or .dot, got {path.name!r}")
+            text = self.text()
         path.write_text(text, encoding="utf-8")
 
     def save_model_explorer(self, folder: str | Path) -> None:
@@ -134,6 +133,14 @@ class Report:
         choices = () if self.session is None else self.session.choices
         for name, values in {"graphs": graphs_json(self.model, self.graphs), **node_data(self.graphs, choices)}.items():
             (folder / f"{name}.json").write_text(written(values), encoding="utf-8")
+
+
+def check_target(path: Path) -> None:
+    """Whether a report can be saved there, before what it tells of has run."""
+    if path.suffix not in (".html", ".txt", ".json", ".dot"):
+        raise ArgumentError(f"a report is saved as .html, .txt, .json or .dot, got {path.name!r}")
+    if not path.resolve().parent.is_dir():
+        raise ArgumentError(f"there is no folder {path.resolve().parent} to write the report to")
 
 
 def written(values: Any) -> str:
