@@ -113,7 +113,7 @@ class Rewritten:
     Attributes:
         split: its three parts, with hooks. hooked: numbers of the measurements that were inserted.
         watched: values that tell which tokens changed. stages: the prologue, by the inputs that it depends on.
-        incremental: the region, compiled or not. passes: those that ran.
+        incremental: the region, compiled or not. lowered: the graph that it runs. passes: those that ran.
     """
 
     split: Split
@@ -121,6 +121,7 @@ class Rewritten:
     watched: tuple[Watched, ...]
     stages: tuple[Stage, ...]
     incremental: Incremental
+    lowered: fx.GraphModule
     cost: Cost
     passes: tuple[PassRun, ...]
 
@@ -183,4 +184,4 @@ def rewrite(
         for part in (hooked.epilogue, *heads, *(stage.part for stage in stages)):
             multiply_by_onednn(part.module)
     cost = step_cost(plan.graph, plan.axes, plan.region, hooked.read_only, head)
-    return Rewritten(hooked, tuple(measured), watched, stages, Ranges(lowered), cost, tuple(trail.runs))
+    return Rewritten(hooked, tuple(measured), watched, stages, Ranges(lowered), lowered, cost, tuple(trail.runs))

@@ -34,6 +34,7 @@ from marche_fx.speed.clock import clock_for
 
 SHARES = (1.0, 0.25, 0.1, 0.05)
 COMPILED = ("eager", "compiled", "ours")
+GRAPHS = ("eager", "ours", "ours-graphs")
 EAGER = ("eager", *(f"ours:{share}-eager" for share in SHARES))
 
 
@@ -130,8 +131,13 @@ def checks() -> dict[str, Callable[[Run], Found]]:
         "overhead": partial(overhead, size="base", dtype=half, words=("eager", "ours:1-eager", "ours:0.1-eager")),
         "base-1-bf16": partial(steps_of, size="base", batch=1, dtype=half, words=COMPILED),
         "base-64-bf16": partial(steps_of, size="base", batch=64, dtype=half, words=COMPILED),
+        "overhead-graphs": partial(
+            overhead, size="base", dtype=half, words=("ours:0.1-graphs", "ours:0.1-eager-graphs")
+        ),
+        "base-1-bf16-graphs": partial(steps_of, size="base", batch=1, dtype=half, words=GRAPHS),
         "text-bf16": partial(text, dtype=half),
         "tests": tests,
+        "base-64-bf16-graphs": partial(steps_of, size="base", batch=64, dtype=half, words=GRAPHS),
         "overhead-compiled": partial(overhead, size="base", dtype=half, words=("compiled", "ours:0.1")),
         "base-1-reduce-overhead": partial(
             steps_of, size="base", batch=1, dtype=half, words=("eager", "reduce-overhead")

@@ -19,7 +19,7 @@ VARIES = "…"
 
 WARNERS = ("warn", "warn_once")
 
-REASONS = ("LengthError", "UnusableError")
+REASONS = ("LengthError", "RecordingError", "UnusableError")
 """Errors that no user sees, whose texts end a warning."""
 
 FEWEST_LETTERS = 12

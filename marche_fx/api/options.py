@@ -14,6 +14,7 @@ from ..errors import ArgumentError, UnsupportedModelError
 from ..refresh.builtin import SelectiveRefresh
 from ..refresh.policy import RefreshPolicy
 from ..refresh.presets import preset
+from ..runtime.graphs.store import Graphs
 
 KNOWN_STEPS = ("forward_mae_encoder", "forward_mae_decoder")
 
@@ -151,6 +152,13 @@ def checked_cache_dtype(dtype: object) -> torch.dtype | None:
             f"cache_dtype must be one of {names}, or None for what the model computes in, got {dtype!r}"
         )
     return dtype if isinstance(dtype, torch.dtype) else None
+
+
+def graphs_for(cuda_graphs: object) -> Graphs | None:
+    """What a model's steps share that run as CUDA graphs; None where they do not."""
+    if cuda_graphs is not None and not isinstance(cuda_graphs, bool):
+        raise ArgumentError(f"cuda_graphs must be True, False or None, got {cuda_graphs!r}")
+    return Graphs() if cuda_graphs else None
 
 
 def parameter_names(model: nn.Module, steps: Iterable[str]) -> set[str]:

@@ -287,6 +287,7 @@ class OptimizedStep:
             tolerance=self.settings.tolerance,
             cache_dtype=self.settings.cache_dtype,
             shared=self.shared,
+            graphs=self.settings.graphs,
         )
         refuse_unknown_names(program, self.settings.tolerance, self.owner.argument_names)
         if self.method.is_last_of_policy:

@@ -108,6 +108,8 @@ class Models:
             query=self.workload.query,
             compile=variant.compile,
             verify=False,
+            cuda_graphs=variant.has_graphs,
         )
         policies = optimization_of(new).settings.policies
-        return self.known.setdefault((variant.compile, what_is_measured(policies)), new), dict(policies)
+        key = variant.compile, variant.has_graphs, what_is_measured(policies)
+        return self.known.setdefault(key, new), dict(policies)

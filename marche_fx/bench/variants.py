@@ -26,6 +26,9 @@ REDUCE_OVERHEAD = "reduce-overhead"
 UNCOMPILED = "-eager"
 """Behind the word of a policy: without `torch.compile`."""
 
+GRAPHED = "-graphs"
+"""Behind that: with CUDA graphs."""
+
 OPTIONS = ("reuse", "denoising", "steps")
 """Behind the word of a policy, each after a plus sign."""
 
@@ -57,6 +60,7 @@ class Variant:
         steps: decoding steps, where they are not the benchmark's.
         head: how it draws tokens.
         is_guided_in_part: whether the unconditional half is computed in a part of the decoding alone, as in eMIGM.
+        has_graphs: whether steps run as CUDA graphs.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Variant:
     steps: int | None = None
     head: HeadChoice = HeadChoice()
     is_guided_in_part: bool = False
+    has_graphs: bool = False
 
     @property
     def label(self) -> str:
@@ -138,6 +143,9 @@ def parse_variant(word: str, refresh: Sequence[float]) -> list[Variant]:
 
 def transformed(word: str, refresh: Sequence[float]) -> list[Variant]:
     """The variants of marche_fx of a word without options."""
+    if word.endswith(GRAPHED):
+        found = transformed(word.removesuffix(GRAPHED), refresh)
+        return [replace(own, name=own.name + GRAPHED, has_graphs=True) for own in found]
     bare = word.removesuffix(UNCOMPILED)
     is_compiled = bare == word
     kind, _, number = bare.partition(":")
@@ -229,7 +237,7 @@ def choices() -> str:
     return (
         f"those that exist are {EAGER}, {COMPILED} and {REDUCE_OVERHEAD} (the original), {OURS} (at each --refresh), "
         f"{OURS}:SHARE, {RECAP}, {LAZYMAR}, {RECIPE}:NAME, {', '.join(policies)} and the path of a policy's JSON "
-        f"file, with {UNCOMPILED} behind them for no torch.compile, then +reuse=balanced, +denoising=quadratic:10 or "
+        f"file, with {UNCOMPILED} behind them for no torch.compile and {GRAPHED} for CUDA graphs, then +reuse=balanced, +denoising=quadratic:10 or "
         f"+steps=32, {DISA} and {EMIGM} (the original with their heads), and {FEWER}:STEPS (the original in fewer "
         "decoding steps)"
     )

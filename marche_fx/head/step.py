@@ -13,8 +13,8 @@ from ..errors import CaptureError, UnsupportedModelError
 from ..lazy.modes import untraced
 from ..passes.capture.alone import LOCK
 from ..passes.capture.any_rows import AnyRows, capture_any_rows
-from ..runtime.method import warn_once
 from ..runtime.terminal import saying
+from ..runtime.users_code import warn_once
 from ..runtime.verify import check_equal
 from .calls import Call, Key, look
 from .denoising import Denoising

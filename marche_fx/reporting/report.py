@@ -23,6 +23,7 @@ from ..refresh.builtin import OBSERVED
 from ..runtime.open_sessions import current_session
 from ..runtime.program import input_names, value_name
 from ..speed.prediction import Prediction, rates_for
+from .cuda_graphs import CudaGraphsReport, cuda_graphs_report
 from .dot import graphviz
 from .graphs import graph_table
 from .head_report import HeadReport, head_report
@@ -42,7 +43,7 @@ class Report:
     Attributes:
         model: class name. steps: one for each capture. session: the last one that ended.
         notes: how to read it when it is empty. heads: one for each captured denoiser. graphs: one for each of steps.
-        warnings: what its user was warned of, in full.
+        warnings: what its user was warned of, in full. cuda_graphs: what became of steps that were to run as such.
     """
 
     model: str
@@ -52,6 +53,7 @@ class Report:
     graphs: tuple[StepGraph, ...] = field(default=(), repr=False)
     heads: tuple[HeadReport, ...] = ()
     warnings: tuple[str, ...] = ()
+    cuda_graphs: CudaGraphsReport | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text(self.model, "bold underline")
@@ -60,6 +62,8 @@ class Report:
         yield from self.steps
         if self.session is not None:
             yield self.session
+        if self.cuda_graphs is not None:
+            yield self.cuda_graphs
         yield from self.heads
         for note in self.notes:
             yield Text(note)
@@ -73,7 +77,8 @@ class Report:
 
     def html(self) -> str:
         """The report as a page: one file that loads nothing from anywhere."""
-        return page(self.model, self.steps, self.graphs, self.session, self.heads, self.notes, self.warnings)
+        notes = self.notes if self.cuda_graphs is None else (*self.notes, *self.cuda_graphs.summary())
+        return page(self.model, self.steps, self.graphs, self.session, self.heads, notes, self.warnings)
 
     def text(self) -> str:
         """What is printed, with all steps of the session and every operator, nothing of it cut."""
@@ -86,6 +91,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for `json`; keys are sorted."""
         return {
+            "cuda_graphs": None if self.cuda_graphs is None else self.cuda_graphs.to_dict(),
             "heads": [head.to_dict() for head in self.heads],
             "model": self.model,
             "notes": list(self.notes),
@@ -174,6 +180,7 @@ def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
             "`with marche_fx.decoding(model):`"
         )
     notes += recipe_notes(optimization)
+    store = optimization.settings.graphs
     steps = tuple(step_report(own.plan, own.split, fraction, own.passes, rounding=own.rounding) for own in programs)
     return Report(
         type(optimized).__name__,
@@ -182,7 +189,11 @@ def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
         tuple(notes),
         tuple(StepGraph(step.name, own.plan, own.split, step.active) for own, step in zip(programs, steps)),
         tuple(head_report(step) for step in optimization.heads.values()),
-        tuple(told for part in parts for step in part.steps.values() for told in step.method.told),
+        (
+            *(told for part in parts for step in part.steps.values() for told in step.method.told),
+            *(() if store is None else store.told),
+        ),
+        cuda_graphs_report(store, programs),
     )
 
 

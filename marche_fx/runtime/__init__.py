@@ -11,7 +11,8 @@ choose         which tokens are active                  token_history  ages, sig
 rounding       what caches of lower precision cost
 exactness      which cached rows nothing new can reach  lengths      rows kept when the number of tokens changes
 advice         what a session lost, and what mends it
-measure        signals a policy asks for                method       what `transform` was told; warnings
+measure        signals a policy asks for                method       what `transform` was told
+graphs/        steps as CUDA graphs                     users_code   warnings that point to it
 host           tensors in the processor's memory, looked at without an operator
 terminal       what takes long at first
 weights, verify, monitor   the model's weights; the check against the original, at first and now and then

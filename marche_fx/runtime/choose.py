@@ -52,12 +52,14 @@ class ActiveStreams:
         positions: ``[B, A]`` int64, among the tokens of all streams.
         measured: the numbers that were brought to the host with the counts; empty where none were needed there.
         only_queried: whether results of other tokens may stay as they are.
+        waited: whether the host waited for the device to know how many there are.
     """
 
     streams: tuple[Active, ...]
     positions: Tensor
     measured: tuple[float, ...] = ()
     only_queried: bool = False
+    waited: bool = False
 
     @property
     def complete(self) -> bool:
@@ -128,7 +130,7 @@ def choose_streams(
     streams = tuple(own.take([next(rest) for _ in own.counted]) for own in wanted)
     positions = [own.positions + start if start else own.positions for own, start in zip(streams, starts(lengths))]
     joined = positions[0] if len(positions) == 1 else torch.cat(positions, 1)
-    return ActiveStreams(streams, joined, numbers, only_queried)
+    return ActiveStreams(streams, joined, numbers, only_queried, waited=bool(counted))
 
 
 def part(tokens: Any, own: slice, total: int) -> Any:

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor
 
 from ..refresh import RefreshPolicy
+from .graphs.store import Graphs
 from .monitor import Monitor
-
-OWN_CODE = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))
-"""Folders whose frames a warning looks past."""
-
-MODELS = str(Path(__file__).parents[1] / "models")
-"""Models that come with the package, whose loops read as anybody's do."""
-
+from .users_code import warn_once
 
 Query = Callable[..., Tensor]
 
@@ -41,6 +31,8 @@ class Settings:
     """By name of an argument how far what is computed from it may move before tokens count as changed."""
     cache_dtype: torch.dtype | None = None
     """What cached rows are rounded to that other tokens read."""
+    graphs: Graphs | None = None
+    """What steps share that run as graphs; None where they run operator by operator."""
 
 
 @dataclass(frozen=True)
@@ -87,36 +79,3 @@ class StepMethod:
         if (topic or message) not in self.warned:
             self.told.append(message)
         warn_once(self.warned, message, topic)
-
-
-def warn_once(warned: set[str], message: str, topic: str = "") -> None:
-    """Warn where the user's code called, unless the topic, the message when omitted, is among those ``warned`` of."""
-    if (topic or message) not in warned:
-        warned.add(topic or message)
-        level, _ = users_frame()
-        warnings.warn(message, stacklevel=level)
-
-
-def users_frame() -> tuple[int, FrameType]:
-    """How many frames up, and which, the user's code called."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and is_own(frame):
-        level, frame = level + 1, frame.f_back
-    return level, frame
-
-
-def is_own(frame: FrameType) -> bool:
-    return is_own_file(frame.f_code.co_filename)
-
-
-@cache
-def is_own_file(name: str) -> bool:
-    return name.startswith(OWN_CODE)
-
-
-def users_line() -> str:
-    """``decode.py:41``, where a loop reads: in the user's code, or in a model that comes with the package."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and is_own(frame) and not frame.f_code.co_filename.startswith(MODELS):
-        frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

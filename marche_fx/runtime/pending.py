@@ -18,7 +18,7 @@ from ..passes.capture.arguments import opened
 from ..refresh import FullRefresh, InputDrift, Refresh
 from .advice import tell_of_a_moving_value
 from .choose import ActiveStreams, highest
-from .method import StepMethod, users_line
+from .method import StepMethod
 from .monitor import drift_of_cached
 from .program import Program, Values
 from .records import CallRecord, Choice, ReadRecord, SessionLog, StepRecord
@@ -27,6 +27,7 @@ from .rounding import loss_by_rounding
 from .state import StepState
 from .terminal import saying
 from .token_history import TokenHistory
+from .users_code import users_line
 from .verify import check_equal
 
 
@@ -108,6 +109,9 @@ class PendingStep:
                 results.have(queried)
             self.note_read(queried)
         assert results.leaves is not None
+        if queried is None:
+            # The loop may hold all of it for as long as it likes.
+            results.leave_lent_caches()
         return results.leaves
 
     def has(self, tokens: Tensor | None) -> bool:

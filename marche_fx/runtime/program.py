@@ -23,6 +23,8 @@ from ..passes.pipeline import rewrite
 from ..passes.rewrite.lengths import Likeness, compare_rows, find_unwatched
 from ..passes.rewrite.watch import Watched
 from ..refresh import AttentionReceived, InputDrift, ResultConfidence, Signal
+from .graphs.step import StepGraphs
+from .graphs.store import Graphs
 from .measure import inserter, reads_results
 from .prologue import Values
 from .weights import find_weight, weight_kind
@@ -39,6 +41,7 @@ class Program:
         tolerance: by name of an argument how far what is computed from it may move before tokens count as changed.
         cache_dtype: what cached rows are rounded to that other tokens read.
         shared: what was compiled of the step for other lengths.
+        graphs: those of the model, where its steps are to run as graphs.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Program:
         tolerance: Mapping[str, float] | None = None,
         cache_dtype: torch.dtype | None = None,
         shared: SharedCode | None = None,
+        graphs: Graphs | None = None,
     ) -> None:
         self.plan = plan
         self.row_outputs = find_row_outputs(plan)
@@ -97,6 +101,7 @@ class Program:
         """By program of another length."""
         self.weights = {node: find_weight(model, path) for node, path in plan.dense.weights.items()}
         self.weight_kinds = self.current_weight_kinds()
+        self.graphs = None if graphs is None else self.graphs_among(graphs, rewritten.lowered)
         self.bools = set(plan.original.bools)
         """Sets of arguments, by number of the leaf, that may be bool where the captured step has numbers."""
         self.verified = False
@@ -188,6 +193,12 @@ class Program:
     def capture(self) -> Capture:
         """What was captured, with what is known of it by now."""
         return replace(self.plan.original, bools=frozenset(self.bools))
+
+    def graphs_among(self, store: Graphs, module: fx.GraphModule) -> StepGraphs:
+        """The graphs of this step, among those of the model."""
+        stay = {*self.weights, *self.plan.dense.constants}
+        fixed = {number for number, node in enumerate(self.split.incremental.inputs) if node in stay}
+        return StepGraphs(store, self.incremental, module, fixed, self.plan.axes.lengths)
 
     def current_weight_kinds(self) -> list[Any]:
         return [weight_kind(weight) for weight in self.current_weights().values()]

@@ -13,6 +13,9 @@ from ..refresh.history import Refresh
 from ..refresh.signals import Signal
 from .choose import ActiveStreams, choose_streams
 from .exactness import Exactness
+from .graphs.buffers import Buffers
+from .graphs.rows import ActiveRows
+from .graphs.step import StepGraphs
 from .last_inputs import LastInputs
 from .lengths import Kept
 from .measure import compares_rows
@@ -50,8 +53,12 @@ class StepState:
     unread: Tensor | None
     """bool ``[B, N]``, tokens whose results were left out when they were last active; None before any was."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, graphs: StepGraphs | None = None) -> None:
         self.program = program
+        self.graphs = graphs
+        """Of the step, where it runs as graphs."""
+        self.buffers: Buffers | None = None
+        """What these are recorded on, the caches among it; a later session takes them over."""
         self.reads_all = False
         """Whether results were read as a whole: from then on those of every active token are computed."""
         self.read = torch.zeros(0)
@@ -149,8 +156,7 @@ class StepState:
         program, positions = self.program, active.positions
         inputs = [values[node] for node in program.split.incremental.inputs]
         first = self.is_new
-        if first:
-            self.caches = program.allocate(program.device(values))
+        self.take_caches(program.device(values))
         samples = self.samples
         if samples is None:
             samples = self.samples = torch.arange(program.samples, device=positions.device)[:, None]
@@ -164,8 +170,13 @@ class StepState:
         self.read = positions
         if active.skips_unread:
             self.read = joined([own.gather(1, of) for own, of in zip(parts(positions, active.counts), read)])
+        told = ActiveRows(ragged, read, rows, asked, active.skips_unread)
         try:
-            signals = program.incremental(samples, *ragged, *read, *rows, *asked, *inputs, *self.caches)
+            if self.graphs is None or self.buffers is None:
+                signals: Sequence[Tensor] = program.incremental(samples, *told.all, *inputs, *self.caches)
+            else:
+                self.graphs.counts.waits += active.waited
+                signals = self.graphs.run(self.buffers, told, inputs)
         except BaseException:
             # Some caches may hold rows of this step and others not.
             self.release()
@@ -178,6 +189,32 @@ class StepState:
             self.exactness.leave(values, positions, complete=active.complete)
         # What compares rows with cached ones means nothing where there were none.
         return {own: value for own, value in zip(program.signals, signals) if not (first and compares_rows(own))}
+
+    def take_caches(self, device: torch.device) -> None:
+        """Have caches, where graphs may be recorded if they can be on the device."""
+        program = self.program
+        if self.graphs is not None and self.buffers is None:
+            self.buffers = self.graphs.lend(program.samples, device, program.allocate)
+            if self.buffers is not None:
+                for own, cache in zip(self.buffers.caches, self.caches):
+                    own.copy_(cache)
+                self.caches = [*self.buffers.caches]
+        if self.is_new:
+            self.caches = program.allocate(device)
+
+    def is_lent(self, leaf: Any) -> bool:
+        """Whether a result stands in a cache that a later session writes."""
+        return self.buffers is not None and self.is_cache(leaf)
+
+    def give_caches_back(self) -> None:
+        """Leave the caches to a later session; results of the last call that somebody holds are copied before."""
+        if self.graphs is None or self.buffers is None:
+            return
+        before = None if self.writer is None else self.writer()
+        if before is not None:
+            before.let_go()
+        self.graphs.take_back(self.buffers)
+        self.buffers = None
 
     def all_numbers(self, positions: Tensor) -> Tensor:
         """The numbers of all active tokens ``positions [B, A]``: ``[B, A]``, made once for each A."""
@@ -255,13 +292,14 @@ class StepState:
         if before is not None:
             # Nobody writes the caches that its results may be.
             before.note_age()
-        self.writer = None
         samples = samples.to(self.caches[0].device)
         self.samples, self.numbers = None, {}
         # As in `Program.allocate`.
         with torch.inference_mode(False):
             dims = [spec.layout.batch_dim for spec in self.program.split.caches]
-            self.caches = [cache.index_select(dim, samples) for cache, dim in zip(self.caches, dims)]
+            kept = [cache.index_select(dim, samples) for cache, dim in zip(self.caches, dims)]
+            self.give_caches_back()
+            self.writer, self.caches = None, kept
             if self.wide is not None and self.program.head is not None:
                 self.wide = self.wide.index_select(self.program.head.spec.layout.batch_dim, samples)
             self.inputs.keep(samples)
@@ -281,17 +319,20 @@ class StepState:
     def move_to(self, program: Program) -> None:
         """Be the state of another program that it `fits`."""
         self.program = program
+        self.graphs = program.graphs
         self.prologue = Prologue(program.stages, program.plan.inputs)
         self.inputs.watched = program.watched
 
     def end(self) -> None:
         """Free the caches; results of earlier calls stay what they are."""
+        self.give_caches_back()
         self.release()
         self.next_call()
 
     def release(self) -> None:
         """Forget everything: the next step computes every token."""
         self.caches = []
+        self.buffers = None
         self.samples = None
         self.numbers = {}
         self.wide = None

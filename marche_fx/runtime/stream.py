@@ -66,7 +66,7 @@ class Stream:
             if fitting is not None:
                 self.kept.remove(fitting)
             if fitting is None or anew:
-                self.states[program] = StepState(program)
+                self.states[program] = StepState(program, program.graphs)
             else:
                 fitting.move_to(program)
                 self.states[program] = fitting

@@ -81,4 +81,6 @@ def describe(node: fx.Node) -> str:
 def operator_name(node: fx.Node) -> str:
     if node.op != "call_function":
         return f"{node.op} {node.name!r}"
-    return str(node.target).rsplit(".", 1)[0] if "." in str(node.target) else getattr(node.target, "__name__", "?")
+    if isinstance(node.target, torch._ops.OpOverload):
+        return str(node.target).rsplit(".", 1)[0]
+    return getattr(node.target, "__name__", "?")

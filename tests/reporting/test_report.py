@@ -273,7 +273,7 @@ def test_a_report_fits_120_columns() -> None:
 def test_a_report_is_plain_values() -> None:
     found = marche_fx.report(used()).to_dict()
     assert json.loads(json.dumps(found)) == found
-    assert sorted(found) == list(found) == ["heads", "model", "notes", "session", "steps", "warnings"]
+    assert sorted(found) == list(found) == ["cuda_graphs", "heads", "model", "notes", "session", "steps", "warnings"]
     (step,) = found["steps"]
     assert sorted(step) == list(step)
     assert {"active", "cache_bytes", "fixed_flops", "in_full", "saving", "sites", "streams", "tokens"} <= step.keys()
