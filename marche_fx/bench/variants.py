@@ -237,7 +237,7 @@ def choices() -> str:
     return (
         f"those that exist are {EAGER}, {COMPILED} and {REDUCE_OVERHEAD} (the original), {OURS} (at each --refresh), "
         f"{OURS}:SHARE, {RECAP}, {LAZYMAR}, {RECIPE}:NAME, {', '.join(policies)} and the path of a policy's JSON "
-        f"file, with {UNCOMPILED} behind them for no torch.compile and {GRAPHED} for CUDA graphs, then +reuse=balanced, +denoising=quadratic:10 or "
-        f"+steps=32, {DISA} and {EMIGM} (the original with their heads), and {FEWER}:STEPS (the original in fewer "
-        "decoding steps)"
+        f"file, with {UNCOMPILED} behind them for no torch.compile and {GRAPHED} for CUDA graphs, then "
+        f"+reuse=balanced, +denoising=quadratic:10 or +steps=32, {DISA} and {EMIGM} (the original with their heads), "
+        f"and {FEWER}:STEPS (the original in fewer decoding steps)"
     )

@@ -33,6 +33,10 @@ class KnownStep:
     recorded: RecordedStep | None = field(default=None, repr=False)
 
     @property
+    def is_recorded(self) -> bool:
+        return self.recorded is not None and bool(self.recorded.pieces)
+
+    @property
     def size(self) -> int:
         return 0 if self.recorded is None else self.recorded.size
 

@@ -22,12 +22,25 @@ PARTS = (operator.getitem, result)
 
 
 class NodeError(Exception):
-    """An operator of a step cannot be recorded."""
+    """An operator of a step raised while it was recorded."""
 
     def __init__(self, node: fx.Node, error: Exception) -> None:
-        super().__init__(f"{type(error).__name__}: {error}".splitlines()[0])
+        super().__init__(told(error))
         self.node = node
-        self.error = error
+        self.is_out_of_memory = isinstance(error, torch.OutOfMemoryError)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a step is not recorded, without the error, which would hold all that was computed.
+
+    Attributes:
+        kind: ``"operators"`` where too many cannot be, ``"memory"`` where there is none, ``"refused"`` where nothing
+            can be recorded.
+    """
+
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -64,8 +77,7 @@ class RecordedStep:
         self.apart = apart
         self.last_users = last_users(module.graph)
         self.pieces: list[Piece] = []
-        self.failure: Exception | None = None
-        """Why the step is not recorded, if it could not be."""
+        self.failure: Failure | None = None
         self.changed: fx.Node | None = None
         """An operator that runs by itself and gave a value of another form than when the rest was recorded."""
 
@@ -90,15 +102,11 @@ class RecordedStep:
                 continue
             try:
                 piece = self.recorded(recorder, rest[:count])
-            except NodeError as error:
-                if isinstance(error.error, torch.OutOfMemoryError):
-                    return self.finished(rest, error)
-                self.apart[error.node] = str(error)
-                if len(self.apart) > MOST_APART:
-                    return self.finished(rest, error)
-                continue
             except Exception as error:
-                return self.finished(rest, error)
+                self.failure = self.failure_of(error)
+                if self.failure is not None:
+                    return self.finished(rest)
+                continue
             if piece.recording is not None:
                 piece.recording.replay()
                 self.pieces.append(piece)
@@ -111,13 +119,8 @@ class RecordedStep:
             return
         try:
             self.pieces = [self.recorded(recorder, self.nodes)]
-        except NodeError as error:
-            if isinstance(error.error, torch.OutOfMemoryError):
-                self.failure = error
-            else:
-                self.apart[error.node] = str(error)
         except Exception as error:
-            self.failure = error
+            self.failure = self.failure_of(error)
 
     def replay(self) -> Any:
         """Run the step as it was recorded; return its results, which the next replay overwrites."""
@@ -132,6 +135,15 @@ class RecordedStep:
                 self.values[node] = found
                 return self.finished([own for later in self.pieces[number + 1 :] for own in later.nodes])
         return self.results(self.values)
+
+    def failure_of(self, error: Exception) -> Failure | None:
+        """What an error means; None where its operator runs by itself from now on."""
+        if not isinstance(error, NodeError):
+            return Failure("refused", told(error))
+        if error.is_out_of_memory:
+            return Failure("memory", str(error))
+        self.apart[error.node] = str(error)
+        return Failure("operators", str(error)) if len(self.apart) > MOST_APART else None
 
     def recorded(self, recorder: Recorder, nodes: Sequence[fx.Node]) -> Piece:
         """These operators as a piece, with their values in the memory that each replay of it writes."""
@@ -156,9 +168,8 @@ class RecordedStep:
         self.values = values
         return Piece(nodes, recording)
 
-    def finished(self, rest: Sequence[fx.Node], failure: Exception | None = None) -> Any:
+    def finished(self, rest: Sequence[fx.Node]) -> Any:
         """Run the rest of a step operator by operator; it is not recorded then."""
-        self.failure = failure
         self.pieces = []
         values, self.values = self.values, dict(self.inputs)
         for node in rest:
@@ -176,6 +187,11 @@ class RecordedStep:
 
     def results(self, values: dict[fx.Node, Any]) -> Any:
         return fx.map_arg(self.output.args[0], values.__getitem__)
+
+
+def told(error: Exception) -> str:
+    """``RuntimeError: operation not permitted``: what an error says in a line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def last_users(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:

@@ -21,9 +21,6 @@ from .store import Graphs
 
 Run = Callable[..., Sequence[Tensor]]
 
-IDLE = 2
-"""Buffers that are kept for the sessions to come, when all sessions have ended."""
-
 
 class StepGraphs:
     """The graphs of one rewritten step, on the buffers of its sessions.
@@ -51,7 +48,6 @@ class StepGraphs:
         """Operators that no graph can hold, with why."""
         self.changing = ""
         """An operator that runs between graphs and whose values these cannot go by."""
-        self.idle: list[Buffers] = []
 
     # --------------------------------------------------------------------------------------------------- sessions
 
@@ -61,10 +57,7 @@ class StepGraphs:
         """Buffers for a session, with caches of zeros; None where nothing can be recorded."""
         if self.store.recorder(device) is None:
             return None
-        with self.store.lock:
-            own = next((own for own in self.idle if own.samples.device == device), None)
-            if own is not None:
-                self.idle.remove(own)
+        own = self.store.take(self, device)
         if own is None:
             with torch.inference_mode(False):
                 own = Buffers(allocate(device), torch.arange(samples, device=device)[:, None])
@@ -78,8 +71,7 @@ class StepGraphs:
     def take_back(self, buffers: Buffers) -> None:
         """A session is over; nobody reads its caches any longer."""
         buffers.forget_inputs()
-        with self.store.lock:
-            self.idle = [*self.idle, buffers][-IDLE:]
+        self.store.leave(self, buffers)
 
     # ------------------------------------------------------------------------------------------------------ steps
 
@@ -91,6 +83,9 @@ class StepGraphs:
             return self.run_plainly(buffers.samples, *rows.all, *inputs, *buffers.caches)
         with torch.inference_mode(False), torch.no_grad():
             own = self.known(buffers, rows, inputs)
+            if self.store.stopped and not own.is_recorded:
+                self.counts.without[self.store.stopped] += 1
+                return self.run_plainly(buffers.samples, *rows.all, *inputs, *buffers.caches)
             fill(own.rows, rows)
             for number, value in enumerate(inputs):
                 if is_copied(number, value, self.fixed):
@@ -103,7 +98,7 @@ class StepGraphs:
                 return self.run_plainly(*own.args)
             # Graphs share memory for what they compute: no other is launched before the signals are copied.
             with self.store.lock:
-                launch = self.replay if own.recorded.pieces else self.record
+                launch = self.replay if own.is_recorded else self.record
                 return [signal.clone() for signal in launch(buffers, own)]
 
     def why_not(self, buffers: Buffers, inputs: Sequence[Any]) -> str:
@@ -181,9 +176,7 @@ class StepGraphs:
 
     def record_larger(self, recorder: Recorder, buffers: Buffers, own: KnownStep) -> None:
         """Record the kinds with more rows that ran before: smaller graphs find room in the memory of larger ones."""
-        if self.store.stopped:
-            return
-        known = [each for each in buffers.steps.values() if each.recorded is not None and not each.recorded.pieces]
+        known = [each for each in buffers.steps.values() if each.recorded is not None and not each.is_recorded]
         larger = [each for each in known if each.rows.count > own.rows.count]
         for each in sorted(larger, key=lambda each: each.rows.count, reverse=True):
             assert each.recorded is not None
@@ -195,7 +188,7 @@ class StepGraphs:
 
 
 def place_of(node: fx.Node) -> str:
-    """``compiled, of attention blocks.0.attn``: an operator, or code compiled of several, and the site that it is of."""
+    """``compiled, of attention blocks.0.attn``: an operator, or code compiled of several, and which site it is of."""
     site = node.meta.get(SITE)
     return describe(node) if site is None else f"{describe(node)}, of {site}"
 

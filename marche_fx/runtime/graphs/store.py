@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from weakref import WeakSet
+from typing import Any
+from weakref import WeakSet, ref
 
 import torch
 
 from ..users_code import warn_once
 from .buffers import Buffers, KnownStep
-from .recorded import NodeError
+from .recorded import Failure, told
 from .recorder import CudaRecorder, Recorder, RecordingError
+
+IDLE = 4
+"""Buffers that are kept for sessions to come, when all sessions have ended."""
 
 MOST_KINDS = 64
 """Kinds of steps that are remembered; for one more the one goes that was not used for longest."""
@@ -24,7 +28,8 @@ class Graphs:
         make: what records on a device.
 
     Attributes:
-        lock: held while a graph is recorded or replayed. buffers: of all sessions, and those kept for later ones.
+        lock: held while a graph is recorded or replayed.
+        buffers: of all sessions, and the idle ones, of those that ended last.
         dropped: kinds of steps that went for others, or for weights that are elsewhere by now.
         stopped: why nothing is recorded any more; empty while it is.
         told: what the user was warned of.
@@ -35,6 +40,7 @@ class Graphs:
         self.recorders: dict[torch.device, Recorder | None] = {}
         self.lock = threading.RLock()
         self.buffers: WeakSet[Buffers] = WeakSet()
+        self.idle: list[tuple[ref[Any], Buffers]] = []
         self.dropped = 0
         self.stopped = ""
         self.told: list[str] = []
@@ -49,27 +55,44 @@ class Graphs:
                     self.recorders[device] = self.make(device)
                 except (RecordingError, RuntimeError) as error:
                     self.recorders[device] = None
-                    self.warn(f"cuda_graphs=True has no effect, and steps run without: {first_line(error)}")
+                    why = str(error) if isinstance(error, RecordingError) else told(error)
+                    self.warn(f"cuda_graphs=True has no effect, and steps run without: {why}")
             return self.recorders[device]
+
+    def take(self, owner: object, device: torch.device) -> Buffers | None:
+        """Buffers that an earlier session left, of the same step."""
+        with self.lock:
+            found = next((own for own in self.idle if own[0]() is owner and own[1].samples.device == device), None)
+            if found is None:
+                return None
+            self.idle.remove(found)
+            return found[1]
+
+    def leave(self, owner: object, buffers: Buffers) -> None:
+        """A session of a step has ended."""
+        with self.lock:
+            # Those of a step that nobody has any longer go with it.
+            alive = [own for own in self.idle if own[0]() is not None]
+            self.idle = [*alive, (ref(owner), buffers)][-IDLE:]
 
     def next_step(self) -> int:
         """The number of a step among all."""
         self.steps += 1
         return self.steps
 
-    def stop(self, failure: Exception) -> str:
+    def stop(self, failure: Failure) -> str:
         """Why a step could not be recorded; where it is not for its operators, no other one is recorded either."""
-        if isinstance(failure, NodeError) and not isinstance(failure.error, torch.OutOfMemoryError):
-            return f"too many of its operators cannot be recorded, the last since {failure}"
-        if isinstance(failure, NodeError):
+        if failure.kind == "operators":
+            return f"too many of its operators cannot be recorded, the last since {failure.text}"
+        if failure.kind == "memory":
             self.stopped = "there is no memory for another graph"
             self.warn(
                 "there is no memory for another CUDA graph, so steps of other kinds run without. Smaller batches, or "
-                f"fewer kinds of steps, need less: {failure}"
+                f"fewer kinds of steps, need less: {failure.text}"
             )
         else:
             self.stopped = "graphs cannot be recorded here"
-            self.warn(f"CUDA graphs cannot be recorded here, so steps run without: {first_line(failure)}")
+            self.warn(f"CUDA graphs cannot be recorded here, so steps run without: {failure.text}")
         return self.stopped
 
     @property
@@ -106,7 +129,3 @@ class Graphs:
     def warn(self, message: str) -> None:
         self.told.append(message)
         warn_once(self.warned, message)
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, fx
 
-from marche_fx.runtime.graphs.recorded import MOST_APART, RecordedStep
+from marche_fx.runtime.graphs.recorded import MOST_APART, Failure, RecordedStep
 from tests.runtime.graphs.tape import Tapes
 
 Step = tuple[RecordedStep, dict[fx.Node, str]]
@@ -129,7 +129,7 @@ def test_a_failure_that_is_no_operators_leaves_the_rest_to_run_by_itself() -> No
                 return super().record(run)
 
         found = step.record(Refusing())
-        assert str(step.failure) == "the driver says no"
+        assert step.failure == Failure("refused", "RuntimeError: the driver says no")
         assert torch.equal(found[0], torch.tensor([22.0, 26.0]))
         assert torch.equal(cache, torch.tensor([11.0, 13.0]))
 

@@ -58,9 +58,9 @@ def pair(model: str, policy: str) -> tuple[nn.Module, nn.Module]:
     policy=st.sampled_from([*POLICIES]),
     reads=st.lists(st.sampled_from([*READS]), min_size=4, max_size=8),
     seed=st.integers(0, 10_000),
-    sessions=st.integers(1, 3),
+    sessions=st.integers(1, 2),
 )
-@settings(max_examples=8)
+@settings(max_examples=5)
 @torch.no_grad()
 def test_any_session_is_what_it_is_without_graphs(
     model: str, policy: str, reads: list[str], seed: int, sessions: int
@@ -247,7 +247,7 @@ def test_a_recording_that_fails_anywhere_leaves_nothing_half_made() -> None:
     optimized = graphed(transformer(2), refresh=POLICIES["drift"], verify=False)
     store = store_of(optimized)
     failing: list[int] = []
-    for number in [0, *range(1, 1000, 23)]:
+    for number in [0, *range(1, 1000, 37)]:
         tapes = Tapes(fail=number.__eq__)
         store.recorders, store.make = {}, lambda _, tapes=tapes: tapes  # type: ignore[misc]
         forget_graphs(optimized)
@@ -260,14 +260,14 @@ def test_a_recording_that_fails_anywhere_leaves_nothing_half_made() -> None:
             failing.append(number)
             assert len(counts.apart) == 1
             assert not store.stopped
-    assert len(failing) > 4
+    assert len(failing) > 2
 
 
 def forget_graphs(optimized: nn.Module) -> None:
     """As if nothing had been recorded yet."""
+    store_of(optimized).idle.clear()
     for step in optimization_of(optimized).steps.values():
         for program in step.programs:
             assert program.graphs is not None
-            program.graphs.idle.clear()
             program.graphs.apart.clear()
     gc.collect()
