@@ -186,7 +186,7 @@ def transform(
 
     children = dict.fromkeys(path.split(".")[0] for path in denoisers if wanted is not None)
     optimization = Optimization(model, replaced, (*loops, *heads, *children), settings, alike)
-    optimization.recipe = own_recipe
+    optimization.recipe, optimization.denoising = own_recipe, denoising
     own_heads = replaced_heads(model, heads, denoising, optimization)
     optimized = copy.copy(model)
     optimization.optimized = weakref.ref(optimized)
