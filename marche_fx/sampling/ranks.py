@@ -59,13 +59,25 @@ def ranks() -> Iterator[Ranks]:
     elif all(name in os.environ for name in PLACES):
         local_device()
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, timeout=PATIENCE)
+        store, rank, world = next(dist.rendezvous("env://", timeout=PATIENCE))
+        dist.init_process_group(backend, store=of_this_start(store), rank=rank, world_size=world, timeout=PATIENCE)
         try:
             yield grouped()
         finally:
             dist.destroy_process_group()
     else:
         yield Ranks(0, 1, dist.HashStore(), uuid.uuid4().hex)
+
+
+def of_this_start(store: dist.Store) -> dist.Store:
+    """The store that torchrun keeps over restarts, without what the processes before a restart wrote.
+
+    Those of several machines count restarts apart. There torchrun makes a new store for every start where the
+    environment says TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (pytorch/pytorch#135712).
+    """
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        return store
+    return dist.PrefixStore(f"marche_fx/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def grouped() -> Ranks:
