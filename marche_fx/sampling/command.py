@@ -104,7 +104,7 @@ def run_sample(
         told += f", {found.images_per_second:.1f} images/s"
     if found.frechet is not None:
         told += f"; Frechet distance from the test set {found.frechet:.3f}"
-    console.print(told, highlight=False, markup=False)
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
     return found
 
 

@@ -49,7 +49,7 @@ def test_what_is_damaged_is_told_and_made_again(tmp_path: Path, name: str, conte
 
 def test_a_folder_of_another_run_is_refused_by_what_differs(tmp_path: Path) -> None:
     folder(tmp_path, seed=0)
-    with pytest.raises(ArgumentError, match="seed was 0 and is 1. Choose another folder"):
+    with pytest.raises(ArgumentError, match=r"seed was 0 and is 1\. Choose another folder"):
         folder(tmp_path, seed=1)
 
 
@@ -63,7 +63,7 @@ def test_a_manifest_that_says_nothing_is_refused(tmp_path: Path, content: str) -
 
 def test_images_of_no_run_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    with pytest.raises(ArgumentError, match="has images and no manifest.json"):
+    with pytest.raises(ArgumentError, match=r"has images and no manifest\.json"):
         folder(tmp_path)
     assert [own.name for own in tmp_path.iterdir()] == ["images"]
 

@@ -60,3 +60,8 @@ class Flat(nn.Module):
 def flat(model: Any, share: Share) -> Tensor:
     found: Tensor = model(share.labels)
     return found
+
+
+def flat_model() -> tuple[nn.Module, Any]:
+    """What ``--model tests.sampling.tiny:flat_model`` names."""
+    return Flat(), flat
