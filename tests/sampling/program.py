@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tests.sampling.tiny import TOLD, garments, sampled
 
 SHARES, BATCH = 12, 2
 COUNT = SHARES * BATCH - 1
-OPTIONS = {"count": COUNT, "batch": BATCH}
+OPTIONS: dict[str, Any] = {"count": COUNT, "batch": BATCH}
 
 
 class Watched(MarLoop):
@@ -91,6 +92,7 @@ def kill(out: str, times: str, seed: str) -> None:
     ``out/whole`` is of a run that nobody disturbs, ``out/0``, ``out/1`` of those that are killed.
     """
     whole = forked(Path(out, "whole"), None)
+    assert whole is not None
     chosen = random.Random(int(seed))
     left, run = int(times), 0
     while left:
@@ -128,4 +130,5 @@ def forked(out: Path, kill_after: float | None) -> float | None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"launch": launch, "kill": kill}[sys.argv[1]](*sys.argv[2:])
+    commands: dict[str, Callable[..., None]] = {"launch": launch, "kill": kill}
+    commands[sys.argv[1]](*sys.argv[2:])

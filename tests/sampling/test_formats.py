@@ -26,7 +26,7 @@ def test_what_is_read_is_what_was_written(
     name: str, count: int, size: tuple[int, int], channels: int, seed: int
 ) -> None:
     images = np.random.default_rng(seed).integers(0, 256, (count, *size, channels), dtype=np.uint8)
-    arrays = {IMAGES: images, NUMBERS: np.arange(count)}
+    arrays: dict[str, np.ndarray] = {IMAGES: images, NUMBERS: np.arange(count)}
     contents = FORMATS[name].encode(arrays)
     np.testing.assert_array_equal(FORMATS[name].decode(contents), images)
     assert FORMATS[name].encode(arrays) == contents, "equal arrays are equal bytes"

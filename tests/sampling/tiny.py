@@ -32,7 +32,13 @@ def means(images: Tensor) -> Tensor:
 def sampled(out: Path, model: nn.Module | None = None, **options: Any) -> Sampled:
     """A run of the tiny MAR, or of what was made of it."""
     mar = garments()
-    given = {"count": COUNT, "batch": BATCH, "labels": "balanced", "features": means, "console": silent()} | options
+    given: dict[str, Any] = {
+        "count": COUNT,
+        "batch": BATCH,
+        "labels": "balanced",
+        "features": means,
+        "console": silent(),
+    } | options
     loop = given.pop("generate", MarLoop(mar, TOLD))
     return sample(mar if model is None else model, loop, given.pop("count"), out, **given)
 
