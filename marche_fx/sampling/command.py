@@ -99,6 +99,8 @@ def run_sample(
         settings=subject.settings,
         console=console,
     )
+    if found.rank:
+        return found
     told = f"{found.folder}: {found.count} images, {sum(found.made)} of them made now"
     if sum(found.made):
         told += f", {found.images_per_second:.1f} images/s"
@@ -113,7 +115,9 @@ def subject_of(wanted: Wanted) -> Subject:
     device = local_device() if wanted.device is None else device_of(wanted.device)
     if not wanted.is_users:
         return bundled_subject(wanted.model, wanted.weights, wanted.recipe, wanted.told, device)
-    model, generate, options = returned(wanted.model, function_of(wanted.model))
+    model, run, options = returned(wanted.model, function_of(wanted.model))
+    # Called with a share beside the model.
+    generate: Any = run
     own = {} if wanted.recipe is None else {"recipe": recipe_for(model, wanted.recipe)}
     return Subject(model.to(device).eval(), generate, options={**options, **own})
 

@@ -49,7 +49,7 @@ class Folder:
         self.manifest = dict(manifest)
 
     def make(self) -> None:
-        """Write the manifest if there is none, and remove what killed processes left half-written.
+        """Write the manifest if there is none.
 
         Raises:
             ArgumentError: the folder cannot be written, or holds images that are of no run.
@@ -67,10 +67,15 @@ class Folder:
                 write_sealed_json(known, self.manifest)
             for name in (IMAGES, SHARES, FEATURES):
                 (self.path / name).mkdir(exist_ok=True)
-                for partial in (self.path / name).glob("*.partial"):
-                    partial.unlink()
         except OSError as error:
             raise ArgumentError(f"the folder {self.path} cannot be written: {error}") from error
+
+    def remove_half_written(self) -> None:
+        """Remove what killed processes left, once no other run is at work here."""
+        for name in (IMAGES, SHARES, FEATURES):
+            for partial in (self.path / name).glob("*.partial"):
+                with writing(partial):
+                    partial.unlink()
 
     def check(self) -> None:
         """Refuse a folder of another run.

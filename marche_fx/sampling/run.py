@@ -31,12 +31,13 @@ class Sampled:
     """What a run came to.
 
     Attributes:
-        count: images that are there. made: those that this run made, by rank.
+        rank: of this process. count: images that are there. made: those that this run made, by rank.
         seconds: from the first claim to the last image of this run.
         frechet: distance of all images from the reference. moments: of their features. adm: the file of all images.
     """
 
     folder: Path
+    rank: int
     count: int
     made: tuple[int, ...]
     seconds: float
@@ -122,12 +123,13 @@ def sample(
         if own.is_first:
             folder.make()
             stack.enter_context(locked(folder.path))
+            folder.remove_half_written()
         own.gather(None)
         folder.check()
         with speed(console if own.is_first else Console(quiet=True), count) as told:
             began = time.monotonic()
             made = make_shares(model, generate, plan, folder, own, told)
-            found = Sampled(folder.path, count, tuple(own.gather(made)), time.monotonic() - began)
+            found = Sampled(folder.path, own.rank, count, tuple(own.gather(made)), time.monotonic() - began)
         # The others hold no result back from whoever waits for the first one's.
         return finished(found, plan, folder, reference, adm) if own.is_first else found
 

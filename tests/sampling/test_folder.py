@@ -80,7 +80,7 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
     write(own)
     partial = tmp_path / "images" / "b.1-2.partial"
     partial.touch()
-    folder(tmp_path)
+    folder(tmp_path).remove_half_written()
     assert not partial.exists()
     assert own.has(0)
 

@@ -22,6 +22,7 @@ from marche_fx.sampling import Moments, Share
 from marche_fx.sampling.bundled import MarLoop
 from marche_fx.sampling.identity import identity_of
 from marche_fx.sampling.labels import Labels
+from marche_fx.sampling.lock import locked
 from tests.evaluate.tiny import silent, written
 from tests.sampling.tiny import BATCH, COUNT, TOLD, Flat, files, flat, garments, means, sampled
 
@@ -260,6 +261,18 @@ def test_a_full_disk_is_told_by_name_and_leaves_whole_shares_alone(tmp_path: Pat
     assert set(expected) - set(files(tmp_path)) == {"images/000002.npz"}, "nothing half-written"
     sampled(tmp_path, format="npz")
     assert files(tmp_path) == expected
+
+
+def test_a_run_beside_another_is_refused_and_touches_nothing(tmp_path: Path) -> None:
+    sampled(tmp_path)
+    partial = tmp_path / "images" / "b.1-2.partial"
+    partial.touch()
+    before = files(tmp_path)
+    with locked(tmp_path), pytest.raises(SamplingError, match="another run samples"):
+        sampled(tmp_path)
+    assert files(tmp_path) == before
+    sampled(tmp_path)
+    assert not partial.exists()
 
 
 def test_progress_tells_of_images_a_second_and_the_time_left(tmp_path: Path) -> None:
