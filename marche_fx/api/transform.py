@@ -35,8 +35,8 @@ from .options import (
     method_names,
     not_a_module,
     policies_of,
-    refuse_wrappers,
 )
+from .placement import refuse_spread_weights, refuse_wrappers
 from .recipes import recipe_for, refuse_both, told_loop
 from .step import OptimizedStep
 
@@ -128,7 +128,8 @@ def transform(
         ArgumentError: an argument has the wrong type, the model has no such method or child, or ``recipe`` says already
             what is given beside it.
         RecipeError: the recipe was tuned for another model, or says what the model's loop takes no argument for.
-        UnsupportedModelError: the model is wrapped for several devices, or has no diffusion that ``denoising`` knows.
+        UnsupportedModelError: the model is wrapped for several devices, its weights are spread over processes or
+            moved away between calls, or it has no diffusion that ``denoising`` knows.
 
     At the first call of a step, `UnsupportedModelError`, `CaptureError` or `EquivalenceError` may be raised.
     """
@@ -137,6 +138,7 @@ def transform(
     if hasattr(model, ATTRIBUTE):
         raise ArgumentError("the model is already transformed; transform the original with other arguments instead")
     refuse_wrappers(model)
+    refuse_spread_weights(model)
     own_recipe = None if recipe is None else recipe_for(model, recipe)
     if own_recipe is not None:
         refuse_both(refresh=refresh, denoising=denoising, reuse=reuse)
