@@ -15,6 +15,7 @@ from .errors import (
     PolicyError,
     RecipeError,
     RuleError,
+    SamplingError,
     TrainingError,
     TuningError,
     UnsupportedModelError,
@@ -51,6 +52,8 @@ from .refresh import (
 from .reporting.report import Report, explain, report
 from .runtime.monitor import Monitor
 from .runtime.session import stream
+from .sampling.run import Sampled, sample
+from .sampling.share import Share
 from .saving.captures import load, save
 from .tuning.generation import tune_recipe
 from .tuning.ingredients import Ingredients
@@ -94,7 +97,10 @@ __all__ = [
     "ResultConfidence",
     "RowSignal",
     "RuleError",
+    "Sampled",
+    "SamplingError",
     "SelectiveRefresh",
+    "Share",
     "Signal",
     "StalenessRefresh",
     "TrainingError",
@@ -114,6 +120,7 @@ __all__ = [
     "load_recipe",
     "register_rule",
     "report",
+    "sample",
     "save",
     "save_denoising",
     "save_head_reuse",

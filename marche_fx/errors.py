@@ -53,3 +53,7 @@ class TrainingError(MarcheError):
 
 class TuningError(MarcheError):
     """No refresh policy, or no recipe, meets the bound that was asked for."""
+
+
+class SamplingError(MarcheError):
+    """A loop did not return the images that it was asked for, or they cannot be written where they were to go."""

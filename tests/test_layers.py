@@ -41,6 +41,7 @@ LAYERS = (
     "models",
     "evaluate",
     "bench",
+    "sampling",
     "cli",
     "__main__",
 )

@@ -2,6 +2,7 @@
 
 transform  `transform`: the methods of a copy are replaced; by options, checked, noted in an optimization
 decoding   `decoding` and `session`, and loop methods, each call of which is one
+placement  models that are wrapped for several devices, or whose weights are elsewhere: refused
 samples    `keep_samples`: a loop that stops decoding some samples of its batch
 children   loops that call a child of the model and never its step
 step       what stands in for a step method: finds or makes its program, opens or finds the session

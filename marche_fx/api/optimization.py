@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from torch import nn
 
+from ..denoising import Denoising
 from ..errors import ArgumentError, MarcheError
 from ..head.step import HeadStep
 from ..recipes import Recipe
@@ -41,6 +42,8 @@ class Optimization:
         self.heads: dict[str, HeadStep] = {}
         """Denoisers that were replaced, by path."""
         self.recipe: Recipe | None = None
+        self.denoising: Denoising | str | None = None
+        """How the heads were told to denoise."""
         self.told_loops: tuple[str, ...] = ()
         """Loop methods that the recipe is told to where their caller says nothing."""
         self.replaced = (*steps, *others)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ArgumentError, UnsupportedModelError
+from ..errors import ArgumentError
 from ..refresh.builtin import SelectiveRefresh
 from ..refresh.policy import RefreshPolicy
 from ..refresh.presets import preset
@@ -31,10 +31,6 @@ KNOWN_DENOISERS = ("diffloss.net.forward", "diffloss.net.forward_with_cfg")
 
 CACHE_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 """What cached rows can be rounded to."""
-
-
-WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
-"""Classes whose forward moves weights between devices before it computes."""
 
 
 def has_known_steps(model: nn.Module) -> bool:
@@ -83,19 +79,6 @@ def not_a_module(given: object) -> str:
         f"transform takes the torch.nn.Module that is called in each step, got {kind}, which holds {', '.join(held)}. "
         f"Transform that one and put it back: pipe.{called} = marche_fx.transform(pipe.{called})"
     )
-
-
-def refuse_wrappers(model: nn.Module) -> None:
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ArgumentError("transform takes the Python module that torch.jit compiled, not the ScriptModule")
-    for path, module in model.named_modules():
-        kinds = {kind.__name__ for kind in type(module).__mro__}
-        wrapper = next((name for name in WRAPPERS if name in kinds), None)
-        if wrapper is not None:
-            raise UnsupportedModelError(
-                f"{path or 'the model'} is wrapped in {wrapper}, which moves weights while it runs. Transform the "
-                "model inside, on one device: marche_fx.transform(model.module) where the wrapper has it."
-            )
 
 
 def method_names(

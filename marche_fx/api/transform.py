@@ -36,8 +36,8 @@ from .options import (
     method_names,
     not_a_module,
     policies_of,
-    refuse_wrappers,
 )
+from .placement import refuse_spread_weights, refuse_wrappers
 from .recipes import recipe_for, refuse_both, told_loop
 from .step import OptimizedStep
 
@@ -134,7 +134,8 @@ def transform(
         ArgumentError: an argument has the wrong type, the model has no such method or child, or ``recipe`` says already
             what is given beside it.
         RecipeError: the recipe was tuned for another model, or says what the model's loop takes no argument for.
-        UnsupportedModelError: the model is wrapped for several devices, or has no diffusion that ``denoising`` knows.
+        UnsupportedModelError: the model is wrapped for several devices, its weights are spread over processes or
+            moved away between calls, or it has no diffusion that ``denoising`` knows.
 
     At the first call of a step, `UnsupportedModelError`, `CaptureError` or `EquivalenceError` may be raised.
     """
@@ -143,6 +144,7 @@ def transform(
     if hasattr(model, ATTRIBUTE):
         raise ArgumentError("the model is already transformed; transform the original with other arguments instead")
     refuse_wrappers(model)
+    refuse_spread_weights(model)
     own_recipe = None if recipe is None else recipe_for(model, recipe)
     if own_recipe is not None:
         refuse_both(refresh=refresh, denoising=denoising, reuse=reuse)
@@ -194,7 +196,7 @@ def transform(
 
     children = dict.fromkeys(path.split(".")[0] for path in denoisers if wanted is not None)
     optimization = Optimization(model, replaced, (*loops, *heads, *children), settings, alike)
-    optimization.recipe = own_recipe
+    optimization.recipe, optimization.denoising = own_recipe, denoising
     own_heads = replaced_heads(model, heads, denoising, optimization)
     optimized = copy.copy(model)
     optimization.optimized = weakref.ref(optimized)

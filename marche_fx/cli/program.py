@@ -12,13 +12,17 @@ from .bench import bench
 from .demo import demo
 from .evaluate import evaluate
 from .report import explain, report
+from .sample import sample
 from .study import study_text, study_tokens
 from .train import train, train_judge, train_text
 from .tune import tune
 
 HEADING = "marche_fx: turn a masked transformer's decoding step into one that recomputes active tokens only."
 
-COMMANDS = (demo, explain, report, train, train_text, train_judge, evaluate, study_text, study_tokens, tune, bench)
+COMMANDS = (
+    *(demo, explain, report, train, train_text, train_judge),
+    *(evaluate, study_text, study_tokens, tune, bench, sample),
+)
 """In the order in which ``--help`` lists them."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=HEADING, pretty_exceptions_enable=False)

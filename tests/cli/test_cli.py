@@ -57,6 +57,19 @@ REFUSED = (
     "bench --out new --model nothing",
     "bench --out new --device nothing",
     "bench --out new --cfg 0",
+    "sample --out new --count 0",
+    "sample --out new --count 4 --labels missing",
+    "sample --out new --count 4 --labels 10",
+    "sample --out new --count 4 --format gif",
+    "sample --out new --count 4 --model nothing",
+    "sample --out new --count 4 --recipe quick",
+    "sample --out new --count 4 --policy unheard",
+    "sample --out new --count 4 --policy exact@20",
+    "sample --out new --count 4 --recipe fast --policy selective:0.1",
+    "sample --out new --count 4 --order nothing",
+    "sample --out new --count 4 --steps 400",
+    "sample --out new --count 4 --device nothing",
+    "sample --out new --count 4 --model module:function --steps 4",
 )
 """Calls that a command cannot do, each with one mistake."""
 

@@ -1,0 +1,178 @@
+"""The folder of a run: shares on disk, each whole or not there, and what they are of.
+
+``manifest.json`` says what all images come from; ``images/`` has them. ``shares/000012.json`` is written last of all
+that belongs to share 12, with the digests of its files: a share without it is made again. ``features/`` has the
+features of a share's images, where statistics are asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArgumentError, CheckpointError, SamplingError
+from ..saving.files import DamagedError, read_sealed_json, replacing, write_sealed_json
+
+MANIFEST_FILE = "manifest.json"
+SUMMARY_FILE = "summary.json"
+IMAGES, SHARES, FEATURES = "images", "shares", "features"
+"""Folders in it."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a share that is there.
+
+    Attributes:
+        first: number of its first image. count: of its images. files: their SHA-256, by name in the folder.
+        seconds: that its images took. rank: of the process that made it. run: of that process and those beside it.
+    """
+
+    first: int
+    count: int
+    files: Mapping[str, str]
+    seconds: float
+    rank: int
+    run: str
+
+
+class Folder:
+    """The folder ``path`` of the run that ``manifest`` tells of; see `Folder.open`."""
+
+    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        self.path = path
+        self.manifest = dict(manifest)
+
+    def make(self) -> None:
+        """Write the manifest if there is none.
+
+        Raises:
+            ArgumentError: the folder cannot be written, or holds images that are of no run.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            known = self.path / MANIFEST_FILE
+            if not known.exists():
+                strangers = [name for name in (IMAGES, SHARES, FEATURES) if (self.path / name).exists()]
+                if strangers:
+                    raise ArgumentError(
+                        f"{self.path} has {' and '.join(strangers)} and no {MANIFEST_FILE} that says of what. Choose "
+                        "another folder"
+                    )
+                write_sealed_json(known, self.manifest)
+            for name in (IMAGES, SHARES, FEATURES):
+                (self.path / name).mkdir(exist_ok=True)
+        except OSError as error:
+            raise ArgumentError(f"the folder {self.path} cannot be written: {error}") from error
+
+    def remove_half_written(self) -> None:
+        """Remove what killed processes left, once no other run is at work here."""
+        for name in (IMAGES, SHARES, FEATURES):
+            for partial in (self.path / name).glob("*.partial"):
+                with writing(partial):
+                    partial.unlink()
+
+    def check(self) -> None:
+        """Refuse a folder of another run.
+
+        Raises:
+            ArgumentError: its images come from something else. CheckpointError: what they come from cannot be read.
+        """
+        path = self.path / MANIFEST_FILE
+        try:
+            known = read_sealed_json(path)
+        except (OSError, DamagedError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read, and nothing else says what the images there are of. Choose another folder"
+            ) from error
+        names = [name for name in {**known, **self.manifest} if known.get(name) != self.manifest.get(name)]
+        if names:
+            changes = ", ".join(f"{name} was {known.get(name)!r} and is {self.manifest.get(name)!r}" for name in names)
+            raise ArgumentError(f"{self.path} holds images of another run: {changes}. Choose another folder")
+
+    def record_file(self, index: int) -> Path:
+        return self.path / SHARES / f"{index:06d}.json"
+
+    def has(self, index: int) -> bool:
+        """Whether a share is there and whole; a warning names what is damaged, to be made again."""
+        if not self.record_file(index).exists():
+            return False
+        try:
+            for name in (record := self.record(index)).files:
+                self.content(record, name)
+        except CheckpointError as error:
+            warnings.warn(str(error), stacklevel=3)
+            return False
+        return True
+
+    def record(self, index: int) -> Record:
+        """What is known of a share.
+
+        Raises:
+            CheckpointError: its record is missing or damaged.
+        """
+        path = self.record_file(index)
+        try:
+            values = read_sealed_json(path)
+        except (OSError, DamagedError) as error:
+            raise damaged(path) from error
+        return Record(**values)
+
+    def content(self, record: Record, name: str) -> bytes:
+        """A file of a share.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        path = self.path / name
+        try:
+            found = path.read_bytes()
+        except OSError as error:
+            raise damaged(path) from error
+        if hashlib.sha256(found).hexdigest() != record.files[name]:
+            raise damaged(path)
+        return found
+
+    def images(self, record: Record) -> list[bytes]:
+        """The contents of a share's files of images, in order."""
+        return [self.content(record, name) for name in record.files if name.startswith(f"{IMAGES}/")]
+
+    def write(
+        self,
+        index: int,
+        numbers: range,
+        files: Sequence[tuple[str, bytes]],
+        *,
+        seconds: float,
+        rank: int,
+        run: str,
+    ) -> None:
+        """Write ``files``, names and contents, and then that they are there."""
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files}
+        for name, content in files:
+            with writing(self.path / name), replacing(self.path / name) as partial:
+                partial.write_bytes(content)
+        path = self.record_file(index)
+        with writing(path):
+            write_sealed_json(path, asdict(Record(numbers.start, len(numbers), digests, seconds, rank, run)))
+
+
+def damaged(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} is missing or damaged; its share of the images is made again by the next run")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tell of a disk that is full, or a folder that cannot be written, by name."""
+    try:
+        yield
+    except OSError as error:
+        raise SamplingError(
+            f"{path} cannot be written: {error.strerror or error}. The shares that are there are whole: make room, or "
+            "mend the folder, and run the same again"
+        ) from error

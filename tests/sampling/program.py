@@ -1,0 +1,134 @@
+"""Runs of many processes, and runs that are killed, in a process of its own that forks: ``python -m`` this.
+
+Forked, processes need not import everything again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from marche_fx.sampling import Share
+from marche_fx.sampling.bundled import MarLoop
+from tests.sampling.tiny import TOLD, garments, sampled
+
+SHARES, BATCH = 12, 2
+COUNT = SHARES * BATCH - 1
+OPTIONS: dict[str, Any] = {"count": COUNT, "batch": BATCH}
+
+
+class Watched(MarLoop):
+    """The tiny MAR's loop, of which one rank is killed, or waits until the others have done the rest."""
+
+    mode = ""
+    calls = 0
+
+    def __call__(self, model: Any, share: Share) -> Tensor:
+        Watched.calls += 1
+        if self.mode:
+            getattr(self, self.mode)()
+        return super().__call__(model, share)
+
+    def killed(self) -> None:
+        """Rank 2 in its first share, once there is one of another; in the first run alone."""
+        if os.environ["TORCHELASTIC_RESTART_COUNT"] != "0":
+            return
+        store = dist.distributed_c10d._get_default_store()
+        if dist.get_rank() == 2:
+            store.wait(["there is one"])
+            os.kill(os.getpid(), signal.SIGKILL)
+        if Watched.calls == 2:
+            store.set("there is one", "")
+
+    def slow(self) -> None:
+        """Rank 3 in its first share, until all others are begun."""
+        store = dist.distributed_c10d._get_default_store()
+        if store.add("begun", 1) == SHARES:
+            store.set("the others are begun", "")
+        if dist.get_rank() == 3:
+            store.wait(["the others are begun"])
+
+
+def rank(out: str, mode: str) -> int:
+    """What one of several processes does; how many images it made."""
+    torch.set_num_threads(1)
+    # As a process that did not inherit the launcher's answer, which waits until Python runs again.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    Watched.mode = mode
+    found = sampled(Path(out), generate=Watched(garments(), TOLD), **OPTIONS)
+    return found.made[dist.get_rank()] if dist.is_initialized() else sum(found.made)
+
+
+def launch(out: str, mode: str, processes: int = 4) -> None:
+    """As ``torchrun --nproc-per-node 4 --max-restarts 1`` does."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        max_restarts=1,
+        start_method="fork",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        monitor_interval=0.05,
+    )
+    elastic_launch(config, rank)(out, mode)
+
+
+def kill(out: str, times: str, seed: str) -> None:
+    """Kill runs at so many random moments; each goes on until it ends by itself, and then another begins.
+
+    ``out/whole`` is of a run that nobody disturbs, ``out/0``, ``out/1`` of those that are killed.
+    """
+    whole = forked(Path(out, "whole"), None)
+    assert whole is not None
+    chosen = random.Random(int(seed))
+    left, run = int(times), 0
+    while left:
+        left -= 1
+        # Most of these end before the run does, which goes on from there.
+        while forked(Path(out, str(run)), chosen.uniform(0, whole / 2)) is None and left:
+            left -= 1
+        run += 1
+    forked(Path(out, str(run - 1)), None)
+
+
+def forked(out: Path, kill_after: float | None) -> float | None:
+    """One process that samples; how long it took, or None where it was killed before."""
+    began = time.monotonic()
+    child = os.fork()
+    if not child:
+        try:
+            rank(str(out), "")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    timer = threading.Timer(kill_after or 0, os.kill, (child, signal.SIGKILL))
+    if kill_after is not None:
+        timer.start()
+    _, status = os.waitpid(child, 0)
+    timer.cancel()
+    seconds = time.monotonic() - began
+    is_killed = kill_after is not None and status == signal.SIGKILL
+    assert is_killed or status == 0, f"the run ended by itself with {status}"
+    there, half = len(list(out.glob("shares/*.json"))), len(list(out.rglob("*.partial")))
+    end = "killed" if is_killed else "ended"
+    print(f"{out.name}: {end} after {seconds:.2f} s with {there} shares and {half} half-written files", flush=True)
+    return None if is_killed else seconds
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    commands: dict[str, Callable[..., None]] = {"launch": launch, "kill": kill}
+    commands[sys.argv[1]](*sys.argv[2:])
