@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from marche_fx.bench.overhead import NARROW, Overhead, allocated, counts, measure_overhead, narrow_workload
+from marche_fx.bench.overhead import NARROW, RUN, Overhead, allocated, counts, measure_overhead, narrow_workload
 from marche_fx.bench.settings import Settings
 from marche_fx.bench.variants import parse_variants
 from marche_fx.bench.workload import mar_workload
@@ -51,8 +51,10 @@ def test_each_event_is_counted_once() -> None:
         Event("graph_3_cpp_fused_add_1"),
         Event("aten::_local_scalar_dense", Event("aten::item", Event("aten::is_nonzero"))),
         Event("aten::nonzero", Event("aten::masked_select", outer)),
+        # A read of a late result, and what it makes run.
+        Event("aten::add", Event(RUN, Event("aten::index", outer))),
     ]
-    counted = {"operators": 2, "compiled_calls": 1, "inside": 1, "kernels": 2, "host_reads": 1}
+    counted = {"operators": 3, "compiled_calls": 1, "inside": 1, "kernels": 2, "host_reads": 1}
     assert counts(events) == {**counted, "launches": 2, "waits": 1}
 
 
