@@ -80,6 +80,9 @@ class Program:
         self.incremental = rewritten.incremental
         self.cost = rewritten.cost
         self.head = self.split.head
+        told = (*self.split.rows, *self.split.queried)
+        self.tells_queried = self.head is not None or any(own.users for own in told)
+        """Whether the step reads which of the active tokens are queried."""
         self.wide = None if self.head is None else plan.results.index(self.head.head.result)
         """Number of the result that is computed where it is read."""
         self.read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}

@@ -155,9 +155,13 @@ class StepState:
         if samples is None:
             samples = self.samples = torch.arange(program.samples, device=positions.device)[:, None]
         ragged = [own.positions for own in active.streams]
-        among_active = parts(queried.gather(1, positions), active.counts)
-        rows = [own.float().topk(stream.queried, 1).indices for own, stream in zip(among_active, active.streams)]
-        asked = [own.gather(1, first) for own, first in zip(among_active, rows)]
+        if program.tells_queried or active.skips_unread:
+            among_active = parts(queried.gather(1, positions), active.counts)
+            rows = [own.float().topk(stream.queried, 1).indices for own, stream in zip(among_active, active.streams)]
+            asked = [own.gather(1, first) for own, first in zip(among_active, rows)]
+        else:
+            # Nothing reads them.
+            rows = asked = ragged
         read = rows if active.skips_unread else [self.all_numbers(own) for own in ragged]
         if program.head is not None:
             self.asked = positions.gather(1, rows[0])
