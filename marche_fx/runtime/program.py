@@ -223,7 +223,7 @@ class Program:
         """The caches of one session, in the order of `Split.caches`."""
         # Not as inference tensors: a session may go on outside of inference mode.
         with torch.inference_mode(False):
-            return [torch.zeros(spec.shape, dtype=spec.dtype, device=device) for spec in self.split.caches]
+            return [spec.allocate(device) for spec in self.split.caches]
 
     def finish(self, values: Values, caches: list[Tensor]) -> list[Any]:
         """Run the epilogue: the results as leaves of what the step returns, maybe caches; None for that of `head`."""

@@ -113,7 +113,8 @@ class StepState:
         """
         own, program = source.program, self.program
         for spec, cache in zip(own.split.caches, source.caches, strict=True):
-            self.caches.append(kept.rows(cache, spec.layout.token_dim, own.plan.region.rows[spec.value].streams))
+            rows = kept.rows(cache, spec.layout.token_dim, own.plan.region.rows[spec.value].streams)
+            self.caches.append(spec.in_order(rows))
         self.calls, self.reads_all = source.calls, source.reads_all
         self.computed_at = None if source.computed_at is None else kept.rows(source.computed_at)
         self.unread = None if source.unread is None else kept.rows(source.unread, fill=False)
@@ -264,8 +265,10 @@ class StepState:
         self.samples, self.numbers = None, {}
         # As in `Program.allocate`.
         with torch.inference_mode(False):
-            dims = [spec.layout.batch_dim for spec in self.program.split.caches]
-            self.caches = [cache.index_select(dim, samples) for cache, dim in zip(self.caches, dims)]
+            self.caches = [
+                spec.in_order(cache.index_select(spec.layout.batch_dim, samples))
+                for spec, cache in zip(self.program.split.caches, self.caches)
+            ]
             if self.wide is not None and self.program.head is not None:
                 self.wide = self.wide.index_select(self.program.head.spec.layout.batch_dim, samples)
             self.inputs.keep(samples)
