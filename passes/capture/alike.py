@@ -30,9 +30,7 @@ def have_same_values(node: fx.Node, twin: fx.Node) -> bool:
     return are_same_values(node.meta.get("val"), twin.meta.get("val"))
 
 
-def first_difference(
-    own: Capture, other: Capture, are_alike: Alike = have_same_values, same: Same = NOTHING
-) -> str:
+def first_difference(own: Capture, other: Capture, are_alike: Alike = have_same_values, same: Same = NOTHING) -> str:
     """Where two captures of a step differ, in words; empty where they do not but for names and layouts of memory."""
     for what in ("in_spec", "out_spec", "autocast", "branches"):
         if getattr(own, what) != getattr(other, what):

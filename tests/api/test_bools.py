@@ -125,7 +125,9 @@ ALIKE: dict[str, Callable[[Tensor], Tensor]] = {
     "moved and multiplied": lambda mask: (mask[:, None, :].expand(-1, 3, -1) * torch.ones(N)).mean(1),
     "as a truth": lambda mask: torch.logical_not(mask).to(X.dtype),
     "cast where it is no number": lambda mask: mask.float(),
-    "cast, and read by what reads no bools": lambda mask: mask[:, None].float().softmax(-1)[:, 0] - mask.float().cumsum(1),
+    "cast, and read by what reads no bools": lambda mask: (
+        mask[:, None].float().softmax(-1)[:, 0] - mask.float().cumsum(1)
+    ),
     "multiplied": lambda mask: (torch.ones(N) * mask + mask * torch.full((N,), 0.5)).cumsum(1),
 }
 
