@@ -20,6 +20,8 @@ def gather_active(x: Tensor, samples: Tensor, active: Tensor, batch_dim: int, to
     """
     if x.shape[batch_dim] != len(active):
         x = x.expand([len(active) if dim == batch_dim else -1 for dim in range(x.ndim)])
+    if (batch_dim, token_dim) == (0, 1):
+        return x[samples, active]
     rows = x.movedim((batch_dim, token_dim), (0, 1))[samples, active]
     return rows.movedim((0, 1), (batch_dim, token_dim))
 
@@ -28,8 +30,11 @@ def update_cache(
     cache: Tensor, rows: Tensor, samples: Tensor, active: Tensor, batch_dim: int, token_dim: int
 ) -> Tensor:
     """Write the active rows into ``cache [.., B, .., N, ..]`` in place and return it; they are rounded as it is."""
+    rows = rows if rows.dtype is cache.dtype else rows.to(cache.dtype)
+    if (batch_dim, token_dim) == (0, 1):
+        return cache.index_put_((samples, active), rows)
     view = cache.movedim((batch_dim, token_dim), (0, 1))
-    view.index_put_((samples, active), rows.to(cache.dtype).movedim((batch_dim, token_dim), (0, 1)))
+    view.index_put_((samples, active), rows.movedim((batch_dim, token_dim), (0, 1)))
     return cache
 
 

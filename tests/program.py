@@ -49,7 +49,7 @@ class Program:
 
     def reset(self) -> None:
         self.signals: Sequence[Tensor] = ()
-        self.caches = [torch.zeros(spec.shape, dtype=spec.dtype) for spec in self.split.caches]
+        self.caches = [spec.allocate(torch.device("cpu")) for spec in self.split.caches]
 
     def oracle(self) -> Oracle:
         """The interpreter that this must agree with, at the start of a session."""

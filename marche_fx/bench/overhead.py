@@ -18,7 +18,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from ..models import MAR
 from ..models.presets import SIZES
+from ..runtime.pending import PendingStep
 from ..speed.clock import Clock, clock_for
+from .breakdown import in_range
 from .candidates import Candidate, make_candidates
 from .compiler import compiling
 from .settings import Settings
@@ -40,6 +42,9 @@ HOST_READS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_uniq
 """Operators whose result the host needs, so that it would wait for a GPU; ``tolist`` shows as the last one."""
 
 COUNTED = ("operators", "compiled_calls", "inside", "kernels", "host_reads", "launches", "waits")
+
+RUN = "marche_fx: run"
+"""A range around what a read of a late result makes run."""
 
 ALLOCATION = "[memory]"
 
@@ -87,7 +92,7 @@ def measure_overhead(
 ) -> Iterator[Overhead]:
     """Count in a step of each variant, and time it in the same model of width `NARROW`, where there is one."""
     clock = clock_for(workload.device, cpu_time=settings.cpu_time)
-    with compiling(), naming_kernels():
+    with compiling(), naming_kernels(), naming_runs():
         candidates = make_candidates(workload, variants, settings)
         narrow_ones = [None] * len(variants) if narrow is None else make_candidates(narrow, variants, settings)
         for candidate, other in zip(candidates, narrow_ones, strict=True):
@@ -100,6 +105,17 @@ def naming_kernels() -> Iterator[None]:
     """What Inductor compiles inside shows its kernels in a profile."""
     with inductor.patch({"cpp.enable_kernel_profile": True}):
         yield
+
+
+@contextmanager
+def naming_runs() -> Iterator[None]:
+    """What a step of ours runs is in a range of its own, whoever asked for it."""
+    run = PendingStep.run
+    PendingStep.run = in_range(run, RUN)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        PendingStep.run = run  # type: ignore[method-assign]
 
 
 def count_overhead(candidate: Candidate, clock: Clock) -> Overhead:
@@ -161,6 +177,8 @@ def counts(events: Iterable[Any]) -> dict[str, int]:
     for event in events:
         above = [own.name for own in ancestors(event)]
         is_inside = any(own.startswith(COMPILED_CALL) for own in above)
+        # What a read of a late result makes run is no part of the operator that reads.
+        above = above[: next((place for place, own in enumerate(above) if own == RUN), len(above))]
         if event.name.startswith(COMPILED_CALL):
             found["compiled_calls"] += 1
         elif is_operator(event.name) and not any(map(is_operator, above)):

@@ -160,8 +160,10 @@ def nearest(call: CallInputs, last_calls: Mapping[Owner, CallInputs]) -> Owner:
 
 def rows_on_host(tensor: Tensor) -> np.ndarray[Any, Any]:
     """`rows_of` a tensor on the processor."""
-    if tensor.ndim > 2 or tensor.is_complex():
-        return np.asarray(rows_of(tensor.detach()))
+    if tensor.is_complex():
+        return on_host(rows_of(tensor))
+    if tensor.ndim > 2:
+        return on_host(sums_of_rows(tensor)).view(np.int64)
     own = on_host(tensor)
     return own.astype(np.float64).view(np.int64) if own.dtype.kind == "f" else own.copy()
 
@@ -173,8 +175,13 @@ def rows_of(tensor: Tensor) -> Tensor:
     if tensor.ndim <= 2:
         # As bits, of which a NaN is equal to itself.
         return tensor.to(torch.float64, copy=True).view(torch.int64) if tensor.is_floating_point() else tensor.clone()
+    return sums_of_rows(tensor).view(torch.int64)
+
+
+def sums_of_rows(tensor: Tensor) -> Tensor:
+    """float64 ``[B, N]``, of rows ``[B, N, ...]`` that differ others."""
     flat = tensor.flatten(2).to(torch.float64)
-    return (flat @ weights_of_elements(flat.shape[2], flat.device)).view(torch.int64)
+    return flat @ weights_of_elements(flat.shape[2], flat.device)
 
 
 @cache

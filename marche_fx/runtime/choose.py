@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -163,35 +164,28 @@ class Wanted:
     """What a stream wants computed, before the host knows how many tokens that is.
 
     Attributes:
-        must: bool ``[B, N]``, tokens that run in any case. score: ``[B, N]``, by which the others are ranked.
-        everything: whether all run. queried: bool ``[B, N]``, those to be told from others.
+        must: bool ``[B, N]``, tokens that run in any case; those that the step drops are not among them.
+        refresh: how many others, and by what they are ranked.
+        queried: bool ``[B, N]``, those to be told from others.
         counted: bool ``[B, N]`` each, of which the host must know the counts: the tokens that are queried, that run,
             that are visible.
     """
 
     must: Tensor
-    score: Tensor
+    refresh: Refresh
     visible: Tensor | None
-    everything: bool
     queried: Tensor | None
 
     @classmethod
     def of(cls, must: Tensor, visible: Tensor | None, refresh: Refresh, queried: Tensor | None) -> Wanted:
-        everything = refresh.count >= must.shape[1]
-        if refresh.priority is None:
-            score = torch.zeros(must.shape, device=must.device, dtype=torch.float32)
-        else:
-            # An infinite priority must not stand in for a token that runs in any case.
-            score = refresh.priority.float().clamp(-LARGEST, LARGEST)
-        # The budget counts the whole token axis. Dropped tokens have changed, and so are no candidates: a step that
-        # drops tokens spends all of it on visible ones.
-        if refresh.count > 0 and not everything:
-            must = with_highest(must, score, refresh.count)
         if visible is not None:
             must = must & visible
-            score = score if everything else score.masked_fill(~visible, float("-inf"))
             queried = None if queried is None else queried & visible
-        return cls(must, score, visible, everything, queried)
+        return cls(must, refresh, visible, queried)
+
+    @property
+    def everything(self) -> bool:
+        return self.refresh.count >= self.must.shape[1]
 
     @property
     def counted(self) -> list[Tensor]:
@@ -202,13 +196,24 @@ class Wanted:
         limit = self.must.shape[1] if self.visible is None else counts[-1]
         # Where no sample has queried tokens, all count.
         queried, *others = (counts[0] or self.must.shape[1], *counts[1:]) if self.queried is not None else (0, *counts)
-        count = limit if self.everything else min(in_buckets(others[0]), limit)
+        # The budget counts the whole token axis: a step that drops tokens spends all of it on visible ones.
+        count = limit if self.everything else min(in_buckets(others[0] + self.refresh.count), limit)
         if count > MOST * limit:
             positions, complete = all_tokens(self.must, self.visible, limit), True
         else:
-            ranked = self.score.masked_fill(self.must, float("inf"))
-            positions, complete = ranked.topk(count, 1).indices.sort(1).values, False
+            positions, complete = self.ranked().topk(count, 1).indices.sort(1).values, False
         return Active(positions, complete, limit, min(in_buckets(queried), positions.shape[1]))
+
+    def ranked(self) -> Tensor:
+        """``[B, N]`` float32, by which tokens are chosen: those that run in any case first, those dropped last."""
+        if self.refresh.priority is None:
+            score = torch.zeros(self.must.shape, device=self.must.device, dtype=torch.float32)
+        else:
+            # An infinite priority must not stand in for a token that runs in any case.
+            score = self.refresh.priority.float().clamp(-LARGEST, LARGEST)
+        if self.visible is not None:
+            score = torch.where(self.visible, score, -math.inf)
+        return score.masked_fill(self.must, math.inf)
 
 
 def highest(score: Tensor, among: Tensor, count: int) -> Tensor:
@@ -218,11 +223,6 @@ def highest(score: Tensor, among: Tensor, count: int) -> Tensor:
     """
     ranked = score.float().clamp(-LARGEST, LARGEST).masked_fill(~among, float("-inf"))
     return torch.zeros_like(among).scatter(1, ranked.topk(count, 1).indices, True)
-
-
-def with_highest(must: Tensor, score: Tensor, count: int) -> Tensor:
-    """``must``, bool ``[B, N]``, and so many of the other tokens of each sample, those of the highest ``score``."""
-    return must.scatter(1, score.masked_fill(must, float("-inf")).topk(count, 1).indices, True)
 
 
 def in_buckets(count: int) -> int:

@@ -35,7 +35,8 @@ def ranking(refresh: Refresh) -> Tensor | None:
     """The priority that chose a refresh set, ``[B, N]`` float32, whatever the policy writes into its own later."""
     if not refresh.count or refresh.priority is None:
         return None
-    return refresh.priority.detach().to(torch.float32, copy=True)
+    with torch.no_grad():
+        return refresh.priority.to(torch.float32, copy=True)
 
 
 class PendingStep:

@@ -84,6 +84,9 @@ class Program:
         self.incremental = rewritten.incremental
         self.cost = rewritten.cost
         self.head = self.split.head
+        told = (*self.split.rows, *self.split.queried)
+        self.tells_queried = self.head is not None or any(own.users for own in told)
+        """Whether the step reads which of the active tokens are queried."""
         self.wide = None if self.head is None else plan.results.index(self.head.head.result)
         """Number of the result that is computed where it is read."""
         self.read_later = {*self.split.incremental.inputs, *self.split.epilogue.inputs}
@@ -231,7 +234,7 @@ class Program:
         """The caches of one session, in the order of `Split.caches`."""
         # Not as inference tensors: a session may go on outside of inference mode.
         with torch.inference_mode(False):
-            return [torch.zeros(spec.shape, dtype=spec.dtype, device=device) for spec in self.split.caches]
+            return [spec.allocate(device) for spec in self.split.caches]
 
     def finish(self, values: Values, caches: list[Tensor]) -> list[Any]:
         """Run the epilogue: the results as leaves of what the step returns, maybe caches; None for that of `head`."""

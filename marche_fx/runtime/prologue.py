@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,29 +19,33 @@ COMPARED = 1 << 20
 
 
 @dataclass(frozen=True)
-class LastRead:
-    """A tensor that a stage read.
+class Read:
+    """A tensor that a stage reads.
 
     Attributes:
-        version: how often it had been written; None where PyTorch does not count.
-        copy: its bytes, where these are compared.
+        version: how often it has been written; None where PyTorch does not count.
+        bytes: its own, where these are compared.
     """
 
     tensor: Tensor
     version: int | None
-    copy: Any
+    bytes: np.ndarray[Any, Any] | None
 
     @classmethod
-    def of(cls, tensor: Tensor, *, by_value: bool) -> LastRead:
+    def of(cls, tensor: Tensor, *, by_value: bool) -> Read:
         version = None if tensor.is_inference() else tensor._version
         is_cheap = by_value and tensor.device.type == "cpu" and tensor.numel() <= COMPARED
-        return cls(tensor, version, bytes_of(tensor).copy() if is_cheap else None)
+        return cls(tensor, version, bytes_of(tensor) if is_cheap else None)
 
-    def is_still(self, tensor: Tensor) -> bool:
-        """Whether ``tensor`` has the same values, as far as is known without waiting for a device."""
-        if self.copy is not None:
-            return tensor.device.type == "cpu" and bool(np.array_equal(bytes_of(tensor), self.copy))
-        return tensor is self.tensor and self.version is not None and tensor._version == self.version
+    def has_values_of(self, last: Read) -> bool:
+        """Whether it has the values of what was read last, as far as is known without waiting for a device."""
+        if last.bytes is not None:
+            return self.bytes is not None and bool(np.array_equal(self.bytes, last.bytes))
+        return self.tensor is last.tensor and self.version is not None and self.version == last.version
+
+    def kept(self) -> Read:
+        """The same, whatever is written into the tensor later."""
+        return self if self.bytes is None else replace(self, bytes=self.bytes.copy())
 
 
 class Prologue:
@@ -59,13 +63,14 @@ class Prologue:
     def __init__(self, stages: Sequence[Stage], inputs: Collection[fx.Node]) -> None:
         self.stages = stages
         self.inputs = {*inputs}
-        self.last: dict[fx.Node, LastRead] = {}
+        self.last: dict[fx.Node, Read] = {}
         self.values: list[Values] = [{}] * len(stages)
 
     def run(self, values: Values) -> Values:
         """What the stages compute from the step's arguments and weights ``values``."""
-        read = {node for stage in self.stages for node in stage.reads}
-        changed = {node for node in read if node not in self.last or not self.last[node].is_still(values[node])}
+        nodes = {node for stage in self.stages for node in stage.reads}
+        read = {node: Read.of(values[node], by_value=node in self.inputs) for node in nodes}
+        changed = {node for node in nodes if node not in self.last or not read[node].has_values_of(self.last[node])}
         computed: Values = {}
         # Until all of it is done, what was computed belongs to no values.
         for node in changed:
@@ -77,5 +82,5 @@ class Prologue:
                 self.values[number] = dict(zip(stage.part.outputs, outputs, strict=True))
             computed |= self.values[number]
         for node in changed:
-            self.last[node] = LastRead.of(values[node], by_value=node in self.inputs)
+            self.last[node] = read[node].kept()
         return computed

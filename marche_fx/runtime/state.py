@@ -120,7 +120,8 @@ class StepState:
         """
         own, program = source.program, self.program
         for spec, cache in zip(own.split.caches, source.caches, strict=True):
-            self.caches.append(kept.rows(cache, spec.layout.token_dim, own.plan.region.rows[spec.value].streams))
+            rows = kept.rows(cache, spec.layout.token_dim, own.plan.region.rows[spec.value].streams)
+            self.caches.append(spec.in_order(rows))
         self.calls, self.reads_all = source.calls, source.reads_all
         self.computed_at = None if source.computed_at is None else kept.rows(source.computed_at)
         self.unread = None if source.unread is None else kept.rows(source.unread, fill=False)
@@ -161,9 +162,13 @@ class StepState:
         if samples is None:
             samples = self.samples = torch.arange(program.samples, device=positions.device)[:, None]
         ragged = [own.positions for own in active.streams]
-        among_active = parts(queried.gather(1, positions), active.counts)
-        rows = [own.float().topk(stream.queried, 1).indices for own, stream in zip(among_active, active.streams)]
-        asked = [own.gather(1, first) for own, first in zip(among_active, rows)]
+        if program.tells_queried or active.skips_unread:
+            among_active = parts(queried.gather(1, positions), active.counts)
+            rows = [own.float().topk(stream.queried, 1).indices for own, stream in zip(among_active, active.streams)]
+            asked = [own.gather(1, first) for own, first in zip(among_active, rows)]
+        else:
+            # Nothing reads them.
+            rows = asked = ragged
         read = rows if active.skips_unread else [self.all_numbers(own) for own in ragged]
         if program.head is not None:
             self.asked = positions.gather(1, rows[0])
@@ -296,8 +301,10 @@ class StepState:
         self.samples, self.numbers = None, {}
         # As in `Program.allocate`.
         with torch.inference_mode(False):
-            dims = [spec.layout.batch_dim for spec in self.program.split.caches]
-            kept = [cache.index_select(dim, samples) for cache, dim in zip(self.caches, dims)]
+            kept = [
+                spec.in_order(cache.index_select(spec.layout.batch_dim, samples))
+                for spec, cache in zip(self.program.split.caches, self.caches)
+            ]
             self.give_caches_back()
             self.writer, self.caches = None, kept
             if self.wide is not None and self.program.head is not None:

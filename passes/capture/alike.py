@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,17 +20,22 @@ from .writes import Writes
 Alike = Callable[[fx.Node, fx.Node], bool]
 """Whether the values of two nodes are of one kind; asked in running order."""
 
+Same = Mapping[fx.Node, fx.Node]
+"""Nodes of the second graph that need no counterpart in the first, each with the node for whose value theirs stands."""
+
+NOTHING: Same = MappingProxyType({})
+
 
 def have_same_values(node: fx.Node, twin: fx.Node) -> bool:
     return are_same_values(node.meta.get("val"), twin.meta.get("val"))
 
 
-def first_difference(own: Capture, other: Capture, are_alike: Alike = have_same_values) -> str:
+def first_difference(own: Capture, other: Capture, are_alike: Alike = have_same_values, same: Same = NOTHING) -> str:
     """Where two captures of a step differ, in words; empty where they do not but for names and layouts of memory."""
     for what in ("in_spec", "out_spec", "autocast", "branches"):
         if getattr(own, what) != getattr(other, what):
             return DIFFERENCES[what]
-    node = first_different_node(own.graph_module.graph, other.graph_module.graph, are_alike)
+    node = first_different_node(own.graph_module.graph, other.graph_module.graph, are_alike, same)
     if node is not None:
         return repr(own.weights.get(node, node.name)) if node.op == "placeholder" else describe(node)
     for placeholder, twin in zip(placeholders(own.graph_module), placeholders(other.graph_module), strict=True):
@@ -66,22 +72,25 @@ def placeholders(module: fx.GraphModule) -> list[fx.Node]:
     return module.graph.find_nodes(op="placeholder")
 
 
-def first_different_node(own: fx.Graph, other: fx.Graph, are_alike: Alike = have_same_values) -> fx.Node | None:
+def first_different_node(
+    own: fx.Graph, other: fx.Graph, are_alike: Alike = have_same_values, same: Same = NOTHING
+) -> fx.Node | None:
     """The first node of ``own`` that is not the one that stands there in ``other``."""
     twins: dict[fx.Node, Any] = {}
-    pairs = list(zip(own.nodes, other.nodes))
-    for node, twin in pairs:
+    others = [node for node in other.nodes if node not in same]
+    for node, twin in zip(own.nodes, others):
         twins[node] = twin
+        read = fx.map_arg((twin.args, twin.kwargs), lambda operand: same.get(operand, operand))
         target_counts = node.op == "call_function"
         if (
             node.op != twin.op
             or (target_counts and node.target is not twin.target)
-            or not are_same_arguments((node.args, node.kwargs), (twin.args, twin.kwargs), twins)
+            or not are_same_arguments((node.args, node.kwargs), read, twins)
             or not are_alike(node, twin)
         ):
             return node
     # The longer one goes on after the other's end.
-    return None if len(own.nodes) == len(other.nodes) else next(reversed(own.nodes))
+    return None if len(own.nodes) == len(others) else next(reversed(own.nodes))
 
 
 def are_same_arguments(own: Any, other: Any, twins: dict[fx.Node, Any]) -> bool:

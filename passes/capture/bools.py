@@ -59,12 +59,30 @@ def serves_bools(own: Capture, other: Capture) -> bool:
     """Whether a step captured of numbers gives for zeros and ones what ``other``, captured of bools, gives for these.
 
     Both are traces, so that a branch on a dtype shows: they must be node for node the same. What is bool in the one is
-    then only moved, or read as zero and one.
+    then only moved, or read as zero and one. A cast of it to the dtype of the numbers is nothing in the other, and any
+    operator may read what it gives.
     """
     # What a step asks of its arguments, and writes into them, may be another thing for numbers.
     if own.branches is not None or own.writes is not None:
         return False
-    return not first_difference(own, other, ReadAsNumbers())
+    return not first_difference(own, other, ReadAsNumbers(), casts_to_numbers(own, other))
+
+
+def casts_to_numbers(own: Capture, other: Capture) -> dict[fx.Node, fx.Node]:
+    """Casts of what is bool in ``other`` to what it is in ``own``, each with what it casts."""
+    dtypes = {
+        twin.node: given.value.dtype
+        for given, twin in zip(own.inputs, other.inputs)
+        if twin.node is not None and is_bool(twin.value) and not is_bool(given.value)
+    }
+    found: dict[fx.Node, fx.Node] = {}
+    for node in other.graph_module.graph.nodes:
+        read = [dtypes.get(operand) for operand in node.all_input_nodes]
+        if node.target in CARRY and is_bool(node.meta.get("val")) and len({*read}) == 1 and read[0] is not None:
+            dtypes[node] = read[0]
+        elif node.target is aten._to_copy.default and read[0] is not None and node.kwargs == {"dtype": read[0]}:
+            (found[node],) = node.all_input_nodes
+    return found
 
 
 class ReadAsNumbers:
@@ -72,16 +90,16 @@ class ReadAsNumbers:
 
     def __init__(self) -> None:
         self.bools: set[fx.Node] = set()
-        """Nodes whose twins are bool."""
+        """Twins that are bool where a node is not."""
 
     def __call__(self, node: fx.Node, twin: fx.Node) -> bool:
-        reads = any(operand in self.bools for operand in node.all_input_nodes)
+        reads = any(operand in self.bools for operand in twin.all_input_nodes)
         if reads and node.target not in READ:
             return False
         if have_same_values(node, twin):
             return True
         if (node.op == "placeholder" or (reads and node.target in CARRY)) and differ_in_bool_alone(node, twin):
-            self.bools.add(node)
+            self.bools.add(twin)
             return True
         return False
 

@@ -12,7 +12,7 @@ from ..graph.operands import operands
 LIBRARY = Library("marche_fx", "DEF")
 LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor")
 
-SMALL = 2**21
+SMALL = 2**20
 """For so few multiplications choosing a kernel, which oneDNN does at every call, takes longer than it saves."""
 
 

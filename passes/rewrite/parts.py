@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from ..analysis.heads import Head
 from ..analysis.layout import Layout
 from .cut import Part
+from .memory import empty_in_order
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class CacheSpec:
             ``"result"`` for what the epilogue reads.
         layout: its shape, in which samples and tokens have dimensions of their own.
         rounded_to: what its rows are rounded to, where that is less precise than they are.
+        order: its dimensions in the order in which they are in memory; None for their own.
     """
 
     name: str
@@ -28,6 +30,7 @@ class CacheSpec:
     role: str
     layout: Layout
     rounded_to: torch.dtype | None = None
+    order: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -36,6 +39,16 @@ class CacheSpec:
     @property
     def dtype(self) -> torch.dtype:
         return self.rounded_to or self.value.meta["val"].dtype
+
+    def allocate(self, device: torch.device) -> Tensor:
+        """A cache of zeros."""
+        return empty_in_order(torch.empty(0, device=device), self.shape, self.order, self.dtype).zero_()
+
+    def in_order(self, rows: Tensor) -> Tensor:
+        """``rows``, a cache of maybe other sizes, as a cache lies in memory."""
+        if self.order is None:
+            return rows.contiguous()
+        return empty_in_order(rows, rows.shape, self.order, rows.dtype).copy_(rows)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .copied import copied
 from .cut import Part, cut_part
 from .gathers import Gathers
 from .head import cut_head
+from .memory import empty_in_order, memory_order
 from .parts import CacheSpec, Split
 
 aten = torch.ops.aten
@@ -303,11 +304,13 @@ class Splitter:
         """The cache of a value with its active rows written, in the value's own shape."""
         if node not in self.updated:
             layout = self.region.layouts[node]
-            spec = self.caches[node] = CacheSpec(f"{node.name}_cache", node, role, layout, self.rounded_to(node))
+            order = memory_order(node) if layout.is_plain else None
+            spec = CacheSpec(f"{node.name}_cache", node, role, layout, self.rounded_to(node), order)
+            self.caches[node] = spec
             last = [*self.graph.find_nodes(op="placeholder")][-1]
             with self.graph.inserting_after(last):
                 cache = self.cached[node] = self.graph.placeholder(f"{node.name}_cache")
-            cache.meta = {"val": node.meta["val"].new_empty(layout.shape, dtype=spec.dtype)}
+            cache.meta = {"val": empty_in_order(node.meta["val"], layout.shape, order, spec.dtype)}
             rows = self.gathers.cut_dims(self.rows[node], layout, on_rows=True)
             args = (cache, rows, self.samples, self.gathers.positions_of(node), layout.batch_dim, layout.token_dim)
             every = self.call(ops.update_cache, args)

@@ -124,11 +124,16 @@ ALIKE: dict[str, Callable[[Tensor], Tensor]] = {
     "compared": lambda mask: (mask == 0).float() + (mask > 0.5) * 2.0,
     "moved and multiplied": lambda mask: (mask[:, None, :].expand(-1, 3, -1) * torch.ones(N)).mean(1),
     "as a truth": lambda mask: torch.logical_not(mask).to(X.dtype),
+    "cast where it is no number": lambda mask: mask.float(),
+    "cast, and read by what reads no bools": lambda mask: (
+        mask[:, None].float().softmax(-1)[:, 0] - mask.float().cumsum(1)
+    ),
     "multiplied": lambda mask: (torch.ones(N) * mask + mask * torch.full((N,), 0.5)).cumsum(1),
 }
 
 OTHERWISE: dict[str, Callable[[Tensor], Tensor]] = {
-    "cast where it is no number": lambda mask: mask.float(),
+    "cast to others": lambda mask: mask.double().cumsum(1).to(X.dtype) if mask.dtype == torch.bool else mask.cumsum(1),
+    "cast, and summed as it is": lambda mask: mask.float() * mask.sum(1, keepdim=True, dtype=X.dtype),
     "a branch on the dtype": lambda mask: (mask if mask.dtype == torch.bool else -mask).to(X.dtype),
     "a question about it": lambda mask: mask * -3.0 if torch.is_floating_point(mask) else mask * 1.0,
     "whole numbers": lambda mask: (mask * 2).sum(1, keepdim=True) / torch.tensor(3.0) + 0 * mask,
