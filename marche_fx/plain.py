@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,25 @@ def read_plain(path: str | Path, what: str = "a policy") -> Any:
             text = file.read(LARGEST + 1)
         if len(text) > LARGEST:
             raise ValueError(f"it has more than {LARGEST} bytes")
-        return json.loads(text, object_pairs_hook=once_each, parse_constant=infinite)
+        return parse_json(text, infinite)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {what} from {path}: {error}") from error
+
+
+def parse_json(text: str | bytes, constant: Callable[[str], float] | None = None) -> Any:
+    """What a text of JSON holds.
+
+    Args:
+        constant: what the words ``NaN`` and ``Infinity`` mean, which JSON does not have; errors when omitted.
+
+    Raises:
+        ValueError: it is none. RecursionError: it is nested too deep.
+    """
+    return json.loads(text, object_pairs_hook=once_each, parse_constant=constant or no_number)
+
+
+def no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number")
 
 
 def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

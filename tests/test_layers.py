@@ -23,6 +23,7 @@ LAYERS = (
     "passes.graph",
     "passes.rules",
     "passes.capture",
+    "passes.written",
     "passes.analysis",
     "passes.rewrite",
     "passes.lower",

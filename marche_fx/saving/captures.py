@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
-from collections.abc import Set
+from collections.abc import Collection, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,90 +11,124 @@ from torch import nn
 
 from ..api.optimization import Optimization, optimization_of
 from ..errors import ArgumentError
-from ..head.roles import Roles
 from ..head.step import HeadStep
 from ..head.stored import StoredHead, premises_of
 from ..passes.capture.captured import Capture
-from ..passes.capture.sizes import Guard
 from ..passes.capture.stored import Premises, Stored
 from ..passes.capture.structure import Place
-from .files import DamagedError, read_sealed, write_sealed
+from ..passes.written.constants import Constants
+from ..passes.written.refused import UnusableError, malformed_is_unusable
+from ..passes.written.values import VALUES, checked
+from .container import read_container, tensors_as_bytes, tensors_of_bytes, write_container
 from .fingerprint import Fingerprint, differences, fingerprint, machine, software
-from .kernels import compiled_kernels, restore_kernels
+from .kernels import beside, kernels_of, read_kernels, restore_kernels, write_kernels
+from .locks import held
 
-HEADING = b"marche_fx captured steps 6\n"
+FORMAT = 7
+
+HEADING = f"marche_fx captured steps {FORMAT}\n".encode()
 """With which a file begins."""
-
-Guards = tuple[Guard, ...] | None
-"""For which sizes a capture of many lengths holds; None for one of a single length."""
 
 NAMED = 3
 """Differences that a warning names."""
 
+PATIENCE = 60.0
+"""Seconds that a writer waits for another one of the same file."""
+
 
 def save(optimized: nn.Module, path: str | Path) -> None:
-    """Write what was captured and compiled so far, steps and denoisers, to a file for `load` in another process.
+    """Write what was captured and compiled so far, steps and denoisers, to files for `load` in another process.
 
-    The file holds no weights. All that was compiled of steps in this process goes with it.
+    The file holds graphs by the names of their operators and no weights; nothing in it can be executed. What was
+    compiled of this model is code, and stands in a file of its own beside it, ``<path>.kernels``, signed with a secret
+    of this user on this machine.
 
     Raises:
         ArgumentError: the model was not made by `transform`, no step has been called yet, one cannot be written, or
             there is no folder to write to.
     """
-    # Loads the compiler, which takes a second.
-    from ..passes.capture.pickled import dump_capture
-
     optimization, target = optimization_of(optimized), Path(path)
     if not target.parent.is_dir():
         raise ArgumentError(f"there is no folder {target.parent} to save to")
-    steps: dict[str, list[tuple[bytes, Premises, Guards]]] = {}
-    for name, step in optimization.steps.items():
-        step.drop_outdated()
-        try:
-            captures: list[tuple[Capture, Guards]] = [(own.capture, None) for own in step.programs]
-            captures += [(own.capture, own.sizes.guards) for own in step.lengths.found]
-            steps[name] = [
-                (dump_capture(own), Premises.of(own.tables, step.structure), guards) for own, guards in captures
-            ]
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise ArgumentError(f"{type(optimized).__name__}.{name} as captured cannot be written: {error}") from error
-    heads = {path: captured_heads(path, step) for path, step in optimization.heads.items()}
+    constants = Constants(optimization.current())
+    steps = {name: captured_steps(optimized, name, step, constants) for name, step in optimization.steps.items()}
+    heads = {path: captured_heads(path, step, constants) for path, step in optimization.heads.items()}
     if not any(steps.values()) and not any(heads.values()):
         raise ArgumentError("nothing has been captured yet, or the model was changed since; decode once, then save")
     assigned = frozenset().union(*(step.assigned for step in optimization.steps.values()))
-    content = {
-        "made for": made_for(optimization, assigned),
-        "assigned": assigned,
-        "steps": steps,
-        "heads": heads,
-        "compiled": compiled_kernels(),
-    }
-    write_sealed(target, HEADING + pickle.dumps(content))
+    kernels = kernels_of(optimization)
+    with held(target, PATIENCE, "saving"):
+        digest, reason = write_kernels(target, kernels) if kernels.modules else (None, "")
+        content = {
+            "made for": made_for(optimization, assigned),
+            "assigned": sorted(assigned),
+            "steps": steps,
+            "heads": heads,
+            "kernels": digest,
+        }
+        write_container(target, HEADING, content, tensors_as_bytes(constants.tensors))
+        if digest is None:
+            beside(target).unlink(missing_ok=True)
+    if reason:
+        warnings.warn(
+            f"{beside(target)} is not signed, since {reason}. It is used with load(..., trust_kernels=True) only",
+            stacklevel=2,
+        )
 
 
-def captured_heads(path: str, step: HeadStep) -> list[tuple[Any, Roles, bytes, Premises]]:
+def captured_steps(optimized: nn.Module, name: str, step: Any, constants: Constants) -> list[dict[str, Any]]:
+    """The captures of a step: the graph, what it holds under, and for which sizes."""
+    # Loads the compiler, which takes a second.
+    from ..passes.written.captures import Guards, write_capture
+
+    step.drop_outdated()
+    captures: list[tuple[Capture, Guards]] = [(own.capture, None) for own in step.programs]
+    captures += [(own.capture, own.sizes.guards) for own in step.lengths.found]
+    try:
+        return [
+            {
+                "capture": write_capture(own, constants, guards),
+                "premises": write_premises(Premises.of(own.tables, step.structure)),
+            }
+            for own, guards in captures
+        ]
+    except TypeError as error:
+        raise ArgumentError(f"{type(optimized).__name__}.{name} as captured cannot be written: {error}") from error
+
+
+def captured_heads(path: str, step: HeadStep, constants: Constants) -> list[dict[str, Any]]:
     """The captures of a denoiser: of which calls, which argument is what, the graph, and what it holds under."""
-    from ..passes.capture.pickled import dump_any_rows
+    from ..passes.written.captures import write_any_rows
 
     try:
         return [
-            (kind, tuple(own.denoiser.roles.values()), dump_any_rows(own.captured), premises_of(own))
+            {
+                "calls": VALUES.write(kind),
+                "roles": list(own.denoiser.roles.values()),
+                "rows": write_any_rows(own.captured, constants),
+                "premises": write_premises(premises_of(own)),
+            }
             for kind, own in step.programs.items()
             if own.holds_for(step.net)
         ]
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+    except TypeError as error:
         raise ArgumentError(f"{path} as captured cannot be written: {error}") from error
 
 
-def load(optimized: nn.Module, path: str | Path) -> bool:
+def load(
+    optimized: nn.Module, path: str | Path, *, trust_kernels: bool = False, operators: Collection[str] = ()
+) -> bool:
     """Let the steps and denoisers of a model use what `save` wrote, still checked against the original at first.
 
     A file that is missing, damaged, or made for another model, machine or other software is not used, and a warning
-    says why: code for another processor's instructions ends the process or computes wrong numbers.
-    As everything that is pickled, read only files that you trust.
+    says why. Nothing in it is executed, whoever wrote it: it names operators of PyTorch. The kernels beside it are
+    code, and are used where they are this user's own, written on this machine; others are compiled again, and a warning
+    says so.
 
     Args:
         optimized: a transformed model, of the same structure as the one that was saved; its weights may differ.
+        trust_kernels: use the kernels whoever wrote them: they can do all that you can.
+        operators: names of operators beside PyTorch's own, as ``"library::name"``, that the file may call.
 
     Returns:
         Whether the file is used.
@@ -103,25 +136,17 @@ def load(optimized: nn.Module, path: str | Path) -> bool:
     Raises:
         ArgumentError: the model was not made by `transform`.
     """
-    # Loads the compiler, which takes a second.
-    from ..passes.capture.pickled import load_any_rows, load_capture
-
-    optimization = optimization_of(optimized)
+    optimization, source = optimization_of(optimized), Path(path)
     try:
-        content = read(Path(path))
-        refuse_others(content["made for"], made_for(optimization, content["assigned"]))
-        steps = {
-            name: [Stored(load_capture(data), premises, guards) for data, premises, guards in found]
-            for name, found in content["steps"].items()
-        }
-        heads = {
-            path: [StoredHead(kind, roles, load_any_rows(data), premises) for kind, roles, data, premises in found]
-            for path, found in content["heads"].items()
-        }
+        content, steps, heads = read(source, optimization, frozenset(operators))
     except UnusableError as error:
         warnings.warn(f"{path} is not used: {error}", stacklevel=2)
         return False
-    restore_kernels(content["compiled"])
+    if content["kernels"] is not None:
+        try:
+            restore_kernels(read_kernels(source, content["kernels"], trust=trust_kernels))
+        except UnusableError as error:
+            warnings.warn(f"{beside(source)} is not used, and steps are compiled again: {error}", stacklevel=2)
     for name, found in steps.items():
         if name in optimization.steps:
             optimization.steps[name].stored = found
@@ -131,23 +156,53 @@ def load(optimized: nn.Module, path: str | Path) -> bool:
     return True
 
 
-class UnusableError(Exception):
-    """Why a file is of no use."""
+Steps = dict[str, list[Stored]]
+Heads = dict[str, list[StoredHead]]
 
 
-def read(path: Path) -> dict[str, Any]:
-    """What is in a file that is whole."""
-    try:
-        with path.open("rb") as file:
-            if file.read(len(HEADING)) != HEADING:
-                raise UnusableError("it was not written by this version of marche_fx.save")
-        content = read_sealed(path)
-    except OSError as error:
-        raise UnusableError(error.strerror or str(error)) from error
-    except DamagedError as error:
-        raise UnusableError("it is damaged") from error
-    loaded: dict[str, Any] = pickle.loads(content[len(HEADING) :])
-    return loaded
+def read(path: Path, optimization: Optimization, operators: Collection[str]) -> tuple[dict[str, Any], Steps, Heads]:
+    """What is in a file that is whole and made for this model.
+
+    Raises:
+        UnusableError: why it is of no use.
+    """
+    # Loads the compiler, which takes a second.
+    from ..passes.written.captures import Reader
+
+    with malformed_is_unusable():
+        content, rest = read_container(path, HEADING)
+        assigned = frozenset((str(place), str(name)) for place, name in content["assigned"])
+        refuse_others(content["made for"], made_for(optimization, assigned))
+        reader = Reader(Constants(optimization.current(), tensors_of_bytes(rest)), operators)
+        steps = {name: [read_step(own, reader) for own in found] for name, found in content["steps"].items()}
+        heads = {name: [read_head(own, reader) for own in found] for name, found in content["heads"].items()}
+        checked(content["kernels"], str, type(None))
+        return content, steps, heads
+
+
+def read_step(written: Any, reader: Any) -> Stored:
+    capture, guards = reader.capture(written["capture"])
+    return Stored(capture, read_premises(written["premises"]), guards)
+
+
+def read_head(written: Any, reader: Any) -> StoredHead:
+    roles = tuple(written["roles"])
+    if not {*roles} <= {"noisy", "time", "condition"}:
+        raise UnusableError("it holds an argument of a denoiser that is none")
+    kind, premises = VALUES.read(written["calls"]), read_premises(written["premises"])
+    return StoredHead(kind, roles, reader.any_rows(written["rows"]), premises)
+
+
+def write_premises(own: Premises) -> dict[str, Any]:
+    around, left = ([[*place, digest] for place, digest in sorted(each.items())] for each in (own.around, own.left))
+    return {"written": sorted(own.written), "around": around, "left": left}
+
+
+def read_premises(written: Any) -> Premises:
+    around, left = (
+        {(str(place), str(name)): str(digest) for place, name, digest in written[each]} for each in ("around", "left")
+    )
+    return Premises(frozenset((str(place), str(name)) for place, name in written["written"]), around, left)
 
 
 def refuse_others(before: dict[str, Fingerprint], now: dict[str, Fingerprint]) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 SEAL = b"\nmarche_fx sha256 "
 """What stands behind the content of a sealed file; then its SHA-256. Readers of zip archives look past both."""
+
+
+MOST_TEXT = 1 << 26
+"""Bytes of JSON that are read."""
 
 
 class DamagedError(Exception):
@@ -28,7 +34,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Another one for each writer, so that two of them leave the file of one, not a mixture.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex}.partial")
+    # Made here and now: what somebody put there, as a link to another place, is not written to.
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
     try:
         yield partial
         os.replace(partial, path)
@@ -56,11 +64,29 @@ def read_sealed(path: Path) -> bytes:
     Raises:
         DamagedError: it is not what was written, or no sealed file.
     """
-    data = path.read_bytes()
+    with open_regular(path) as file:
+        return unsealed(file.read())
+
+
+def unsealed(data: bytes) -> bytes:
+    """What was sealed; raises as `read_sealed` does."""
     content, _, digest = data.rpartition(SEAL)
     if not content or hashlib.sha256(content).digest() != digest:
         raise DamagedError
     return content
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A file to read, which is one: a pipe would keep its reader waiting, and a device never ends.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -79,11 +105,12 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
     Raises:
         DamagedError: it is not what was written, or was written by something else.
     """
-    text = path.read_bytes()
+    with open_regular(path) as file:
+        text = file.read(MOST_TEXT)
     try:
         values = json.loads(text)
         del values["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError from error
     # Text, not values: so a change that JSON does not see is one too.
     if as_text(with_digest(values)).encode() != text:

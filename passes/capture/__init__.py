@@ -10,8 +10,8 @@ alone      one trace at a time, in its thread alone    dropping   lengths that d
 arguments  trees of tensors and plain values           refusals   steps that no cached step could repeat
 tables     attributes that a step sets for itself      watched    those that it writes before it reads them
 structure  what a capture bakes in beside weights      normalise  fewer kinds of operators
-pickled    a capture as bytes                            digests  what is baked in, comparable between processes
-constants  tensors that count by their values            writes  into arguments, of arguments alone
+constants  tensors that count by their values        digests  what is baked in, comparable between processes
+writes     into arguments, of arguments alone
 lengths    one capture for many lengths    sizes  what its symbols stand for    fixed  where one became a number
 bools      one capture for a mask of numbers and a bool one
 specialise  a graph with numbers for symbols       alike  whether two captures are one

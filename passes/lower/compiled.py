@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from ..capture.alone import LOCK, tracing_alone
-from .kept import KEPT, key_of
+from .kept import KEPT, Key, Stored, key_of
 from .standalone import Code, Ragged, compile_alone
 
 MOST = 8
@@ -68,12 +68,24 @@ class Compiled:
             found = self.known_code(inputs)
             if found is not None:
                 return found
-            key = key_of(self.module, self.ragged, self.lengths)
+            key = self.key
             found = KEPT.find(key, inputs) or self.compile(key, inputs)
             if found is not None:
                 # Another list: a call may be looking through this one.
                 self.known = [*self.known, found]
             return found
+
+    @property
+    def key(self) -> Key | None:
+        return key_of(self.module, self.ragged, self.lengths)
+
+    def stored(self) -> Iterator[Stored]:
+        """What it was compiled to, as far as it can be written to a file."""
+        key = self.key
+        for own in self.known:
+            data = None if key is None else own.data()
+            if key is not None and data is not None:
+                yield Stored(key, own.conditions, data)
 
     def compile(self, key: str | None, inputs: Sequence[Any]) -> Code | None:
         # The compiler takes a second to load, so it waits until something is compiled.

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .relations import relation
+
 Settings = tuple[Any, ...]
 
 
@@ -60,14 +62,8 @@ class Conditions:
         )
 
     def __post_init__(self) -> None:
-        from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP
-
         # The expression is the compiler's own, of the symbols that it made for the inputs.
-        related = eval(f"lambda x: {self.relations}", dict(SYMPY_INTERP))
-        vars(self).update(related=related, kinds=([*self.fixed.values()], [*self.ragged.values()]))
-
-    def __reduce__(self) -> Any:
-        return Conditions, (self.fixed, self.ragged, self.relations, self.baked, self.settings, self.device_type)
+        vars(self).update(related=relation(self.relations), kinds=([*self.fixed.values()], [*self.ragged.values()]))
 
     def hold_for(self, inputs: Sequence[Any]) -> bool:
         """Whether the code computes for ``inputs`` what the module does that it was made of."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,16 +59,6 @@ class KeptCode:
         if key is not None:
             self.known.setdefault(key, []).append(code)
         return code
-
-    def all(self) -> Iterator[Stored]:
-        """All of it that can be written to a file."""
-        for key, found in self.known.items():
-            for own in found:
-                data = own.data()
-                if data is not None:
-                    yield Stored(key, own.conditions, data)
-        for stored in self.stored.values():
-            yield from stored
 
     def restore(self, stored: Sequence[Stored]) -> None:
         """Have what another process compiled."""

@@ -1,0 +1,110 @@
+"""Files and folders that one process at a time writes: the others wait, or are told who does."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import ArgumentError
+
+LOCK_FILE = ".lock"
+
+PAUSE = 0.02
+"""Seconds between two looks."""
+
+LONGEST = 500
+"""Bytes of what a holder says of himself."""
+
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems say that have no locks."""
+
+
+@contextmanager
+def held_folder(folder: Path, doing: str) -> Iterator[None]:
+    """Have a folder for oneself, which is made; ``doing`` is what others are told.
+
+    Raises:
+        ArgumentError: it cannot be written, or another process has it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(f"the folder {folder} cannot be written: {error}") from error
+    with locked(folder / LOCK_FILE, folder, 0, doing):
+        yield
+
+
+@contextmanager
+def held(path: Path, patience: float, doing: str) -> Iterator[None]:
+    """Have a file for oneself, after so many seconds at most; raises as `held_folder` does."""
+    with locked(path.with_name(f".{path.name}{LOCK_FILE}"), path, patience, doing):
+        yield
+
+
+@contextmanager
+def locked(lock: Path, what: Path, patience: float, doing: str) -> Iterator[None]:
+    """Hold ``lock``, a file that is there while it is held. What a dead process held is free: the system sees to it."""
+    descriptor = acquired(lock, what, patience)
+    if descriptor is None:
+        yield
+        return
+    try:
+        os.ftruncate(descriptor, 0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        os.write(descriptor, f"process {os.getpid()} on {platform.node()}, {doing} since {since}".encode()[:LONGEST])
+        yield
+    finally:
+        # Before it is let go, so that nobody who has it by then loses his.
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def acquired(lock: Path, what: Path, patience: float) -> int | None:
+    """A descriptor by which ``lock`` is held; None, after a warning, where there are no locks."""
+    try:
+        import fcntl
+    except ImportError:
+        tell_of_none(what, "this system has none")
+        return None
+    latest = time.monotonic() + patience
+    while True:
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise ArgumentError(f"{what} cannot be written: {error}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_still(lock, descriptor):
+                return descriptor
+            # Whoever had it has taken it away meanwhile.
+            os.close(descriptor)
+        except BlockingIOError:
+            holder = os.pread(descriptor, LONGEST, 0).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            if time.monotonic() >= latest:
+                raise ArgumentError(f"{what} is in use by {holder}. Wait for it, or choose another place") from None
+            time.sleep(PAUSE)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in UNSUPPORTED:
+                raise ArgumentError(f"{what} cannot be written: {error}") from error
+            tell_of_none(what, str(error))
+            return None
+
+
+def is_still(lock: Path, descriptor: int) -> bool:
+    """Whether a file is the one that stands there."""
+    try:
+        return os.path.samestat(os.stat(lock, follow_symlinks=False), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def tell_of_none(what: Path, reason: str) -> None:
+    warnings.warn(f"{what} cannot be locked: {reason}. Let one process at a time write there", stacklevel=5)
