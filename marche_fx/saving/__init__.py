@@ -1,6 +1,8 @@
 """Captured and compiled steps in files, for the next process.
 
 captures     `save` and `load`; start here
-fingerprint  what a capture depends on       kernels  what was compiled
+container    a file of JSON and tensors             kernels  what was compiled, in a file of its own
+fingerprint  what a capture depends on              signing  which files this user wrote on this machine
 files        files that are written whole or not at all, and say so when damaged
+locks        files and folders that one process at a time writes
 """

@@ -50,12 +50,14 @@ def save(optimized: nn.Module, path: str | Path) -> None:
     optimization, target = optimization_of(optimized), Path(path)
     if not target.parent.is_dir():
         raise ArgumentError(f"there is no folder {target.parent} to save to")
-    constants = Constants(optimization.current())
+    for step in optimization.steps.values():
+        step.drop_outdated()
+    assigned = frozenset().union(*(step.assigned for step in optimization.steps.values()))
+    constants = Constants(optimization.current(), without=assigned)
     steps = {name: captured_steps(optimized, name, step, constants) for name, step in optimization.steps.items()}
     heads = {path: captured_heads(path, step, constants) for path, step in optimization.heads.items()}
     if not any(steps.values()) and not any(heads.values()):
         raise ArgumentError("nothing has been captured yet, or the model was changed since; decode once, then save")
-    assigned = frozenset().union(*(step.assigned for step in optimization.steps.values()))
     kernels = kernels_of(optimization)
     with held(target, PATIENCE, "saving"):
         digest, reason = write_kernels(target, kernels) if kernels.modules else (None, "")
@@ -81,7 +83,6 @@ def captured_steps(optimized: nn.Module, name: str, step: Any, constants: Consta
     # Loads the compiler, which takes a second.
     from ..passes.written.captures import Guards, write_capture
 
-    step.drop_outdated()
     captures: list[tuple[Capture, Guards]] = [(own.capture, None) for own in step.programs]
     captures += [(own.capture, own.sizes.guards) for own in step.lengths.found]
     try:

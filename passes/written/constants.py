@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..capture.structure import attributes
+from ..capture.structure import Place, attributes
 from .refused import UnusableError
 from .values import checked
 
@@ -17,19 +17,22 @@ class Constants:
     """Those of one model and of what is written of it.
 
     Args:
-        tensors: what was written beside the JSON, where it is read.
+        tensors: what was written beside the JSON, where it is read. without: attributes that a step sets for itself,
+            which no model has when it is read.
 
     Attributes:
         held: plain tensors of the model, by the path of a module, the name of an attribute and a number in it.
     """
 
-    def __init__(self, model: nn.Module, tensors: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, tensors: Mapping[str, Tensor] | None = None, without: Collection[Place] = ()
+    ) -> None:
         self.tensors = dict(tensors or {})
         self.held = {
             (path, name, number): leaf
             for (path, name), leaves in attributes(model, lambda weight: None).items()
             for number, leaf in enumerate(leaves)
-            if isinstance(leaf, Tensor) and not isinstance(leaf, nn.Parameter)
+            if (path, name) not in without and isinstance(leaf, Tensor) and not isinstance(leaf, nn.Parameter)
         }
 
     def write(self, own: Tensor) -> dict[str, Any]:

@@ -156,7 +156,8 @@ def fits(kind: str, value: Any) -> bool:
         # One number for all: ``int[2] stride``.
         return inner in NUMBERS and fits(inner, value)
     if kind == "Tensor":
-        return isinstance(value, fx.Node) and isinstance(value.meta["val"], Tensor)
+        # A number is a tensor of no dimensions.
+        return is_number(value) or (isinstance(value, fx.Node) and isinstance(value.meta["val"], Tensor))
     if kind in NUMBERS:
         return is_number(value) or isinstance(value, NUMBERS[kind])
     return kind in OTHERS and isinstance(value, OTHERS[kind])
