@@ -5,5 +5,6 @@ graphs       a graph: operators by name             operators  which of them a f
 values       plain values                           expressions  sizes of symbols
 trees        how arguments and results are nested   functions  what a step asked of its arguments
 constants    tensors that are neither weights nor arguments
+trial        every operator tried on stand-ins
 classes      classes that this process has loaded   refused  why something is of no use
 """

@@ -44,6 +44,9 @@ ATOMS: dict[str, Any] = {
 
 ASSUMPTIONS = ("integer", "positive", "nonnegative", "real")
 
+MOST = 1000
+"""Parts of an expression; sizes have some ten."""
+
 HIGHEST = 16
 """No size is a higher power of another."""
 
@@ -132,6 +135,11 @@ class Symbols:
         Raises:
             UnusableError: it is of others, or nothing that `write_expression` gives.
         """
+        if count_of(written) > MOST:
+            raise UnusableError("it holds a size of too many parts")
+        return self.part(written)
+
+    def part(self, written: Any) -> Any:
         if type(written) is int and abs(written) <= LARGEST_INTEGER:
             return sympy.Integer(written)
         if type(written) is str and written in self.known:
@@ -140,14 +148,15 @@ class Symbols:
             raise UnusableError(f"it holds a size that is none: {shortened(written)}")
         name, *rest = written
         if name == "/":
-            return sympy.Rational(*(checked(own, int) for own in rest))
+            numerator, denominator = (checked(own, int) for own in rest)
+            return bounded(sympy.Rational(numerator, denominator or 1))
         if name == "float":
             return sympy.Float(checked(rest[0], float))
         if name == "atom":
             return ATOMS[rest[0]]
         if name not in CLASSES:
             raise UnusableError(f"it holds a size of {shortened(name)}")
-        args = [self.expression(own) for own in rest]
+        args = [self.part(own) for own in rest]
         if name == "Pow" and not (args[1].is_Integer and abs(args[1]) <= HIGHEST):
             raise UnusableError("it holds a size that is too high a power of another")
         return bounded(CLASSES[name](*args))
@@ -158,6 +167,16 @@ class Symbols:
         python, wrap = PYTHON[kind]
         hint = expression.xreplace(self.hints) if expression.free_symbols <= self.hints.keys() else None
         return wrap(SymNode(expression, self.env, python, None if hint is None else python(hint)))
+
+
+def count_of(written: Any) -> int:
+    """Parts of what is written, at any depth; no further than `MOST`."""
+    count, waiting = 0, [written]
+    while waiting and count <= MOST:
+        own = waiting.pop()
+        count += 1
+        waiting += own if isinstance(own, list) else ()
+    return count
 
 
 def hints_of(env: ShapeEnv) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import keyword
 import re
 from collections.abc import Collection
@@ -15,6 +16,7 @@ from ..graph.source import module_types, source_line
 from .expressions import PYTHON, Symbols
 from .operators import check_call, name_of_operator, operator_of_name
 from .refused import UnusableError
+from .trial import Trial
 from .values import DTYPES, PLAIN, Kind, Values, checked, shortened
 
 LINE = re.compile(r"([^\"\n\r:]{1,200}):(\d{1,9})")
@@ -93,6 +95,8 @@ class GraphReader:
         self.mode = FakeTensorMode(shape_env=self.symbols.env)
         self.operators = operators
         self.plain = Values()
+        self.trial = Trial(self.mode)
+        self.sizes: dict[str, Any] = {}
 
     def read(self, written: Any) -> fx.Graph:
         """The opposite of `GraphWriter.write`.
@@ -104,9 +108,11 @@ class GraphReader:
         nodes: dict[str, fx.Node] = {}
         values = Values(PLAIN | {"node": Kind(fx.Node, no_node, lambda own, each: known(nodes, own))})
         *rest, last = checked(written, list)
+        said = {own["name"]: own["value"] for own in rest}
         for own in rest:
             node = self.read_node(own, graph, values, name_of_node(own["name"], nodes))
             nodes[node.name] = node
+            self.trial.run(node, own, said)
         graph.output(values.read(last["output"]))
         return graph
 
@@ -145,7 +151,10 @@ class GraphReader:
         if isinstance(written, dict) and len(written) == 1:
             ((kind, own),) = written.items()
             if kind in PYTHON:
-                return self.symbols.number(kind, own)
+                text = json.dumps(written)
+                if text not in self.sizes:
+                    self.sizes[text] = self.symbols.number(kind, own)
+                return self.sizes[text]
         return self.plain.read(written)
 
     def fake(self, dtype: Any, device: Any, sizes: Any, strides: Any) -> Tensor:
