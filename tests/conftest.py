@@ -1,11 +1,18 @@
 """Settings that all tests share."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
 torch.set_num_threads(1)
+
+# The secret by which kernels are signed is made where no user keeps his own.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="marche_fx-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 # Capturing a step takes a second, so examples are few and failing ones are not made smaller;
 # `HYPOTHESIS_PROFILE=search` looks longer and elsewhere.

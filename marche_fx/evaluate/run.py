@@ -14,6 +14,7 @@ from ..models.bundled import WEIGHTS
 from ..models.judge import FEATURES_FILE, load_features
 from ..reporting.tables import WIDTH
 from ..saving.files import write_json
+from ..saving.locks import alone
 from .drift import measure_missing_drift
 from .equal_flops import drift_over_others
 from .folder import Folder
@@ -27,6 +28,7 @@ from .steps import steps_ratios
 from .tables import drift_table, equal_flops_table, quality_table
 
 
+@alone("evaluating")
 def evaluate(
     model: MAR,
     points: Sequence[Point],
@@ -41,8 +43,8 @@ def evaluate(
     point, which another evaluation there with these settings takes over.
 
     Raises:
-        ArgumentError: there are no points, or ``out`` cannot be written or holds results of other settings, weights
-            or another version.
+        ArgumentError: there are no points, or ``out`` cannot be written, is in use by another process, or holds
+            results of other settings, weights or another version.
     """
     console, judge = console or wide_console(), load_judge().to(model.mask_token.device)
     folder = open_folder(out, points, settings, model=model, judge=judge)
@@ -70,6 +72,7 @@ def evaluate(
     return evaluation
 
 
+@alone("measuring drift")
 def evaluate_drift(
     model: MAR, points: Sequence[Point], out: Path, settings: DriftSettings, *, console: Console | None = None
 ) -> list[DriftRow]:

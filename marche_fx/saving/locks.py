@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import errno
+import functools
+import inspect
 import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from ..errors import ArgumentError
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 LOCK_FILE = ".lock"
 
@@ -23,6 +29,30 @@ LONGEST = 500
 
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What file systems say that have no locks."""
+
+
+def alone(doing: str, *, in_folder: bool = True) -> Callable[[Callable[Given, Found]], Callable[Given, Found]]:
+    """Decorates a function with an argument ``out``: one process at a time runs it there.
+
+    Args:
+        doing: what others are told. in_folder: ``out`` is a folder; else a file. None, it is nowhere.
+    """
+
+    def decorate(function: Callable[Given, Found]) -> Callable[Given, Found]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def wrapped(*args: Given.args, **kwargs: Given.kwargs) -> Found:
+            out = signature.bind(*args, **kwargs).arguments.get("out")
+            # Of what is no path, and of a folder that is not there, the function itself says so.
+            if not isinstance(out, (str, Path)) or not (in_folder or Path(out).resolve().parent.is_dir()):
+                return function(*args, **kwargs)
+            with held_folder(Path(out), doing) if in_folder else held(Path(out), 0, doing):
+                return function(*args, **kwargs)
+
+        return wrapped
+
+    return decorate
 
 
 @contextmanager

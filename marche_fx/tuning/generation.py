@@ -17,6 +17,7 @@ from ..passes.capture.digests import described, digest
 from ..recipes import Recipe, recipe_to_dict, structure_of
 from ..saving.files import weights_hash
 from ..saving.fingerprint import software
+from ..saving.locks import alone
 from ..speed.clock import clock_for
 from .head_readings import can_be_read
 from .head_stage import best_heads
@@ -30,6 +31,7 @@ from .tuned_recipe import TunedRecipe
 
 
 @torch.no_grad()
+@alone("tuning a recipe")
 def tune_recipe(
     model: nn.Module,
     generate: Generate,

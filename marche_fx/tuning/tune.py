@@ -17,6 +17,7 @@ from ..refresh import FullRefresh, RefreshPolicy, policy_from_dict, policy_to_di
 from ..runtime.method import Query
 from ..saving.files import DamagedError, read_sealed_json, weights_hash, write_sealed_json
 from ..saving.fingerprint import software
+from ..saving.locks import alone
 from .families import families_for
 from .replay import Recording, record, replay
 
@@ -77,6 +78,7 @@ class Tuned:
         yield table
 
 
+@alone("tuning", in_folder=False)
 def tune(
     model: Model,
     run: Callable[[Model, int], Any],

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
-import re
 from fractions import Fraction
 from typing import Any
 
@@ -43,7 +43,8 @@ def write_capture(capture: Capture, constants: Constants, guards: Guards = None)
         "weights": {node.name: path for node, path in capture.weights.items()},
         "constants": {node.name: constants.write(tensor) for node, tensor in capture.constants.items()},
         "inputs": [
-            {"value": VALUES.write(own.value)} if own.node is None else {"node": own.node.name} for own in capture.inputs
+            {"value": VALUES.write(own.value)} if own.node is None else {"node": own.node.name}
+            for own in capture.inputs
         ],
         "arguments": write_tree(capture.in_spec),
         "results": write_tree(capture.out_spec),
@@ -130,7 +131,9 @@ class Reader:
             checked(VALUES.read(written["autocast"]), Autocast),
             branches=None if branches is None else read_branches(branches, tensors),
             writes=None if writes is None else self.writes(writes, reader, tensors),
-            bools=frozenset(frozenset(checked(number, int) for number in own) for own in checked(written["bools"], list)),
+            bools=frozenset(
+                frozenset(checked(number, int) for number in own) for own in checked(written["bools"], list)
+            ),
         )
         return found, None if guards is None else tuple(read_guard(own, reader) for own in checked(guards, list))
 

@@ -118,7 +118,11 @@ class Symbols:
         found = cls()
         for name, own in checked(written, dict).items():
             given = checked(own["assumed"], dict)
-            if not name.isidentifier() or not {*given} <= {*ASSUMPTIONS} or any(type(v) is not bool for v in given.values()):
+            if (
+                not name.isidentifier()
+                or not {*given} <= {*ASSUMPTIONS}
+                or any(type(v) is not bool for v in given.values())
+            ):
                 raise UnusableError(f"it holds a symbol that is none: {shortened(name)}")
             symbol = found.known[name] = sympy.Symbol(name, **given)
             if own["range"] is not None:

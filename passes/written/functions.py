@@ -15,7 +15,19 @@ from .refused import UnusableError
 from .values import PLAIN, Kind, Values, checked, shortened
 
 MAKERS = (
-    *("arange", "as_tensor", "empty", "eye", "full", "linspace", "logspace", "ones", "scalar_tensor", "tensor", "zeros"),
+    *(
+        "arange",
+        "as_tensor",
+        "empty",
+        "eye",
+        "full",
+        "linspace",
+        "logspace",
+        "ones",
+        "scalar_tensor",
+        "tensor",
+        "zeros",
+    ),
 )
 """Functions that make tensors of plain values."""
 
@@ -73,7 +85,11 @@ def write_branches(own: Branches) -> dict[str, Any]:
     """
     return {
         "calls": [
-            {"function": name_of_function(call.function), "args": VALUES.write(call.args), "kwargs": VALUES.write(call.kwargs)}
+            {
+                "function": name_of_function(call.function),
+                "args": VALUES.write(call.args),
+                "kwargs": VALUES.write(call.kwargs),
+            }
             for call in own.calls
         ],
         "asked": VALUES.write(own.asked),

@@ -1,4 +1,4 @@
-"""Operators by name, and which of them a file may call: PyTorch's own that compute tensors of tensors, and do no more."""
+"""Operators by name, and which of them a file may call: PyTorch's own that compute tensors of tensors, no others."""
 
 from __future__ import annotations
 
@@ -37,9 +37,12 @@ PYTHON: dict[str, Callable[..., Any]] = {
         )
     },
     **{f"math.{name}": getattr(math, name) for name in ("ceil", "floor", "trunc", "sqrt")},
-    **{f"torch.{name}": getattr(torch, name) for name in ("sym_max", "sym_min", "sym_not", "sym_int", "sym_float", "sym_ite")},
+    **{
+        f"torch.{name}": getattr(torch, name)
+        for name in ("sym_max", "sym_min", "sym_not", "sym_int", "sym_float", "sym_ite")
+    },
 }
-"""Functions on sizes, and the one that takes parts of lists. No power and no shift: their values grow without a bound."""
+"""Functions on sizes, and the one that takes parts of lists. No power and no shift, whose values have no bound."""
 
 PYTHON_NAMES = {function: name for name, function in PYTHON.items()}
 

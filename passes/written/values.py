@@ -154,7 +154,9 @@ class Values:
         # Graphs have lists and dicts of their own, which nobody can change.
         if isinstance(value, list):
             return [self.write(item) for item in value]
-        word, known = self.by_type.get(dict if isinstance(value, dict) and kind.__module__ != "builtins" else kind, NONE)
+        word, known = self.by_type.get(
+            dict if isinstance(value, dict) and kind.__module__ != "builtins" else kind, NONE
+        )
         if isinstance(value, enum.Enum):
             word, known = "enum", self.kinds["enum"]
         if known is None:

@@ -21,8 +21,8 @@ from marche_fx.models.mar import MAR
 from marche_fx.passes.capture.bools import numbers_of_bools, serves_bools
 from marche_fx.passes.capture.capture import capture
 from marche_fx.passes.capture.captured import Capture
-from marche_fx.passes.capture.pickled import dump_capture, load_capture
 from marche_fx.runtime.program import Program
+from tests.passes.written.test_captures import again
 from tests.sessions import WIDTH, grid_mar
 
 STEPS = 6
@@ -200,7 +200,7 @@ def test_what_was_proven_is_saved() -> None:
     # What the graph, and code compiled of it, get.
     assert [own.dtype for own in program.given((X, mask), {}).values()] == [X.dtype, torch.float32]
     assert program.capture.bools == {frozenset({1})}
-    assert load_capture(dump_capture(program.capture)).bools == {frozenset({1})}
+    assert again(program.capture).bools == {frozenset({1})}
 
 
 def programs(optimized: nn.Module) -> list[Program]:

@@ -20,9 +20,9 @@ from marche_fx import ArgumentError
 from marche_fx.api import step
 from marche_fx.api.optimization import optimization_of
 from marche_fx.passes.capture.digests import described
+from marche_fx.passes.written.refused import UnusableError
 from marche_fx.saving import captures as saved
 from marche_fx.saving import fingerprint as printed
-from marche_fx.passes.written.refused import UnusableError
 from marche_fx.saving.container import read_container
 from marche_fx.saving.fingerprint import differences, fingerprint
 from marche_fx.saving.kernels import Kernels, restore_kernels

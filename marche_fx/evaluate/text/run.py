@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from ...models.text import TextDiffusion
+from ...saving.locks import alone
 from ..run import wide_console
 from ..study import ORIGINAL, StudySettings, Variant
 from ..study.plots import save_same_by_rows
@@ -29,6 +30,7 @@ class TextSettings(StudySettings):
     choosing: bool = False
 
 
+@alone("studying text")
 def study_text(
     model: TextDiffusion,
     out: Path,

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ...models import load_judge
 from ...models.tokens import TokenGarments
+from ...saving.locks import alone
 from ..run import wide_console
 from ..study import StudySettings, Variant
 from ..study.plots import save_same_by_rows
@@ -20,6 +21,7 @@ from .plots import save_frechet_by_flops, save_garments
 from .tables import token_table
 
 
+@alone("studying tokens")
 def study_tokens(
     garments: TokenGarments,
     out: Path,

@@ -1,22 +1,24 @@
-"""A capture read from bytes is the capture that was written."""
+"""A capture read from JSON is the capture that was written."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
-from torch import Generator, Tensor, fx
+from torch import Generator, Tensor, fx, nn
 
 from marche_fx.passes.analysis.plan import Plan
 from marche_fx.passes.capture.arguments import opened
 from marche_fx.passes.capture.capture import capture
 from marche_fx.passes.capture.captured import Capture
-from marche_fx.passes.capture.pickled import dump_capture, load_capture
 from marche_fx.passes.graph.source import describe
 from marche_fx.passes.pipeline import plan_of
 from marche_fx.passes.rewrite.split import split
+from marche_fx.passes.written.captures import Reader, write_capture
+from marche_fx.passes.written.constants import Constants
 from marche_fx.reporting.step_report import step_report
 from tests.generated.arguments import make_arguments
 from tests.generated.choose import recipes
@@ -27,6 +29,15 @@ from tests.networks import small_mar
 from tests.zoo import ENTRIES
 from tests.zoo.captured import captured
 from tests.zoo.entry import Entry
+
+
+def again(own: Capture) -> Capture:
+    """A capture as another process reads it."""
+    constants = Constants(nn.Module())
+    text = json.dumps(write_capture(own, constants), allow_nan=False)
+    found, guards = Reader(Constants(nn.Module(), constants.tensors), ()).capture(json.loads(text))
+    assert guards is None
+    return found
 
 
 def shapes(graph: fx.Graph) -> list[Any]:
@@ -59,7 +70,7 @@ def rewritten(plan: Plan) -> tuple[str, str, str]:
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_models_nobody_here_wrote(entry: Entry) -> None:
     original = captured(entry, 3, entry.tokens[-1]).program.plan.original
-    check_same(load_capture(dump_capture(original)), original)
+    check_same(again(original), original)
 
 
 @pytest.mark.slow
@@ -68,7 +79,7 @@ def test_models_nobody_here_wrote(entry: Entry) -> None:
 def test_generated_models(recipe: Recipe) -> None:
     args, kwargs = make_arguments(recipe, Generator().manual_seed(recipe.seed))
     original = capture(build(recipe), "forward", args, kwargs)
-    found = load_capture(dump_capture(original))
+    found = again(original)
     check_same(found, original)
     assert found.accepts(*opened((args, kwargs)))
 
@@ -84,7 +95,7 @@ def test_a_step_that_drops_tokens_accepts_other_numbers_of_them(step: str) -> No
         return (x, mask, torch.randn(2, 16)) if step.endswith("encoder") else (x, mask)
 
     original = capture(mar, step, arguments(7))
-    found = load_capture(dump_capture(original))
+    found = again(original)
     check_same(found, original)
     assert found.accepts(arguments(7), {})
     assert found.accepts(arguments(4), {})
@@ -96,4 +107,4 @@ def test_a_constant_keeps_its_value() -> None:
     original = capture_function(
         lambda x: torch.nn.functional.scaled_dot_product_attention(x, x, x + table), torch.randn(2, 3, 5)
     )
-    check_same(load_capture(dump_capture(original)), original)
+    check_same(again(original), original)
