@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ArgumentError, CheckpointError
+from .saving.files import open_regular
+
+LONGEST = 200
+"""Characters of a value, or of another error, in a message."""
 
 LARGEST = 1 << 20
 """No policy and no recipe has more bytes."""
@@ -36,17 +40,38 @@ def from_plain(value: Any, known: Mapping[str, type]) -> Any:
     Raises:
         CheckpointError: the values are no policy among ``known`` and its arguments.
     """
+    try:
+        return made(value, known)
+    except RecursionError as error:
+        raise CheckpointError("no policy is nested so deep") from error
+
+
+def made(value: Any, known: Mapping[str, type]) -> Any:
     if isinstance(value, list):
-        return tuple(from_plain(item, known) for item in value)
+        return tuple(made(item, known) for item in value)
     if not isinstance(value, dict):
         return value
-    kind = known.get(value.get("kind", ""))
+    name = value.get("kind")
+    kind = known.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise CheckpointError(f"unknown policy {value.get('kind')!r}; known are {', '.join(sorted(known))}")
+        raise CheckpointError(f"unknown policy {shortened(name)}; known are {', '.join(sorted(known))}")
     try:
-        return kind(**{name: from_plain(own, known) for name, own in value.items() if name != "kind"})
-    except (TypeError, ArgumentError) as error:
-        raise CheckpointError(f"{value['kind']} cannot be made of {value!r}: {error}") from error
+        return kind(**{name: made(own, known) for name, own in value.items() if name != "kind"})
+    except MISTAKES as error:
+        raise CheckpointError(f"{name} cannot be made of {shortened(value)}: {str(error)[:LONGEST]}") from error
+
+
+MISTAKES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What classes raise for arguments of other types than theirs; `ArgumentError` is a `ValueError`."""
+
+
+def shortened(value: object) -> str:
+    """A value in a message."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = "what is nested too deep"
+    return text if len(text) <= LONGEST else text[:LONGEST] + " .."
 
 
 def write_plain(path: str | Path, values: Any) -> None:
@@ -61,7 +86,7 @@ def read_plain(path: str | Path, what: str = "a policy") -> Any:
         CheckpointError: the file is missing or damaged.
     """
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(Path(path)) as file:
             text = file.read(LARGEST + 1)
         if len(text) > LARGEST:
             raise ValueError(f"it has more than {LARGEST} bytes")

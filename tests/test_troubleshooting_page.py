@@ -13,7 +13,7 @@ PAGE = ROOT / "docs/troubleshooting.md"
 FEWEST_LETTERS = 4
 """An entry with fewer would be one of nearly everything."""
 
-WRAPPERS = {"marche_fx/evaluate/points.py", "marche_fx/sampling/folder.py", "marche_fx/saving/captures.py"}
+WRAPPERS = {"marche_fx/evaluate/points.py", "marche_fx/sampling/folder.py", "marche_fx/saving/container.py"}
 """Where a text is another one's: of a policy's argument, of the system about a file, of an error that is told of."""
 
 

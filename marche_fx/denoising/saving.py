@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, CheckpointError
-from ..plain import as_plain, from_plain, read_plain, write_plain
+from ..plain import as_plain, from_plain, read_plain, shortened, write_plain
 from .settings import Denoising
 from .solvers import ANCESTRAL, SOLVERS
 from .spacing import SPACINGS
@@ -71,7 +71,7 @@ def denoising_from_dict(values: Any) -> Denoising:
     """
     found = from_plain(values, KNOWN)
     if not isinstance(found, Denoising):
-        raise CheckpointError(f"expected a Denoising, got {values!r}")
+        raise CheckpointError(f"expected a Denoising, got {shortened(values)}")
     return found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
-from ..plain import as_plain, from_plain, read_plain, write_plain
+from ..plain import as_plain, from_plain, read_plain, shortened, write_plain
 from .policy import HeadReuse, Hold, HoldBranches, Interpolate
 
 KNOWN: dict[str, type] = {kind.__name__: kind for kind in (HeadReuse, Hold, HoldBranches, Interpolate)}
@@ -29,7 +29,7 @@ def head_reuse_from_dict(values: dict[str, Any]) -> HeadReuse:
     """
     found = from_plain(values, KNOWN)
     if not isinstance(found, HeadReuse):
-        raise CheckpointError(f"expected what a head reuses, got {values!r}")
+        raise CheckpointError(f"expected what a head reuses, got {shortened(values)}")
     return found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
-from ..plain import as_plain, from_plain, read_plain, write_plain
+from ..plain import as_plain, from_plain, read_plain, shortened, write_plain
 from .budget import AdaptiveBudget, CosineBudget
 from .builtin import (
     DriftRefresh,
@@ -53,7 +53,7 @@ def policy_from_dict(values: dict[str, Any]) -> RefreshPolicy:
     """
     policy = from_plain(values, KNOWN)
     if not isinstance(policy, RefreshPolicy):
-        raise CheckpointError(f"expected a refresh policy, got {values!r}")
+        raise CheckpointError(f"expected a refresh policy, got {shortened(values)}")
     return policy
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from ..graph.source import module_types, source_line
+from ..graph.source import CAPTURED, source_line, strip_wrapper
 from .expressions import PYTHON, Symbols
 from .operators import check_call, name_of_operator, operator_of_name
 from .refused import UnusableError
@@ -56,8 +56,8 @@ class GraphWriter:
                 found["kwargs"] = {name: self.values.write(own) for name, own in node.kwargs.items()}
             if line := source_line(node):
                 found["line"] = line
-            if types := module_types(node):
-                found["modules"] = types
+            if modules := modules_of(node):
+                found["modules"] = modules
         elif node.op != "placeholder":
             raise TypeError(f"{node.op} of {node.target}: it runs a graph of its own")
         found["value"] = self.write_value(node.meta.get("val"))
@@ -132,8 +132,7 @@ class GraphReader:
         if "line" in own:
             node.meta["stack_trace"] = stack_of(own["line"])
         if "modules" in own:
-            types = checked(own["modules"], dict)
-            node.meta["nn_module_stack"] = {path: (path, checked(kind, str)) for path, kind in types.items()}
+            node.meta["nn_module_stack"] = stack_of_modules(own["modules"])
         return node
 
     def read_value(self, written: Any) -> Any:
@@ -186,6 +185,18 @@ def name_of_node(name: Any, nodes: Collection[str]) -> str:
     if name in nodes:
         raise UnusableError(f"it calls two values {name}")
     return str(name)
+
+
+def modules_of(node: fx.Node) -> list[list[str]]:
+    """The modules that computed a node, outermost first: their paths in the model and their classes."""
+    stack = (node.meta.get("nn_module_stack") or {}).values()
+    return [[strip_wrapper(path), kind if isinstance(kind, str) else kind.__name__] for path, kind in stack if path]
+
+
+def stack_of_modules(written: Any) -> dict[str, tuple[str, str]]:
+    """The same as a trace records it."""
+    pairs = [(checked(path, str), checked(kind, str)) for path, kind in checked(written, list)]
+    return {str(number): (f"{CAPTURED}.{path}".rstrip("."), kind) for number, (path, kind) in enumerate(pairs)}
 
 
 def stack_of(line: Any) -> str:
