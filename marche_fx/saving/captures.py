@@ -33,8 +33,8 @@ NAMED = 3
 """Differences that a warning names."""
 
 
-def save(optimized: nn.Module, path: str | Path) -> None:
-    """Write what was captured and compiled so far, steps and denoisers, to a file for `load` in another process.
+def save_captures(optimized: nn.Module, path: str | Path) -> None:
+    """Write what was captured and compiled so far, steps and denoisers, to a file; `load_captures` reads it elsewhere.
 
     The file holds no weights. All that was compiled of steps in this process goes with it.
 
@@ -87,8 +87,8 @@ def captured_heads(path: str, step: HeadStep) -> list[tuple[Any, Roles, bytes, P
         raise ArgumentError(f"{path} as captured cannot be written: {error}") from error
 
 
-def load(optimized: nn.Module, path: str | Path) -> bool:
-    """Let the steps and denoisers of a model use what `save` wrote, still checked against the original at first.
+def load_captures(optimized: nn.Module, path: str | Path) -> bool:
+    """Let the steps and denoisers of a model use what `save_captures` wrote, checked against the original at first.
 
     A file that is missing, damaged, or made for another model, machine or other software is not used, and a warning
     says why: code for another processor's instructions ends the process or computes wrong numbers.
@@ -140,7 +140,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             if file.read(len(HEADING)) != HEADING:
-                raise UnusableError("it was not written by this version of marche_fx.save")
+                raise UnusableError("it was not written by this version of marche_fx.save_captures")
         content = read_sealed(path)
     except OSError as error:
         raise UnusableError(error.strerror or str(error)) from error
