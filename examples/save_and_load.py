@@ -28,7 +28,7 @@ def run_once(size: str, path: Path) -> None:
     with warnings.catch_warnings():
         # The first process finds no file.
         warnings.simplefilter("ignore")
-        loaded = marche_fx.load(optimized, path)
+        loaded = marche_fx.load_captures(optimized, path)
     with torch.inference_mode(), marche_fx.decoding(optimized):
         for masked in (model.seq_len // 2, model.seq_len // 2 - 4):
             mask = (torch.arange(model.seq_len) < masked).float()[None]
@@ -37,7 +37,7 @@ def run_once(size: str, path: Path) -> None:
             optimized.forward_mae_decoder(x, mask)[:, : masked // 8].sum()
     print(f"{size}, {'loaded' if loaded else 'cold'}: {time.perf_counter() - begin:.1f} s")
     if not loaded:
-        marche_fx.save(optimized, path)
+        marche_fx.save_captures(optimized, path)
 
 
 def main(size: str = "fashion") -> None:

@@ -49,17 +49,21 @@ from .refresh import (
     load_policy,
     save_policy,
 )
+from .renamed import renamed_function
 from .reporting.report import Report, explain, report
 from .runtime.monitor import Monitor
 from .runtime.session import stream
 from .sampling.run import Sampled, sample
 from .sampling.share import Share
-from .saving.captures import load, save
+from .saving.captures import load_captures, save_captures
 from .tuning.generation import tune_recipe
 from .tuning.ingredients import Ingredients
 from .tuning.tune import Tuned, tune
 from .tuning.tuned_recipe import TunedRecipe
 from .version import __version__ as __version__
+
+save = renamed_function("save", save_captures)
+load = renamed_function("load", load_captures)
 
 __all__ = [
     "AdaptiveBudget",
@@ -113,7 +117,7 @@ __all__ = [
     "decoding",
     "explain",
     "keep_samples",
-    "load",
+    "load_captures",
     "load_denoising",
     "load_head_reuse",
     "load_policy",
@@ -121,7 +125,7 @@ __all__ = [
     "register_rule",
     "report",
     "sample",
-    "save",
+    "save_captures",
     "save_denoising",
     "save_head_reuse",
     "save_policy",

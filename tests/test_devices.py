@@ -102,9 +102,9 @@ def test_a_saved_capture_is_used_on_its_device(device: str, tmp_path: Path) -> N
     model, steps = transformer(2).to(device), inputs(6, device=device)
     optimized = marche_fx.transform(model, refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
     expected = decoded(optimized, steps)
-    marche_fx.save(optimized, tmp_path / "captured")
+    marche_fx.save_captures(optimized, tmp_path / "captured")
     loaded = marche_fx.transform(model, refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
-    assert marche_fx.load(loaded, tmp_path / "captured")
+    assert marche_fx.load_captures(loaded, tmp_path / "captured")
     for one, other in zip(decoded(loaded, steps), expected, strict=True):
         assert torch.equal(one, other)
 

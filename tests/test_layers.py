@@ -16,6 +16,7 @@ LAYERS = (
     "version",
     "errors",
     "saving.files",
+    "renamed",
     "plain",
     "ops",
     "denoising",

@@ -82,7 +82,7 @@ class Optimization:
         raise ArgumentError(
             "a transformed model holds captured graphs, which cannot be copied or saved. Copy the original and "
             "transform the copy; save the weights, as in torch.save(model.state_dict(), path), and the graphs by "
-            "marche_fx.save."
+            "marche_fx.save_captures."
         )
 
     def adopt(self, path: str) -> None:

@@ -71,7 +71,7 @@ class OptimizedStep:
         self.owner: Any = None
         self.programs: list[Program] = []
         self.stored: list[Stored] = []
-        """Captures of another process, see `save`."""
+        """Captures of another process, see `save_captures`."""
         self.lengths = Lengths()
         self.shared = SharedCode()
         """What was compiled, for one length or for many."""

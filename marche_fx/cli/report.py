@@ -63,7 +63,7 @@ def report(
     optimized = transform(own.eval(), refresh=refresh, compile=compile, **options)
     with torch.no_grad():
         run(optimized)
-    told = told_of(optimized, fraction=active)
+    told = told_of(optimized, active=active)
     show(told)
     if out is not None:
         told.save(out)

@@ -43,7 +43,7 @@ def explain_first_calls(
             if name not in found:
                 # What an earlier method returned waits until it is read.
                 given, named = resolved((args, kwargs))
-                found[name] = explain(model, *given, step=name, fraction=active, speed=speed, **named)
+                found[name] = explain(model, *given, step=name, active=active, speed=speed, **named)
             if len(found) == len(steps):
                 raise AllExplainedError
             return step(*args, **kwargs)

@@ -20,6 +20,7 @@ from ..errors import ArgumentError
 from ..passes.analysis.row_outputs import can_wait, find_row_outputs
 from ..passes.pipeline import make_plan, rewrite
 from ..refresh.builtin import OBSERVED
+from ..renamed import renamed_argument
 from ..runtime.open_sessions import current_session
 from ..runtime.program import input_names, value_name
 from ..speed.prediction import Prediction, rates_for
@@ -153,16 +154,17 @@ def written(values: Any) -> str:
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
-def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
+@renamed_argument("fraction", "active")
+def report(optimized: nn.Module, *, active: float = 0.1) -> Report:
     """What `transform` made of a model, so far: steps are captured at their first call.
 
     Args:
-        fraction: the share of tokens to take as active where rows and FLOPs of a partial step are told.
+        active: the share of tokens to take as active where rows and FLOPs of a partial step are told.
 
     Raises:
-        ArgumentError: the model was not made by `transform`, or ``fraction`` is not between 0 and 1.
+        ArgumentError: the model was not made by `transform`, or ``active`` is not between 0 and 1.
     """
-    check_fraction(fraction)
+    check_active(active)
     optimization = optimization_of(optimized)
     # Also of children that the loop was found to call.
     parts = [optimization, *optimization.parts.values()]
@@ -181,7 +183,7 @@ def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
         )
     notes += recipe_notes(optimization)
     store = optimization.settings.graphs
-    steps = tuple(step_report(own.plan, own.split, fraction, own.passes, rounding=own.rounding) for own in programs)
+    steps = tuple(step_report(own.plan, own.split, active, own.passes, rounding=own.rounding) for own in programs)
     return Report(
         type(optimized).__name__,
         steps,
@@ -197,11 +199,12 @@ def report(optimized: nn.Module, *, fraction: float = 0.1) -> Report:
     )
 
 
+@renamed_argument("fraction", "active")
 def explain(
     model: nn.Module,
     *args: Any,
     step: str | None = None,
-    fraction: float = 0.1,
+    active: float = 0.1,
     speed: bool = False,
     inner: str | Sequence[str] | None = None,
     sample: Callable[[Any], Any] | None = None,
@@ -216,7 +219,7 @@ def explain(
     Args:
         step: the method's name. When omitted, the step method that `transform` takes; of several the one that accepts
             these arguments.
-        fraction: the share of tokens to take as active where rows and FLOPs of a partial step are told.
+        active: the share of tokens to take as active where rows and FLOPs of a partial step are told.
         speed: predict how much faster a compiled step is, from the rates of products and attention on this machine,
             which are measured for a few seconds the first time. What the loop does between steps is not counted.
         inner: denoisers, as of `transform`.
@@ -224,11 +227,11 @@ def explain(
             known for MAR.
 
     Raises:
-        ArgumentError: ``fraction`` is not between 0 and 1, the model has no such method, or it has several step methods
+        ArgumentError: ``active`` is not between 0 and 1, the model has no such method, or it has several step methods
             of which not one alone accepts these arguments; ``sample`` is missing, or never calls a denoiser.
         CaptureError, UnsupportedModelError: as a transformed model would at its first call.
     """
-    check_fraction(fraction)
+    check_active(active)
     is_of_head = not (args or kwargs or step) and has_known_denoisers(model)
     if is_of_head or inner is not None or sample is not None:
         return Report(type(model).__name__, (), heads=explain_heads(model, inner, sample))
@@ -240,7 +243,7 @@ def explain(
     rewritten = rewrite(plan, skip_unread=skip_unread, headed=True, compile=False)
     names = input_names(model, plan)
     moves_all = tuple(value_name(plan, own.node, names) for own in rewritten.watched if own.token_dim is None)
-    found = step_report(plan, rewritten.split, fraction, (*plan.passes, *rewritten.passes), moves_all)
+    found = step_report(plan, rewritten.split, active, (*plan.passes, *rewritten.passes), moves_all)
     if speed:
         observed = OBSERVED if is_last else 0
         prediction = Prediction(plan, rates_for(plan), read_only=rewritten.split.read_only, observed=observed)
@@ -273,7 +276,7 @@ def accepts(method: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str
     return True
 
 
-def check_fraction(fraction: float) -> None:
-    is_number = isinstance(fraction, (int, float)) and not isinstance(fraction, bool)
-    if not is_number or not 0 <= fraction <= 1:
-        raise ArgumentError(f"fraction must be a number from 0 to 1, the share of active tokens, got {fraction!r}")
+def check_active(active: float) -> None:
+    is_number = isinstance(active, (int, float)) and not isinstance(active, bool)
+    if not is_number or not 0 <= active <= 1:
+        raise ArgumentError(f"active must be a number from 0 to 1, the share of active tokens, got {active!r}")

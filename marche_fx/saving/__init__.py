@@ -1,6 +1,6 @@
 """Captured and compiled steps in files, for the next process.
 
-captures     `save` and `load`; start here
+captures     `save_captures` and `load_captures`; start here
 container    a file of JSON and tensors             kernels  what was compiled, in a file of its own
 fingerprint  what a capture depends on              signing  which files this user wrote on this machine
 files        files that are written whole or not at all, and say so when damaged

@@ -36,8 +36,8 @@ PATIENCE = 60.0
 """Seconds that a writer waits for another one of the same file."""
 
 
-def save(optimized: nn.Module, path: str | Path) -> None:
-    """Write what was captured and compiled so far, steps and denoisers, to files for `load` in another process.
+def save_captures(optimized: nn.Module, path: str | Path) -> None:
+    """Write what was captured and compiled so far, steps and denoisers; `load_captures` reads it elsewhere.
 
     The file holds graphs by the names of their operators and no weights; nothing in it can be executed. What was
     compiled of this model is code, and stands in a file of its own beside it, ``<path>.kernels``, signed with a secret
@@ -73,7 +73,8 @@ def save(optimized: nn.Module, path: str | Path) -> None:
             beside(target).unlink(missing_ok=True)
     if reason:
         warnings.warn(
-            f"{beside(target)} is not signed, since {reason}. It is used with load(..., trust_kernels=True) only",
+            f"{beside(target)} is not signed, since {reason}. It is used with "
+            "load_captures(..., trust_kernels=True) only",
             stacklevel=2,
         )
 
@@ -116,10 +117,10 @@ def captured_heads(path: str, step: HeadStep, constants: Constants) -> list[dict
         raise ArgumentError(f"{path} as captured cannot be written: {error}") from error
 
 
-def load(
+def load_captures(
     optimized: nn.Module, path: str | Path, *, trust_kernels: bool = False, operators: Collection[str] = ()
 ) -> bool:
-    """Let the steps and denoisers of a model use what `save` wrote, still checked against the original at first.
+    """Let the steps and denoisers of a model use what `save_captures` wrote, checked against the original at first.
 
     A file that is missing, damaged, or made for another model, machine or other software is not used, and a warning
     says why. Nothing in it is executed, whoever wrote it: it names operators of PyTorch. The kernels beside it are

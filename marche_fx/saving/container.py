@@ -21,9 +21,9 @@ MOST_TEXT = 1 << 26
 MOST = 1 << 31
 """Bytes of a file."""
 
-OTHER_VERSION = "it was written by another version of marche_fx.save; save again"
+OTHER_VERSION = "it was written by another version of marche_fx.save_captures; save again"
 
-NOT_OURS = "it was not written by this version of marche_fx.save"
+NOT_OURS = "it was not written by this version of marche_fx.save_captures"
 
 LENGTH = 8
 """Bytes of the length of the JSON, which stands before it."""

@@ -128,7 +128,7 @@ def read_kernels(path: Path, digest: str, *, trust: bool) -> Kernels:
     if not trust and not is_own(digest, signature):
         raise UnusableError(
             "they are code, and this user did not write them on this machine. Where you trust whoever wrote them, "
-            "load(..., trust_kernels=True) uses them"
+            "load_captures(..., trust_kernels=True) uses them"
         )
     with malformed_is_unusable():
         parts = iter_parts(content, [own["bytes"] for own in (*described["modules"], *described["libraries"])])

@@ -66,6 +66,7 @@ def compile_alone(
     is written. Nobody else may trace meanwhile, see `tracing_alone`.
     """
     # The compiler takes a second to load, so it waits until something is compiled.
+    from torch._dispatch.python import enable_python_dispatcher
     from torch._inductor import standalone_compile
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -89,7 +90,8 @@ def compile_alone(
             return module(*(next(rest) if isinstance(own, Tensor) else own for own in fakes))
 
         with torch._guards.tracing(torch._guards.TracingContext(mode)):
-            with mode:
+            # By the dispatcher that compilers trace with, without which torch 2.11 multiplies no rows of an open size.
+            with mode, enable_python_dispatcher():
                 # Without our own functions in it, PyTorch knows how to write it to a file.
                 traced = make_fx(of_tensors)(*tensors)
             run = standalone_compile(traced, [*tensors], dynamic_shapes="from_tracing_context", aot=True)

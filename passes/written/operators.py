@@ -80,7 +80,7 @@ def operator_of_name(name: Any, allowed: Collection[str]) -> Any:
     if namespace != "aten" and f"{namespace}::{own}" not in allowed:
         raise UnusableError(
             f"it calls {namespace}::{own}, which is no operator of PyTorch; if you know what it does, "
-            f"load(..., operators=[{f'{namespace}::{own}'!r}]) lets files call it"
+            f"load_captures(..., operators=[{f'{namespace}::{own}'!r}]) lets files call it"
         )
     found = overload_of(namespace, own, overload)
     if found is None:

@@ -112,9 +112,9 @@ def test_captures_made_without_a_trace_are_saved_like_others(tmp_path: Path) -> 
     for length in LENGTHS[:3]:
         with marche_fx.decoding(optimized):
             optimized(words(length)).clone()
-    marche_fx.save(optimized, tmp_path / "steps")
+    marche_fx.save_captures(optimized, tmp_path / "steps")
     again = optimize(model)
-    assert marche_fx.load(again, tmp_path / "steps")
+    assert marche_fx.load_captures(again, tmp_path / "steps")
     for length in LENGTHS[:3]:
         with marche_fx.decoding(again):
             assert torch.equal(again(words(length)), model(words(length)))
@@ -123,9 +123,9 @@ def test_captures_made_without_a_trace_are_saved_like_others(tmp_path: Path) -> 
         with marche_fx.decoding(again):
             assert torch.equal(again(words(length)), model(words(length)))
     assert (lengths_of(again).traces, lengths_of(again).instances) == (0, 2)
-    marche_fx.save(again, tmp_path / "steps")
+    marche_fx.save_captures(again, tmp_path / "steps")
     third = optimize(model)
-    assert marche_fx.load(third, tmp_path / "steps")
+    assert marche_fx.load_captures(third, tmp_path / "steps")
     with marche_fx.decoding(third):
         assert torch.equal(third(words(LENGTHS[5])), model(words(LENGTHS[5])))
     assert (lengths_of(third).traces, lengths_of(third).instances) == (0, 1)
@@ -150,10 +150,10 @@ def test_a_saved_capture_of_many_lengths_holds_for_what_it_was_made_under(
     for length in LENGTHS[:2]:
         with marche_fx.decoding(optimized):
             optimized(words(length)).clone()
-    marche_fx.save(optimized, tmp_path / "steps")
+    marche_fx.save_captures(optimized, tmp_path / "steps")
     monkeypatch.setitem(globals(), "SCALE", [3.0])
     again = optimize(model)
-    assert marche_fx.load(again, tmp_path / "steps")
+    assert marche_fx.load_captures(again, tmp_path / "steps")
     with pytest.warns(UserWarning, match="a saved capture of forward is not used"), marche_fx.decoding(again):
         assert torch.equal(again(words(LENGTHS[2])), model(words(LENGTHS[2])))
     assert (lengths_of(again).traces, lengths_of(again).instances) == (1, 0)
@@ -166,9 +166,9 @@ def test_a_saved_capture_of_many_lengths_keeps_what_it_was_decided_by(tmp_path: 
     for length in (20, 30):
         with marche_fx.decoding(optimized):
             optimized(words(length)).clone()
-    marche_fx.save(optimized, tmp_path / "steps")
+    marche_fx.save_captures(optimized, tmp_path / "steps")
     again = optimize(model)
-    assert marche_fx.load(again, tmp_path / "steps")
+    assert marche_fx.load_captures(again, tmp_path / "steps")
     for length in (12, 25):
         with marche_fx.decoding(again):
             assert torch.equal(again(words(length)), model(words(length)))

@@ -142,8 +142,8 @@ def test_a_capture_with_quantised_weights_is_saved(tmp_path: Path, monkeypatch: 
     model = quantised(Quantised)
     first, second = optimize(model), optimize(model)
     first(X)
-    marche_fx.save(first, tmp_path / "steps")
-    assert marche_fx.load(second, tmp_path / "steps")
+    marche_fx.save_captures(first, tmp_path / "steps")
+    assert marche_fx.load_captures(second, tmp_path / "steps")
     monkeypatch.setattr(step, "make_plan", None)
     assert same(second(X), model(X))
 

@@ -102,8 +102,8 @@ def test_an_argument_in_a_dict_is_written_too(tmp_path: Path, monkeypatch: pytes
     for optimized in (first, second):
         store = {"last": torch.zeros_like(X)}
         if optimized is second:
-            marche_fx.save(first, tmp_path / "steps")
-            assert marche_fx.load(second, tmp_path / "steps")
+            marche_fx.save_captures(first, tmp_path / "steps")
+            assert marche_fx.load_captures(second, tmp_path / "steps")
             monkeypatch.setattr(step, "make_plan", None)
         optimized(X, store)
         assert torch.equal(store["last"], X)

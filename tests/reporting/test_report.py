@@ -104,7 +104,7 @@ def test_explain_tells_the_plan_without_touching_the_model() -> None:
 
 
 def test_the_rows_flops_and_caches_of_a_site_are_those_of_its_active_tokens() -> None:
-    (step,) = marche_fx.report(used(), fraction=0.2).steps
+    (step,) = marche_fx.report(used(), active=0.2).steps
     attention, mlp = step.sites[0], step.sites[2]
     assert (attention.rows, attention.active_rows) == ((2 * 30,), (2 * 6,))
     # The products with keys and with values: for every row, 30 keys of 16 channels.
@@ -119,13 +119,13 @@ def test_the_rows_flops_and_caches_of_a_site_are_those_of_its_active_tokens() ->
 @pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan"), "0.1", True])
 def test_a_fraction_is_a_share(fraction: float) -> None:
     with pytest.raises(ArgumentError, match="from 0 to 1"):
-        marche_fx.report(used(), fraction=fraction)
+        marche_fx.report(used(), active=fraction)
     with pytest.raises(ArgumentError, match="from 0 to 1"):
-        marche_fx.explain(Transformer(30, 16, 2).eval(), X, fraction=fraction)
+        marche_fx.explain(Transformer(30, 16, 2).eval(), X, active=fraction)
 
 
 def test_at_any_fraction_one_token_is_active_at_least() -> None:
-    assert [marche_fx.report(used(), fraction=share).steps[0].active for share in (0, 1)] == [(1,), (30,)]
+    assert [marche_fx.report(used(), active=share).steps[0].active for share in (0, 1)] == [(1,), (30,)]
 
 
 class Joined(nn.Module):

@@ -37,7 +37,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     with torch.no_grad():
         optimized(X)
     path = tmp_path_factory.mktemp("saved") / "steps"
-    marche_fx.save(optimized, path)
+    marche_fx.save_captures(optimized, path)
     return path.read_bytes()
 
 
@@ -62,12 +62,12 @@ def test_a_saved_step_is_not_captured_again(path: Path, no_capture: None) -> Non
     for weight in model.parameters():
         weight.mul_(1.3)
     optimized = optimize(model, EAGER)
-    assert marche_fx.load(optimized, path)
+    assert marche_fx.load_captures(optimized, path)
     with marche_fx.decoding(optimized):
         assert same(optimized(X), model(X)), "weights are those of the model, not of the one that was saved"
         partial = optimized(MOVED)[:, 3]
     again = optimize(transformer(), EAGER)
-    assert marche_fx.load(again, path)
+    assert marche_fx.load_captures(again, path)
     with marche_fx.decoding(again):
         again(X)
         assert not same(again(MOVED)[:, 3], partial)
@@ -82,8 +82,8 @@ def test_a_generation_of_a_saved_mar_is_the_same(tmp_path: Path, monkeypatch: py
     arguments: Any = {"labels": torch.tensor([0, 1]), "orders": torch.rand(2, 16).argsort(-1)}
     torch.manual_seed(0)
     expected = first.sample_tokens(2, 4, 2.0, **arguments)
-    marche_fx.save(first, tmp_path / "mar")
-    assert marche_fx.load(second, tmp_path / "mar")
+    marche_fx.save_captures(first, tmp_path / "mar")
+    assert marche_fx.load_captures(second, tmp_path / "mar")
     monkeypatch.setattr(step, "make_plan", None)
     torch.manual_seed(0)
     assert torch.equal(second.sample_tokens(2, 4, 2.0, **arguments), expected)
@@ -142,7 +142,7 @@ def test_what_was_made_for_another_model_is_not_used(path: Path, change: Callabl
     change(model)
     optimized = optimize(model)
     with pytest.warns(UserWarning, match=f"is not used: it was made for another model: .*{named}"):
-        assert not marche_fx.load(optimized, path)
+        assert not marche_fx.load_captures(optimized, path)
     x = X.to(next(model.parameters()).dtype)
     assert same(optimized(x), model(x))
 
@@ -151,7 +151,7 @@ def test_what_was_made_for_another_model_is_not_used(path: Path, change: Callabl
 def test_what_changed_after_loading_is_captured_anew(path: Path) -> None:
     model = transformer()
     optimized = optimize(model)
-    assert marche_fx.load(optimized, path)
+    assert marche_fx.load_captures(optimized, path)
     optimized.double()
     assert same(optimized(X.double()), model(X.double())), "the weights are of another kind now"
     optimized.float()
@@ -179,7 +179,7 @@ def damaged(data: bytes) -> bytes:
 def test_a_damaged_file_is_not_used(path: Path, spoil: Callable[[bytes], bytes], reason: str) -> None:
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.warns(UserWarning, match=f"steps is not used: {reason}"):
-        assert not marche_fx.load(optimize(transformer()), path)
+        assert not marche_fx.load_captures(optimize(transformer()), path)
 
 
 def test_every_flipped_bit_is_noticed(path: Path) -> None:
@@ -191,7 +191,7 @@ def test_every_flipped_bit_is_noticed(path: Path) -> None:
 
 def test_a_file_that_is_not_there_is_not_used(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="No such file"):
-        assert not marche_fx.load(optimize(transformer()), tmp_path / "none")
+        assert not marche_fx.load_captures(optimize(transformer()), tmp_path / "none")
 
 
 @pytest.mark.parametrize("name", ["Python", "torch", "marche_fx"])
@@ -199,7 +199,7 @@ def test_what_other_software_made_is_not_used(path: Path, name: str, monkeypatch
     other = saved.software() | {name: "other"}
     monkeypatch.setattr(saved, "software", lambda: other)
     with pytest.warns(UserWarning, match=f"made for other software: {name} differ"):
-        assert not marche_fx.load(optimize(transformer()), path)
+        assert not marche_fx.load_captures(optimize(transformer()), path)
 
 
 @pytest.mark.parametrize(
@@ -215,10 +215,10 @@ def test_what_was_made_for_another_processor_is_not_used(
     path: Path, place: str, value: object, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     optimized = optimize(transformer())
-    assert marche_fx.load(optimized, path)
+    assert marche_fx.load_captures(optimized, path)
     monkeypatch.setattr(place, lambda: value)
     with pytest.warns(UserWarning, match=f"is not used: it was made for another machine: .*{named}.* differ"):
-        assert not marche_fx.load(optimize(transformer()), path)
+        assert not marche_fx.load_captures(optimize(transformer()), path)
 
 
 def test_the_gpus_of_a_model_are_part_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,11 +234,11 @@ def test_the_gpus_of_a_model_are_part_of_the_machine(monkeypatch: pytest.MonkeyP
 
 def test_there_is_nothing_to_save_before_a_step_was_called(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="decode once"):
-        marche_fx.save(optimize(transformer()), tmp_path / "steps")
+        marche_fx.save_captures(optimize(transformer()), tmp_path / "steps")
     with pytest.raises(ArgumentError, match=r"not made by marche_fx\.transform"):
-        marche_fx.save(transformer(), tmp_path / "steps")
+        marche_fx.save_captures(transformer(), tmp_path / "steps")
     with pytest.raises(ArgumentError, match=r"there is no folder .*nowhere"):
-        marche_fx.save(optimize(transformer()), tmp_path / "nowhere" / "steps")
+        marche_fx.save_captures(optimize(transformer()), tmp_path / "nowhere" / "steps")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -249,13 +249,13 @@ from tests.around import X, MOVED, EAGER, transformer
 from marche_fx.passes.lower.kept import KEPT
 optimized = marche_fx.transform(transformer(), refresh=EAGER)
 if sys.argv[2] == "load":
-    assert marche_fx.load(optimized, sys.argv[1])
+    assert marche_fx.load_captures(optimized, sys.argv[1])
     step.make_plan = None
 with torch.no_grad(), marche_fx.decoding(optimized):
     optimized(X)
     print(optimized(MOVED)[:, 3].sum().item(), KEPT.count)
 if sys.argv[2] == "save":
-    marche_fx.save(optimized, sys.argv[1])
+    marche_fx.save_captures(optimized, sys.argv[1])
 """
 
 

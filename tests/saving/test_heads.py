@@ -31,7 +31,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     optimized = transformed(model_of("adaln"), "lazymar", METHOD)
     run(optimized)
     path = tmp_path_factory.mktemp("saved") / "head"
-    marche_fx.save(optimized, path)
+    marche_fx.save_captures(optimized, path)
     return path
 
 
@@ -47,7 +47,7 @@ def no_capture(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_saved_denoiser_is_not_captured_again(written: Path, no_capture: None, reuse: str) -> None:
     model = model_of("adaln", seed=5)
     optimized = transformed(model, reuse, METHOD)
-    assert marche_fx.load(optimized, written)
+    assert marche_fx.load_captures(optimized, written)
     found = run(optimized)
     head = head_of(optimized, METHOD)
     assert head.record.as_is == 0, "which argument is what, is known"
@@ -60,9 +60,9 @@ def test_a_saved_denoiser_is_not_captured_again(written: Path, no_capture: None,
     )
     # What was restored is saved again.
     again = written.with_name(f"again-{reuse}")
-    marche_fx.save(optimized, again)
+    marche_fx.save_captures(optimized, again)
     third = transformed(model, reuse, METHOD)
-    assert marche_fx.load(third, again)
+    assert marche_fx.load_captures(third, again)
     assert_close(run(third), found)
 
 
@@ -71,7 +71,7 @@ def test_a_denoiser_of_another_process_is_the_same(written: Path, no_capture: No
         "import torch, marche_fx\n"
         "from tests.saving.test_heads import *\n"
         f"optimized = transformed(model_of('adaln'), 'lazymar', METHOD)\n"
-        f"assert marche_fx.load(optimized, {str(written)!r})\n"
+        f"assert marche_fx.load_captures(optimized, {str(written)!r})\n"
         "run(optimized)\n"
         "assert head_of(optimized, METHOD).record.as_is == 0\n"
     )
@@ -84,7 +84,7 @@ def test_calls_of_another_kind_are_captured(written: Path) -> None:
     optimized = transformed(model, "exact", METHOD)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        used = marche_fx.load(optimized, written)
+        used = marche_fx.load_captures(optimized, written)
     assert not used, "weights of another kind are another model"
     x, c = (own.float() for own in arguments(8))
     with torch.no_grad():
@@ -111,12 +111,12 @@ def scaled() -> Any:
 def test_what_was_captured_under_other_premises_is_captured_anew(tmp_path: Path) -> None:
     optimized = transformed(scaled(), "exact", METHOD)
     run(optimized)
-    marche_fx.save(optimized, tmp_path / "head")
+    marche_fx.save_captures(optimized, tmp_path / "head")
     SCALE[0] = 3.0
     try:
         model = scaled()
         optimized = transformed(model, "exact", METHOD)
-        assert marche_fx.load(optimized, tmp_path / "head")
+        assert marche_fx.load_captures(optimized, tmp_path / "head")
         with pytest.warns(UserWarning, match=r"a saved capture of net.forward_with_cfg is not used: 'SCALE'"):
             found = run(optimized)
         assert_close(found, run(model))
@@ -127,5 +127,5 @@ def test_what_was_captured_under_other_premises_is_captured_anew(tmp_path: Path)
 def test_nothing_captured_is_nothing_to_save(tmp_path: Path) -> None:
     optimized = transformed(model_of("adaln"), "exact", METHOD)
     with pytest.raises(marche_fx.ArgumentError, match="nothing has been captured yet"):
-        marche_fx.save(optimized, tmp_path / "head")
+        marche_fx.save_captures(optimized, tmp_path / "head")
     assert optimization_of(optimized).heads

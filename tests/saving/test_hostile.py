@@ -70,7 +70,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         with torch.no_grad():
             optimized(*args)
         path = tmp_path_factory.mktemp("saved") / "steps"
-        marche_fx.save(optimized, path)
+        marche_fx.save_captures(optimized, path)
         found[kind] = path.read_bytes()
     return found
 
@@ -243,7 +243,7 @@ def test_what_a_stranger_asks_for_is_not_done(path: Path, name: str) -> None:
     CALLED.clear()
     changed(path, change)
     with refused(path, reason):
-        assert not marche_fx.load(optimize(model_of("branching")[0]), path)
+        assert not marche_fx.load_captures(optimize(model_of("branching")[0]), path)
 
 
 @torch.no_grad()
@@ -257,7 +257,7 @@ def test_an_operator_that_the_user_names_may_be_called_and_is_not_by_loading(pat
     CALLED.clear()
     changed(path, change)
     optimized = optimize(model)
-    assert marche_fx.load(optimized, path, operators=["marche_fx_hostile::touch"])
+    assert marche_fx.load_captures(optimized, path, operators=["marche_fx_hostile::touch"])
     assert "touched" not in CALLED
     assert same(optimized(*args), model(*args))
 
@@ -286,7 +286,7 @@ FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "a pickle behind the heading": (lambda path: sealed(HEADING + pickle.dumps(Payload(path))), "damaged"),
     "a pickle of the version before": (
         lambda path: sealed(b"marche_fx captured steps 6\n" + pickle.dumps(Payload(path))),
-        "by another version of marche_fx.save; save again",
+        "by another version of marche_fx.save_captures; save again",
     ),
     "a pickle as JSON": (lambda path: framed(pickle.dumps(Payload(path))), "no JSON"),
     "a pickle as tensors": (
@@ -319,7 +319,7 @@ def test_what_is_no_file_of_captures_is_not_used(path: Path, name: str) -> None:
     CALLED.clear()
     path.write_bytes(make(path.with_name("executed")))
     with refused(path, reason):
-        assert not marche_fx.load(optimize(model_of("branching")[0]), path)
+        assert not marche_fx.load_captures(optimize(model_of("branching")[0]), path)
 
 
 def test_tensors_that_are_none_are_not_used(path: Path) -> None:
@@ -335,7 +335,7 @@ def test_tensors_that_are_none_are_not_used(path: Path) -> None:
     ):
         write_container(path, HEADING, values, rest)
         with refused(path, "its tensors are damaged"):
-            assert not marche_fx.load(optimize(model_of("branching")[0]), path)
+            assert not marche_fx.load_captures(optimize(model_of("branching")[0]), path)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
@@ -348,13 +348,13 @@ def test_what_is_no_regular_file_is_not_waited_for(path: Path, kind: str) -> Non
     else:
         path.symlink_to("/dev/zero")
     with refused(path, "Not a regular file"):
-        assert not marche_fx.load(optimize(model_of("branching")[0]), path)
+        assert not marche_fx.load_captures(optimize(model_of("branching")[0]), path)
 
 
 def test_a_file_of_weights_under_that_name_is_not_used(path: Path) -> None:
     write_sealed(path, tensors_as_bytes({"weight": torch.ones(2)}))
     with refused(path, "not written by"):
-        assert not marche_fx.load(optimize(model_of("branching")[0]), path)
+        assert not marche_fx.load_captures(optimize(model_of("branching")[0]), path)
 
 
 OTHERS: tuple[Any, ...] = (
@@ -379,7 +379,7 @@ def test_a_file_with_anything_in_it_changed_is_refused_or_right_or_an_error_of_o
         optimized = optimize(model)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if not marche_fx.load(optimized, path):
+            if not marche_fx.load_captures(optimized, path):
                 refusals += 1
                 continue
             try:

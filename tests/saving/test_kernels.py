@@ -57,7 +57,7 @@ def own(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 def path(tmp_path: Path) -> Path:
     optimized = compiled(transformer())
     decode(optimized)
-    marche_fx.save(optimized, tmp_path / "steps")
+    marche_fx.save_captures(optimized, tmp_path / "steps")
     KEPT.forget()
     return tmp_path / "steps"
 
@@ -67,7 +67,7 @@ def loaded(path: Path, **options: Any) -> tuple[int, list[str]]:
     KEPT.forget()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        assert marche_fx.load(compiled(transformer()), path, **options)
+        assert marche_fx.load_captures(compiled(transformer()), path, **options)
     return sum(map(len, KEPT.stored.values())), [str(own.message) for own in told]
 
 
@@ -104,7 +104,7 @@ def test_kernels_are_used_by_whoever_wrote_them_and_by_whom_trusts_them(
 def test_kernels_of_another_file_or_changed_ones_are_not_used(path: Path, tmp_path: Path) -> None:
     other = compiled(wider())
     decode(other)
-    marche_fx.save(other, tmp_path / "other")
+    marche_fx.save_captures(other, tmp_path / "other")
     kernels, others = beside(path), beside(tmp_path / "other")
     whole = kernels.read_bytes()
     kernels.write_bytes(others.read_bytes())

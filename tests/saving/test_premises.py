@@ -42,7 +42,7 @@ def saved(model: Around, path: Path, *calls: tuple[Any, ...]) -> None:
     optimized = optimize(model)
     for args in calls:
         optimized(*args)
-    marche_fx.save(optimized, path)
+    marche_fx.save_captures(optimized, path)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_branches_on_arguments_are_saved(
     saved(Around(forward), path, (X, ALL), (X, SOME))
     model = Around(forward)
     optimized = optimize(model)
-    assert marche_fx.load(optimized, path)
+    assert marche_fx.load_captures(optimized, path)
     monkeypatch.setattr(step, "make_plan", None)
     for mask in (SOME, ALL):
         assert same(optimized(X, mask), model(X, mask))
@@ -82,7 +82,7 @@ def test_tables_and_surroundings_that_are_made_again_cost_no_capture(
     TABLES.clear()
     model = Around(forward)
     optimized = optimize(model)
-    assert marche_fx.load(optimized, path)
+    assert marche_fx.load_captures(optimized, path)
     monkeypatch.setattr(step, "make_plan", None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -107,7 +107,7 @@ def loaded_in_another_process(forward: Callable[..., Tensor], path: Path) -> tup
     TABLES.clear()
     model = Around(forward)
     optimized = marche_fx.transform(model, refresh="exact", compile=False, verify=False)
-    assert marche_fx.load(optimized, path)
+    assert marche_fx.load_captures(optimized, path)
     return model, optimized
 
 
@@ -150,4 +150,4 @@ def test_a_model_that_changed_since_its_capture_is_not_saved_as_it_was(path: Pat
     optimized(X)
     SCALES["x"] = 3.0
     with pytest.raises(marche_fx.ArgumentError, match="changed since"):
-        marche_fx.save(optimized, path)
+        marche_fx.save_captures(optimized, path)

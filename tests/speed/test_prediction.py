@@ -118,7 +118,7 @@ def test_rates_are_measured_once_and_explain_uses_them() -> None:
     assert min(found.moved, found.mapped, found.call) > 0
     model = Transformer(30, 16, 2).eval()
     assert marche_fx.explain(model, X).steps[0].speedups == {}
-    report = marche_fx.explain(model, X, speed=True, fraction=0.2)
+    report = marche_fx.explain(model, X, speed=True, active=0.2)
     assert list(report.steps[0].speedups) == [0.05, 0.1, 0.2, 0.25, 0.5, 1.0]
     assert "predicted speed-up over the original run eagerly" in str(report)
     assert set(report.to_dict()["steps"][0]["speedups"]) == {"0.05", "0.1", "0.2", "0.25", "0.5", "1.0"}
