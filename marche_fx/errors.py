@@ -51,6 +51,10 @@ class TrainingError(MarcheError):
     """Training cannot start or continue from the given folder."""
 
 
+class StorageError(MarcheError, OSError):
+    """A file cannot be written: the disk is full, or the folder forbids it or is gone; older files are as they were."""
+
+
 class TuningError(MarcheError):
     """No refresh policy, or no recipe, meets the bound that was asked for."""
 

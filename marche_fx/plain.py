@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .checks import path_of
 from .errors import ArgumentError, CheckpointError
+from .saving.files import write_json
 
 LARGEST = 1 << 20
 """No policy and no recipe has more bytes."""
@@ -50,8 +52,8 @@ def from_plain(value: Any, known: Mapping[str, type]) -> Any:
 
 
 def write_plain(path: str | Path, values: Any) -> None:
-    """Write plain values as JSON."""
-    Path(path).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    """Write plain values as JSON: all of them, or what was there before stays."""
+    write_json(path_of("path", path), values)
 
 
 def read_plain(path: str | Path, what: str = "a policy") -> Any:
@@ -61,7 +63,7 @@ def read_plain(path: str | Path, what: str = "a policy") -> Any:
         CheckpointError: the file is missing or damaged.
     """
     try:
-        with Path(path).open("rb") as file:
+        with path_of("path", path).open("rb") as file:
             text = file.read(LARGEST + 1)
         if len(text) > LARGEST:
             raise ValueError(f"it has more than {LARGEST} bytes")

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_kind
 from ..errors import ArgumentError, CheckpointError
 from ..plain import as_plain, from_plain, read_plain, write_plain
 from .settings import Denoising
@@ -59,6 +60,7 @@ def meaning(part: str) -> tuple[str | None, Any]:
 
 def denoising_to_dict(denoising: Denoising) -> dict[str, Any]:
     """Its arguments as plain values."""
+    check_kind("denoising", denoising, Denoising)
     found: dict[str, Any] = as_plain(denoising, KNOWN)
     return found
 

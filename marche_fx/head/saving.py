@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_kind
 from ..errors import CheckpointError
 from ..plain import as_plain, from_plain, read_plain, write_plain
 from .policy import HeadReuse, Hold, HoldBranches, Interpolate
@@ -18,6 +19,7 @@ def head_reuse_to_dict(reuse: HeadReuse) -> dict[str, Any]:
     Raises:
         ArgumentError: it holds a policy of the user's own.
     """
+    check_kind("reuse", reuse, HeadReuse)
     return as_plain(reuse, KNOWN)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_kind
 from ..errors import CheckpointError
 from ..plain import as_plain, from_plain, read_plain, write_plain
 from .budget import AdaptiveBudget, CosineBudget
@@ -42,6 +43,7 @@ def policy_to_dict(policy: RefreshPolicy) -> dict[str, Any]:
     Raises:
         ArgumentError: it is a policy of the user's own, or holds a function.
     """
+    check_kind("policy", policy, RefreshPolicy)
     return as_plain(policy, KNOWN)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..api.optimization import Optimization, optimization_of
+from ..checks import path_of
 from ..errors import ArgumentError
 from ..head.roles import Roles
 from ..head.step import HeadStep
@@ -45,7 +46,7 @@ def save(optimized: nn.Module, path: str | Path) -> None:
     # Loads the compiler, which takes a second.
     from ..passes.capture.pickled import dump_capture
 
-    optimization, target = optimization_of(optimized), Path(path)
+    optimization, target = optimization_of(optimized), path_of("path", path)
     if not target.parent.is_dir():
         raise ArgumentError(f"there is no folder {target.parent} to save to")
     steps: dict[str, list[tuple[bytes, Premises, Guards]]] = {}
@@ -108,7 +109,7 @@ def load(optimized: nn.Module, path: str | Path) -> bool:
 
     optimization = optimization_of(optimized)
     try:
-        content = read(Path(path))
+        content = read(path_of("path", path))
         refuse_others(content["made for"], made_for(optimization, content["assigned"]))
         steps = {
             name: [Stored(load_capture(data), premises, guards) for data, premises, guards in found]
