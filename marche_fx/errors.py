@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 
 class MarcheError(Exception):
     """Base of all errors of marche_fx."""
@@ -29,6 +31,10 @@ class EquivalenceError(MarcheError):
 
 class ArgumentError(MarcheError, ValueError):
     """An argument has the wrong type, shape or range."""
+
+
+class OutOfMemoryError(MarcheError, torch.OutOfMemoryError):
+    """No memory was left for a step; the caches of its session are freed, and the message says what they took."""
 
 
 class PolicyError(MarcheError):
@@ -61,3 +67,13 @@ class TuningError(MarcheError):
 
 class SamplingError(MarcheError):
     """A loop did not return the images that it was asked for, or they cannot be written where they were to go."""
+
+
+NO_MEMORY = "can't allocate memory"
+"""What PyTorch says on the CPU, in a `RuntimeError`."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device has no memory left."""
+    is_named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return is_named or (isinstance(error, RuntimeError) and NO_MEMORY in str(error))

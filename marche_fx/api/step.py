@@ -132,7 +132,8 @@ class OptimizedStep:
             self.count_outside()
             throwaway = Session()
             try:
-                return resolved(self.call(throwaway, args, kwargs))
+                with throwaway.log.used():
+                    return resolved(self.call(throwaway, args, kwargs))
             finally:
                 throwaway.discard()
 
