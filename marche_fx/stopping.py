@@ -53,7 +53,10 @@ def run_command(command: Callable[[], object]) -> None:
             command()
     except StoppedError as stopped:
         how = SIGNALS[signal.Signals(stopped.number)]
-        leave(f"stopped {how}: no file is half-written, and the same command goes on where it can", KILLED + stopped.number)
+        leave(
+            f"stopped {how}: no file is half-written, and the same command goes on where it can",
+            KILLED + stopped.number,
+        )
     except MarcheError as error:
         leave(f"{type(error).__name__}: {error}", 1)
     except OSError as error:

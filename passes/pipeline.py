@@ -19,7 +19,7 @@ from .analysis.plan import Plan, key_axis
 from .analysis.region import find_region
 from .capture.capture import capture
 from .capture.captured import Capture
-from .lower.lower import lower
+from .lower.lower import Incremental, lower
 from .lower.products import multiply_by_onednn
 from .lower.ranges import Ranges
 from .lower.shared import SharedCode

@@ -18,6 +18,7 @@ LAYERS = (
     "checks",
     "saving.refused",
     "saving.files",
+    "stopping",
     "plain",
     "ops",
     "denoising",

@@ -25,6 +25,12 @@ def writing(path: Path) -> Iterator[None]:
         raise StorageError(refusal(path, error)) from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those that it is in, unless it is there."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def refusal(path: Path, error: OSError) -> str:
     """Why ``path`` cannot be written, and what to do about it."""
     return f"{path} cannot be written: {error.strerror or error}. {advice(path, error)}"
