@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 
 class MarcheError(Exception):
     """Base of all errors of marche_fx."""
@@ -31,6 +33,10 @@ class ArgumentError(MarcheError, ValueError):
     """An argument has the wrong type, shape or range."""
 
 
+class OutOfMemoryError(MarcheError, torch.OutOfMemoryError):
+    """No memory was left for a step; the caches of its session are freed, and the message says what they took."""
+
+
 class PolicyError(MarcheError):
     """A refresh policy answered with something that cannot be done."""
 
@@ -51,9 +57,23 @@ class TrainingError(MarcheError):
     """Training cannot start or continue from the given folder."""
 
 
+class StorageError(MarcheError, OSError):
+    """A file cannot be written: the disk is full, or the folder forbids it or is gone; older files are as they were."""
+
+
 class TuningError(MarcheError):
     """No refresh policy, or no recipe, meets the bound that was asked for."""
 
 
 class SamplingError(MarcheError):
     """A loop did not return the images that it was asked for, or they cannot be written where they were to go."""
+
+
+NO_MEMORY = "can't allocate memory"
+"""What PyTorch says on the CPU, in a `RuntimeError`."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device has no memory left."""
+    is_named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return is_named or (isinstance(error, RuntimeError) and NO_MEMORY in str(error))

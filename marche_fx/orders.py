@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .checks import is_count, shown
 from .errors import ArgumentError
 
 Order = Callable[[int, int, int, torch.Generator | None], Tensor]
@@ -138,10 +139,10 @@ def checked_counts(counts: Sequence[int], tokens: int, steps: int) -> list[int]:
     Raises:
         ArgumentError: they do not.
     """
-    found = list(counts)
-    if len(found) != steps or sum(found) != tokens or min(found) < 1:
+    found = list(counts) if isinstance(counts, Sequence) else []
+    if not all(is_count(own, 1) for own in found) or len(found) != steps or sum(found) != tokens:
         raise ArgumentError(
-            f"counts must be {steps} numbers of at least 1 that add up to the {tokens} tokens, got {found}"
+            f"counts must be {steps} numbers of at least 1 that add up to the {tokens} tokens, got {shown(counts)}"
         )
     return found
 

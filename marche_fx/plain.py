@@ -8,11 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .checks import LONGEST, path_of, shown
 from .errors import ArgumentError, CheckpointError
-from .saving.files import open_regular
-
-LONGEST = 200
-"""Characters of a value, or of another error, in a message."""
+from .saving.files import open_regular, write_json
 
 LARGEST = 1 << 20
 """No policy and no recipe has more bytes."""
@@ -54,29 +52,20 @@ def made(value: Any, known: Mapping[str, type]) -> Any:
     name = value.get("kind")
     kind = known.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise CheckpointError(f"unknown policy {shortened(name)}; known are {', '.join(sorted(known))}")
+        raise CheckpointError(f"unknown policy {shown(name)}; known are {', '.join(sorted(known))}")
     try:
         return kind(**{name: made(own, known) for name, own in value.items() if name != "kind"})
     except MISTAKES as error:
-        raise CheckpointError(f"{name} cannot be made of {shortened(value)}: {str(error)[:LONGEST]}") from error
+        raise CheckpointError(f"{name} cannot be made of {shown(value)}: {str(error)[:LONGEST]}") from error
 
 
 MISTAKES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What classes raise for arguments of other types than theirs; `ArgumentError` is a `ValueError`."""
 
 
-def shortened(value: object) -> str:
-    """A value in a message."""
-    try:
-        text = repr(value)
-    except RecursionError:
-        text = "what is nested too deep"
-    return text if len(text) <= LONGEST else text[:LONGEST] + " .."
-
-
 def write_plain(path: str | Path, values: Any) -> None:
-    """Write plain values as JSON."""
-    Path(path).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    """Write plain values as JSON: all of them, or what was there before stays."""
+    write_json(path_of("path", path), values)
 
 
 def read_plain(path: str | Path, what: str = "a policy") -> Any:
@@ -86,7 +75,7 @@ def read_plain(path: str | Path, what: str = "a policy") -> Any:
         CheckpointError: the file is missing or damaged.
     """
     try:
-        with open_regular(Path(path)) as file:
+        with open_regular(path_of("path", path)) as file:
             text = file.read(LARGEST + 1)
         if len(text) > LARGEST:
             raise ValueError(f"it has more than {LARGEST} bytes")

@@ -140,7 +140,7 @@ def kept_tokens(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[i
 
 
 def programs(optimized: nn.Module) -> list[Program]:
-    return optimization_of(optimized).steps["forward"].programs
+    return [*optimization_of(optimized).steps["forward"].programs]
 
 
 def first_tokens(short: Any, long: Any) -> Any:

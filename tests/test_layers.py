@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     "version",
     "errors",
+    "checks",
+    "saving.refused",
     "saving.files",
+    "stopping",
     "renamed",
     "plain",
     "ops",
@@ -120,13 +123,13 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
     assert not circles
 
 
-def test_the_passes_import_of_the_package_only_errors_and_operators() -> None:
+def test_the_passes_import_of_the_package_only_errors_checks_and_operators() -> None:
     outside = {
         (name, target)
         for name, target in import_graph().edges
         if name.startswith("passes.") and not target.startswith("passes.")
     }
-    assert {target for _, target in outside} == {"errors", "ops"}
+    assert {target for _, target in outside} == {"checks", "errors", "ops"}
 
 
 @pytest.mark.parametrize("name", sorted(modules()))

@@ -7,6 +7,7 @@ samples    `keep_samples`: a loop that stops decoding some samples of its batch
 children   loops that call a child of the model and never its step
 step       what stands in for a step method: finds or makes its program, opens or finds the session
 refusals   what it refuses or says when it is called or captured
+programs   how it finds a program, and how many are kept
 lengths    how it captures: for a new length without a trace, where one capture holds for many
 head       the head that a loop runs between steps, with faster products
 recipes    a recipe given: found, checked against the model, told to its loop

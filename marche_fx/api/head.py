@@ -15,6 +15,7 @@ from ..head.policy import HeadReuse
 from ..head.step import HeadStep
 from ..passes.lower.products import has_onednn, is_small
 from .optimization import replace_child
+from .options import names_of
 
 
 class Linear(nn.Linear):
@@ -112,16 +113,16 @@ def denoiser_paths(model: nn.Module, given: str | Sequence[str] | None, *, defau
     Raises:
         ArgumentError: a path names no method of a child.
     """
-    paths = [given] if isinstance(given, str) else given
-    if paths is None:
+    if given is None:
         return tuple(path for path in default if is_method(model, path))
+    paths = names_of(given, "inner")
     for path in paths:
         if not is_method(model, path):
             raise ArgumentError(
                 f"{type(model).__name__} has no method {path!r} of a child to be a denoiser; inner takes paths such as "
                 "'diffloss.net.forward'"
             )
-    return tuple(paths)
+    return paths
 
 
 def is_method(model: nn.Module, path: str) -> bool:

@@ -41,6 +41,10 @@ class Lengths:
         """The model is another one now."""
         self.found, self.declined, self.reason = [], set(), ""
 
+    def keep(self, captures: Sequence[Capture]) -> None:
+        """Forget what none of these ``captures`` is an instance of."""
+        self.found = [own for own in self.found if any(own.covers(each) for each in captures)]
+
     @property
     def summary(self) -> str:
         """What was traced and what was not, in words; empty where there is nothing to tell."""

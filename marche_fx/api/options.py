@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..checks import check_count, check_not_negative, shown
 from ..errors import ArgumentError
 from ..refresh.builtin import SelectiveRefresh
 from ..refresh.policy import RefreshPolicy
 from ..refresh.presets import preset
+from ..refresh.signals import Signal
 from ..runtime.graphs.store import Graphs
 
 KNOWN_STEPS = ("forward_mae_encoder", "forward_mae_decoder")
@@ -59,7 +61,17 @@ def policies_of(refresh: object, steps: Sequence[str]) -> dict[str, RefreshPolic
     for policy in found.values():
         if not isinstance(policy, RefreshPolicy):
             raise ArgumentError(f"refresh must be a refresh policy, such as SelectiveRefresh(), got {policy!r}")
+        check_attributes(policy)
     return {name: found[name] for name in steps}
+
+
+def check_attributes(policy: RefreshPolicy) -> None:
+    """Raise if a policy of the user's own has attributes that cannot be."""
+    name = type(policy).__name__
+    check_not_negative(f"tolerance of {name}", policy.tolerance)
+    check_count(f"exact_sites of {name}", policy.exact_sites)
+    if not isinstance(policy.signals, tuple) or not all(isinstance(own, Signal) for own in policy.signals):
+        raise ArgumentError(f"signals of {name} must be a tuple of signals, got {shown(policy.signals)}")
 
 
 def what_is_measured(policies: Mapping[str, RefreshPolicy]) -> tuple[Any, ...]:
@@ -68,17 +80,31 @@ def what_is_measured(policies: Mapping[str, RefreshPolicy]) -> tuple[Any, ...]:
     return tuple((own.signals, own.exact_sites, numbers[id(own)]) for own in policies.values())
 
 
-def not_a_module(given: object) -> str:
-    """Why an object cannot be transformed: of a pipeline, the modules that it holds."""
+def not_a_module(given: object, taker: str = "transform") -> str:
+    """Why an object is no model: of a pipeline, the modules that it holds."""
     kind = type(given).__name__
     held = [name for name, own in getattr(given, "__dict__", {}).items() if isinstance(own, nn.Module)]
     if not held:
-        return f"transform takes a torch.nn.Module, got {kind}"
+        return f"{taker} takes a torch.nn.Module as its model, got {kind}"
     called = "transformer" if "transformer" in held else held[0]
     return (
-        f"transform takes the torch.nn.Module that is called in each step, got {kind}, which holds {', '.join(held)}. "
+        f"{taker} takes the torch.nn.Module that is called in each step, got {kind}, which holds {', '.join(held)}. "
         f"Transform that one and put it back: pipe.{called} = marche_fx.transform(pipe.{called})"
     )
+
+
+def names_of(names: str | Sequence[str], argument: str) -> tuple[str, ...]:
+    """One name or several, each once.
+
+    Raises:
+        ArgumentError: they are no texts, or one stands twice.
+    """
+    found = (names,) if isinstance(names, str) else names
+    if not isinstance(found, Sequence) or not all(isinstance(name, str) for name in found):
+        raise ArgumentError(f"{argument} must be a name, or a list of names, got {shown(names)}")
+    if len(set(found)) < len(found):
+        raise ArgumentError(f"{argument} names one twice: {', '.join(found)}")
+    return tuple(found)
 
 
 def method_names(
@@ -86,7 +112,7 @@ def method_names(
 ) -> tuple[str, ...]:
     if names is None:
         return tuple(default)
-    found = (names,) if isinstance(names, str) else tuple(names)
+    found = names_of(names, argument)
     if not found and argument == "step":
         raise ArgumentError("step must name at least one method")
     for name in found:
@@ -105,7 +131,7 @@ def head_names(model: nn.Module, names: str | Sequence[str] | None, *, default: 
     children = dict(model.named_children())
     if names is None:
         return tuple(name for name in default if name in children)
-    found = (names,) if isinstance(names, str) else tuple(names)
+    found = names_of(names, "head")
     for name in found:
         if name not in children:
             raise ArgumentError(

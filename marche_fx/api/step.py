@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checks import called
 from ..errors import ArgumentError, CaptureError, UnsupportedModelError
 from ..lazy.modes import untraced
 from ..lazy.tensor import resolved, values_of
@@ -45,6 +46,7 @@ from ..runtime.verify import as_traced
 from ..runtime.weights import fits_weights
 from .enclosing import is_under_compile
 from .lengths import Lengths
+from .programs import Programs, use
 from .refusals import refuse_gradients, refuse_in_full, refuse_unknown_names, tell_of_unmeasured
 
 SIGNATURES = 8
@@ -69,7 +71,7 @@ class OptimizedStep:
         self.model = model
         self.method = method
         self.owner: Any = None
-        self.programs: list[Program] = []
+        self.programs = Programs()
         self.stored: list[Stored] = []
         """Captures of another process, see `save_captures`."""
         self.lengths = Lengths()
@@ -130,7 +132,8 @@ class OptimizedStep:
             self.count_outside()
             throwaway = Session()
             try:
-                return resolved(self.call(throwaway, args, kwargs))
+                with throwaway.log.used():
+                    return resolved(self.call(throwaway, args, kwargs))
             finally:
                 throwaway.discard()
 
@@ -216,7 +219,7 @@ class OptimizedStep:
             changed = [place for place in changed_attributes(self.structure, now) if place not in self.assigned]
             if changed:
                 self.structure, self.surroundings, self.assigned = structure(self.model), Surroundings(), frozenset()
-                self.programs, self.stored = [], []
+                self.programs, self.stored = Programs(dropped=self.programs.dropped), []
                 self.lengths.forget()
                 self.shared = SharedCode()
 
@@ -247,9 +250,10 @@ class OptimizedStep:
             return self.known_program(args, kwargs) or self.new_program(args, kwargs)
 
     def known_program(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program | None:
-        fitting = [own for own in self.programs if own.accepts(args, kwargs)]
-        fitting = fitting or [own for own in self.programs if own.accepts_bools(args, kwargs)]
-        return next((own for own in fitting if self.holds(own, args, kwargs)), None)
+        near = self.programs.near(args, kwargs)
+        fitting = [own for own in near if own.accepts(args, kwargs)]
+        fitting = fitting or [own for own in near if own.accepts_bools(args, kwargs)]
+        return next((use(own) for own in fitting if self.holds(own, args, kwargs)), None)
 
     def holds(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the step would still make of its own tables what was captured."""
@@ -264,13 +268,13 @@ class OptimizedStep:
                 topic="compiled twice",
             )
         before = self.structure
-        alike = [own for own in self.programs if own.accepts_bools(args, kwargs, proven=False)]
+        alike = [own for own in self.programs.near(args, kwargs) if own.accepts_bools(args, kwargs, proven=False)]
         # A trace shows whether one that has numbers in place of bools serves these too.
         anew = capture(self.model, self.name, args, kwargs) if alike else None
         for own in alike:
             if anew is not None and serves_bools(own.plan.original, anew) and self.holds(own, args, kwargs):
                 own.bools.add(numbers_of_bools(own.plan.original, args, kwargs))
-                return own
+                return use(own)
         with saying(f"capturing {self.full_name}"):
             plan = self.plan(args, kwargs) if anew is None else plan_of(anew, exact_sites=self.policy.exact_sites)
         if self.settings.strict:
@@ -297,7 +301,7 @@ class OptimizedStep:
                 # Another thread found the model changed meanwhile; this program is as old as those it dropped.
                 return program
             # One that accepts the arguments was made for other tables than those that are there now.
-            self.programs = [*(own for own in self.programs if not own.accepts(args, kwargs)), program]
+            self.add(use(program), args, kwargs)
             self.assigned |= plan.original.tables.places | plan.original.tables.written
             self.surroundings = self.surroundings.joined(plan.original.tables.surroundings)
             self.structure = {**self.structure, **self.surroundings.attributes()}
@@ -308,6 +312,21 @@ class OptimizedStep:
                 "values). Each costs a capture; pad inputs to few shapes, and pass numbers that change as tensors."
             )
         return program
+
+    def add(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Keep a program for later calls, and drop what there is no room for, with what was compiled for that alone."""
+        before, most = self.programs, self.settings.max_captures
+        self.programs = before.with_new(program, args, kwargs, most)
+        if self.programs.dropped == before.dropped:
+            return
+        self.shared.keep(own.lowered for own in self.programs)
+        self.lengths.keep([own.plan.original for own in self.programs])
+        self.method.warn_once(
+            f"{self.name} was captured for more than {most} kinds of arguments (shapes, dtypes, plain values, ..). "
+            "Those that were not used for longest are dropped, and captured again when they are called. Pad inputs to "
+            "few shapes, or keep more: transform(..., max_captures=...)",
+            topic="dropped",
+        )
 
     def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         """What to do with a step for arguments of this kind; captured unless another process did that."""
@@ -351,7 +370,7 @@ class OptimizedStep:
         if self.settings.query is None or not self.method.is_last:
             return None
         args, kwargs = closed((args, kwargs))
-        found = self.settings.query(*args, **kwargs)
+        found = called(f"query, with the arguments of {self.name},", self.settings.query, *args, **kwargs)
         shapes = program.readable
         if not isinstance(found, Tensor) or found.dtype is not torch.bool or tuple(found.shape) not in shapes:
             got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__

@@ -11,13 +11,14 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from ..checks import check_count, check_flag
 from ..denoising import Denoising
 from ..errors import ArgumentError
 from ..head.policy import HeadReuse, reuse_of
 from ..recipes import Recipe
 from ..refresh import RefreshPolicy
 from ..refresh.presets import PresetName
-from ..runtime.method import Query, Settings, StepMethod
+from ..runtime.method import MOST_CAPTURES, Query, Settings, StepMethod
 from ..runtime.monitor import Monitor
 from .decoding import in_session
 from .denoising import replaced_heads
@@ -63,6 +64,7 @@ def transform(
     tolerance: Mapping[str, float] | None = None,
     cache_dtype: torch.dtype | None = None,
     cuda_graphs: bool | None = None,
+    max_captures: int = MOST_CAPTURES,
 ) -> Model:
     """A model that recomputes only the tokens that matter in each decoding step.
 
@@ -129,6 +131,8 @@ def transform(
             that further rows fill up; the report tells how often. Caches are kept for the sessions to come. Where none
             can be recorded, as on the CPU, a warning says so once and steps run as they do without. None is off:
             nobody has measured yet where they pay.
+        max_captures: kinds of arguments (shapes, dtypes, devices, plain values) for which the capture of a step is
+            kept; of more, those go that were not used for longest, with a warning the first time.
 
     Raises:
         ArgumentError: an argument has the wrong type, the model has no such method or child, or ``recipe`` says already
@@ -143,6 +147,9 @@ def transform(
         raise ArgumentError(not_a_module(model))
     if hasattr(model, ATTRIBUTE):
         raise ArgumentError("the model is already transformed; transform the original with other arguments instead")
+    for name, flag in (("compile", compile), ("verify", verify), ("strict", strict)):
+        check_flag(name, flag)
+    check_count("max_captures", max_captures, least=1)
     refuse_wrappers(model)
     refuse_spread_weights(model)
     own_recipe = None if recipe is None else recipe_for(model, recipe)
@@ -171,7 +178,7 @@ def transform(
 
     limits, rounded_to = checked_tolerance(tolerance), checked_cache_dtype(cache_dtype)
     policies, graphs = policies_of(refresh, steps), graphs_for(cuda_graphs)
-    settings = Settings(policies, query, compile, verify, strict, watching, limits, rounded_to, graphs)
+    settings = Settings(policies, query, compile, verify, strict, watching, limits, rounded_to, graphs, max_captures)
     last = len(steps) - 1
     # Captured in place of the original, so that attributes set on the result count and the original stays as it is.
     view = copy.copy(model)
@@ -192,6 +199,7 @@ def transform(
             monitor=watching or False,
             cache_dtype=rounded_to,
             cuda_graphs=cuda_graphs,
+            max_captures=max_captures,
         )
 
     children = dict.fromkeys(path.split(".")[0] for path in denoisers if wanted is not None)

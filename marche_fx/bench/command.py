@@ -15,7 +15,7 @@ from ..errors import ArgumentError
 from ..evaluate.run import wide_console
 from ..models import MAR
 from ..models.devices import device_of
-from ..saving.files import write_json
+from ..saving.files import replacing, write_json
 from ..speed.clock import clock_for
 from .ablation import ablation_of, ablation_variants
 from .breakdown import Breakdown, break_down
@@ -182,7 +182,11 @@ def run_profile(
 
 
 def trace_writer(out: Path, variant: Variant) -> Callable[[Any], None]:
-    return lambda profiled: profiled.export_chrome_trace(str(out / trace_name(variant)))
+    def write(profiled: Any) -> None:
+        with replacing(out / trace_name(variant)) as partial:
+            profiled.export_chrome_trace(str(partial))
+
+    return write
 
 
 def trace_name(variant: Variant) -> str:

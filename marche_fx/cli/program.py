@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import MarcheError
+from ..stopping import run_command
 from ..version import __version__
 from .bench import bench
 from .demo import demo
@@ -31,12 +31,8 @@ for command in COMMANDS:
 
 
 def run() -> None:
-    """Run the command line; an error that a user can mend is a line, not a traceback."""
-    try:
-        app()
-    except MarcheError as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
-        raise SystemExit(1) from error
+    """Run the command line; how it ends is told by `run_command`."""
+    run_command(app)
 
 
 def print_version(wanted: bool) -> None:

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_kind, shown
 from ..errors import ArgumentError, CheckpointError
-from ..plain import as_plain, from_plain, read_plain, shortened, write_plain
+from ..plain import as_plain, from_plain, read_plain, write_plain
 from .settings import Denoising
 from .solvers import ANCESTRAL, SOLVERS
 from .spacing import SPACINGS
@@ -59,6 +60,7 @@ def meaning(part: str) -> tuple[str | None, Any]:
 
 def denoising_to_dict(denoising: Denoising) -> dict[str, Any]:
     """Its arguments as plain values."""
+    check_kind("denoising", denoising, Denoising)
     found: dict[str, Any] = as_plain(denoising, KNOWN)
     return found
 
@@ -71,7 +73,7 @@ def denoising_from_dict(values: Any) -> Denoising:
     """
     found = from_plain(values, KNOWN)
     if not isinstance(found, Denoising):
-        raise CheckpointError(f"expected a Denoising, got {shortened(values)}")
+        raise CheckpointError(f"expected a Denoising, got {shown(values)}")
     return found
 
 

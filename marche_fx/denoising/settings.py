@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..checks import check_count, check_word, is_number
 from ..errors import ArgumentError
 from .solvers import ANCESTRAL, SOLVERS
 from .spacing import SPACINGS
@@ -42,17 +43,16 @@ class Denoising:
 
     def __post_init__(self) -> None:
         for name, known in (("spacing", SPACINGS), ("solver", (ANCESTRAL, *SOLVERS))):
-            if getattr(self, name) not in known:
-                raise ArgumentError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+            check_word(name, getattr(self, name), known)
         for name, least in (("steps", 2), ("clip", 1), ("decoding_steps", 1)):
             if getattr(self, name) is not None:
-                check_count(name, getattr(self, name), least)
+                check_count(name, getattr(self, name), least=least)
         if self.anneal is not None:
             if self.steps is not None:
                 raise ArgumentError(f"give either steps or anneal, got steps={self.steps} and anneal={self.anneal}")
             object.__setattr__(self, "anneal", pair("anneal", self.anneal))
             for count in self.counts:
-                check_count("anneal", count, 2)
+                check_count("anneal", count, least=2)
         elif self.decoding_steps is not None:
             raise ArgumentError("decoding_steps says over how many steps to anneal; it needs anneal=(first, last)")
         if self.guidance is not None:
@@ -78,15 +78,6 @@ class Denoising:
     def is_guided_at(self, timestep: int, of: int) -> bool:
         """Whether guidance holds at a timestep, counted from 0, of a schedule of ``of``."""
         return self.guidance is None or self.guidance[0] < (timestep + 1) / of <= self.guidance[1]
-
-
-def check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ArgumentError(f"{name} must be a whole number of at least {least}, got {value!r}")
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def pair(name: str, value: Any) -> tuple[Any, Any]:

@@ -29,6 +29,8 @@ from ..models.train import WEIGHTS_FILE
 from ..refresh import PRESETS, FullRefresh, RefreshPolicy, SelectiveRefresh
 from ..reporting.report import report
 from ..saving.files import write_json
+from ..saving.refused import make_folder
+from ..stopping import run_command
 from .metrics import Spread, frechet, label_accuracy
 from .points import EXACT, parse_point
 
@@ -200,7 +202,7 @@ def run(given: argparse.Namespace) -> None:
     ways = [parse_way(word) for word in given.ways]
     device, began = torch.device(given.device), time.monotonic()
     emoji = load_emoji(given.data)
-    given.out.mkdir(parents=True, exist_ok=True)
+    make_folder(given.out)
     mar = load_checkpoint(mar_emoji(), given.weights / WEIGHTS_FILE).to(device).eval()
     autoencoder = load_checkpoint(Autoencoder(), given.weights / AUTOENCODER_FILE).to(device).eval()
     judge = load_checkpoint(emoji_judge(), given.weights / JUDGE_FILE).to(device).eval()
@@ -257,4 +259,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 from matplotlib.transforms import Bbox
 
+from ..stopping import run_command
 from ..tuning.intervals import Interval
 from .emoji import Way, parse_way
 from .labels import label_points
@@ -85,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, CheckpointError
 from ..saving.files import DamagedError, read_sealed, read_sealed_json, write_json, write_sealed, write_sealed_json
+from ..saving.refused import make_folder
 from .points import Point
 
 SETTINGS_FILE = "settings.json"
@@ -83,7 +84,7 @@ class Folder:
             ArgumentError: it holds results of a policy of this name with other arguments.
         """
         own = self.path / point.folder
-        own.mkdir(exist_ok=True)
+        make_folder(own)
         known, policy = own / "policy.json", {"spec": point.spec, "policy": point.policy_values}
         if not known.exists():
             write_json(known, policy)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentForma
 from matplotlib.transforms import Bbox
 from torch import Tensor
 
-from ..saving.files import replacing
+from ..reporting.picture import save_figure
 from .equal_flops import Curve, curves_of
 from .labels import label_points, side_by_side
 from .points import EXACT, Point
@@ -155,6 +154,4 @@ def finish(figure: Figure, axes: Axes) -> None:
 
 
 def write(figure: Figure, path: Path) -> None:
-    options: dict[str, Any] = {"format": path.suffix.removeprefix("."), "dpi": 130}
-    with replacing(path) as partial:
-        figure.savefig(partial, **options)
+    save_figure(figure, path, dpi=130)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..checks import is_count, shown
 from ..errors import ArgumentError
 
 Stencil = tuple[tuple[int, float], ...]
@@ -59,7 +60,7 @@ class Interpolate(SlowReuse):
 
     def __post_init__(self) -> None:
         check_count("Interpolate", "points", self.points, least=2)
-        if self.order not in ("linear", "cubic"):
+        if not isinstance(self.order, str) or self.order not in ("linear", "cubic"):
             raise ArgumentError(f'the order of Interpolate must be "linear" or "cubic", got {self.order!r}')
 
     def computed(self, count: int) -> tuple[int, ...]:
@@ -152,8 +153,8 @@ def every_so_many(count: int, every: int) -> frozenset[int]:
 
 
 def check_count(kind: str, name: str, value: object, *, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ArgumentError(f"{name} of {kind} must be an int of at least {least}, got {value!r}")
+    if not is_count(value, least):
+        raise ArgumentError(f"{name} of {kind} must be an int of at least {least}, got {shown(value)}")
 
 
 PRESETS = {
@@ -171,7 +172,7 @@ def reuse_of(given: object) -> HeadReuse:
     """
     if isinstance(given, str):
         if given not in PRESETS:
-            raise ArgumentError(f"unknown head preset {given!r}; there are {', '.join(PRESETS)}")
+            raise ArgumentError(f"reuse names an unknown head preset {given!r}; there are {', '.join(PRESETS)}")
         return PRESETS[given]
     if not isinstance(given, HeadReuse):
         raise ArgumentError(f"reuse must be a HeadReuse or the name of a preset, got {given!r}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_kind, shown
 from ..errors import CheckpointError
-from ..plain import as_plain, from_plain, read_plain, shortened, write_plain
+from ..plain import as_plain, from_plain, read_plain, write_plain
 from .policy import HeadReuse, Hold, HoldBranches, Interpolate
 
 KNOWN: dict[str, type] = {kind.__name__: kind for kind in (HeadReuse, Hold, HoldBranches, Interpolate)}
@@ -18,6 +19,7 @@ def head_reuse_to_dict(reuse: HeadReuse) -> dict[str, Any]:
     Raises:
         ArgumentError: it holds a policy of the user's own.
     """
+    check_kind("reuse", reuse, HeadReuse)
     return as_plain(reuse, KNOWN)
 
 
@@ -29,7 +31,7 @@ def head_reuse_from_dict(values: dict[str, Any]) -> HeadReuse:
     """
     found = from_plain(values, KNOWN)
     if not isinstance(found, HeadReuse):
-        raise CheckpointError(f"expected what a head reuses, got {shortened(values)}")
+        raise CheckpointError(f"expected what a head reuses, got {shown(values)}")
     return found
 
 

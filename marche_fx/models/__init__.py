@@ -8,7 +8,7 @@ text                   a masked-diffusion text model and all its own          to
 emoji                  colour emoji, a task on which decoding steps matter    optimizer  Muon with AdamW
 transformer            the blocks of text and tokens                          timed_training  for so many seconds
 parallel_decoding      MaskGIT's loop                                         devices    that a command may name
-training_state         what a training that was stopped goes on from
+training_state         what a training that was stopped goes on from          sampling   what a loop is refused
 """
 
 from .bundled import (

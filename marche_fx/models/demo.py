@@ -16,7 +16,7 @@ from ..api.transform import transform
 from ..errors import ArgumentError
 from ..recipes import Recipe
 from ..refresh import FullRefresh
-from ..reporting.picture import check_picture
+from ..reporting.picture import check_picture, save_figure
 from . import CLASSES, MAR, Judge, load_fashion_mar, load_judge
 from .generation import Draws, Generation, Sampling, draw, generate
 
@@ -158,4 +158,4 @@ def save_picture(path: Path, runs: Sequence[Run], per_class: int) -> None:
             cell.set_axis_off()
             if row == 0 and number == 0:
                 cell.set_title(CLASSES[column], fontsize=9)
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path, dpi=100)

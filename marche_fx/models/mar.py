@@ -15,9 +15,9 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ArgumentError
 from ..orders import checked_counts
 from .head import DiffLoss
+from .sampling import check_sampling
 
 layer_norm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -292,11 +292,24 @@ class MAR(nn.Module):
             noise: ``[bsz, N, S, C]``, every draw of the head's S denoising steps, so that a sample does not depend on
                 what shares its batch.
             generator: of the orders and the noise where they are omitted; else the global seed.
+
+        Raises:
+            ArgumentError: an argument is of the wrong type, shape or range.
         """
-        if cfg_schedule not in ("linear", "constant"):
-            raise ArgumentError(f'cfg_schedule must be "linear" or "constant", got {cfg_schedule!r}')
-        if num_iter < 1:
-            raise ArgumentError(f"num_iter must be at least 1, got {num_iter}")
+        check_sampling(
+            bsz=bsz,
+            num_iter=num_iter,
+            cfg=cfg,
+            cfg_schedule=cfg_schedule,
+            temperature=temperature,
+            labels=labels,
+            classes=self.class_emb.num_embeddings,
+            given={
+                "orders": (orders, (bsz, self.seq_len)),
+                "noise": (noise, (bsz, self.seq_len, None, self.token_embed_dim)),
+            },
+            generator=generator,
+        )
         counts = None if counts is None else checked_counts(counts, self.seq_len, num_iter)
         device, dtype = self.mask_token.device, self.mask_token.dtype
         mask = torch.ones(bsz, self.seq_len, device=device)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..checks import check_count, check_kind
 from ..errors import RecipeError
 from ..orders import COUNTS, ORDERS
 
@@ -36,6 +37,9 @@ def loop_arguments(
     Raises:
         RecipeError: the model has no grid of tokens, or not as many as there are steps.
     """
+    check_count("batch", batch, least=1)
+    if generator is not None:
+        check_kind("generator", generator, torch.Generator)
     rows, columns = grid_of(model)
     steps = told.get("steps")
     if steps is not None and steps > rows * columns:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_kind, shown
 from ..denoising import denoising_from_dict, denoising_to_dict
 from ..errors import ArgumentError, CheckpointError
 from ..head.saving import head_reuse_from_dict, head_reuse_to_dict
@@ -29,8 +30,9 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """Its arguments as plain values.
 
     Raises:
-        ArgumentError: it holds a policy of the user's own.
+        ArgumentError: it is no recipe, or holds a policy of the user's own.
     """
+    check_kind("recipe", recipe, Recipe)
     found: dict[str, Any] = {"kind": KIND, "format": FORMAT}
     for own in fields(recipe):
         value = getattr(recipe, own.name)
@@ -84,9 +86,3 @@ def load_recipe(path: str | Path) -> Recipe:
         CheckpointError: the file is missing, damaged, or no recipe.
     """
     return recipe_from_dict(read_plain(path, "a recipe"))
-
-
-def shown(value: object) -> str:
-    """A value in a message, shortened."""
-    text = repr(value)
-    return text if len(text) <= 200 else text[:200] + " .."

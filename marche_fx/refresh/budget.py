@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..checks import called, check_count, check_not_negative, check_share, is_number, shown
 from ..errors import ArgumentError, PolicyError
 from .history import History
 from .signals import Signal, ValueDrift
@@ -22,8 +23,7 @@ class CosineBudget:
     def __post_init__(self) -> None:
         check_share("start", self.start)
         check_share("end", self.end)
-        if self.steps < 1:
-            raise ArgumentError(f"steps must be at least 1, got {self.steps}")
+        check_count("steps", self.steps, least=1)
 
     def share(self, history: History) -> float:
         done = min(history.step / self.steps, 1.0)
@@ -52,8 +52,9 @@ class AdaptiveBudget:
             check_share(name, getattr(self, name))
         if not self.low <= self.mean <= self.high:
             raise ArgumentError(f"mean must lie between low and high, got {self.low} <= {self.mean} <= {self.high}")
-        if not 0 <= self.gain < math.inf:
-            raise ArgumentError(f"gain must not be negative, got {self.gain}")
+        check_not_negative("gain", self.gain)
+        if self.gain == math.inf:
+            raise ArgumentError("gain must be finite")
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -82,9 +83,9 @@ def share_of(budget: Budget, history: History) -> float:
     if isinstance(budget, Sequence):
         return budget[min(history.step, len(budget) - 1)]
     if callable(budget):
-        share = budget(history.step)
-        if not 0 <= share <= 1:
-            raise PolicyError(f"the budget of step {history.step} must lie in 0..1, got {share!r}")
+        share = called("a budget, with the number of the step,", budget, history.step)
+        if not is_number(share) or not 0 <= share <= 1:
+            raise PolicyError(f"the budget of step {history.step} must lie in 0..1, got {shown(share)}")
         return share
     return budget
 
@@ -97,8 +98,3 @@ def check_budget(budget: Budget) -> None:
             check_share("fraction", share)
     elif not callable(budget) and not isinstance(budget, (CosineBudget, AdaptiveBudget)):
         check_share("fraction", budget)
-
-
-def check_share(name: str, share: object) -> None:
-    if not isinstance(share, (int, float)) or not 0 <= share <= 1:
-        raise ArgumentError(f"{name} must lie in 0..1, got {share!r}")

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError
-from .budget import AdaptiveBudget, Budget, check_budget, check_share, share_of
+from ..checks import check_count, check_flag, check_not_negative, check_positive, check_share, is_count, shown
+from ..errors import ArgumentError, PolicyError
+from .budget import AdaptiveBudget, Budget, check_budget, share_of
 from .history import History, Refresh, everything
 from .policy import RefreshPolicy
 from .signals import AttentionReceived, InputDrift, Signal, Sites, ValueDrift, check_sites
@@ -51,10 +52,9 @@ class BudgetedRefresh(RefreshPolicy):
     def __post_init__(self) -> None:
         check_budget(self.fraction)
         check_count("warmup", self.warmup)
-        if self.every is not None and self.every < 1:
-            raise ArgumentError(f"every must be at least 1 or None, got {self.every}")
-        if not self.tolerance >= 0:
-            raise ArgumentError(f"tolerance must not be negative, got {self.tolerance}")
+        if self.every is not None:
+            check_count("every", self.every, least=1)
+        check_not_negative("tolerance", self.tolerance)
         if self.queried is not None:
             check_share("queried", self.queried)
 
@@ -77,7 +77,7 @@ class BudgetedRefresh(RefreshPolicy):
             return everything(history)
         room = None if self.queried is None else max(round(self.queried * history.tokens), 1)
         priority, exact = self.priority(history), history.exact
-        if exact is not None:
+        if exact is not None and isinstance(priority, Tensor):
             # Computed again they would be what they are.
             priority = priority.masked_fill(exact, -math.inf)
         # Where none is asked for, shapes may still leave room for some.
@@ -85,7 +85,9 @@ class BudgetedRefresh(RefreshPolicy):
 
     def priority(self, history: History) -> Tensor:
         """``[B, N]``, higher is recomputed first."""
-        raise NotImplementedError
+        raise PolicyError(
+            f"{type(self).__name__} does not say which tokens come first: override priority(self, history)"
+        )
 
 
 OBSERVED = 4
@@ -110,6 +112,7 @@ class SelectiveRefresh(BudgetedRefresh):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sites(self.sites)
+        check_flag("age", self.age)
 
     @property
     def own_signals(self) -> tuple[Signal, ...]:
@@ -143,9 +146,9 @@ class InterleavedRefresh(RefreshPolicy):
     tolerance: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.period < 1:
-            raise ArgumentError(f"period must be at least 1, got {self.period}")
+        check_count("period", self.period, least=1)
         check_count("warmup", self.warmup)
+        check_not_negative("tolerance", self.tolerance)
 
     def choose(self, history: History) -> Refresh:
         after = history.step - self.warmup
@@ -175,7 +178,7 @@ class DriftRefresh(BudgetedRefresh):
     sites: Sites = 1
 
     def __post_init__(self) -> None:
-        if math.isnan(self.tolerance):
+        if isinstance(self.tolerance, float) and math.isnan(self.tolerance):
             object.__setattr__(self, "tolerance", math.inf if self.exact_sites else 0.1)
         super().__post_init__()
         check_count("exact_sites", self.exact_sites)
@@ -210,6 +213,11 @@ class RandomRefresh(BudgetedRefresh):
 
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise ArgumentError(f"seed must be a whole number, got {shown(self.seed)}")
+
     def priority(self, history: History) -> Tensor:
         generator = torch.Generator(history.age.device).manual_seed(self.seed * 10_007 + history.step)
         return torch.rand(history.age.shape, generator=generator, device=history.age.device, dtype=torch.float32)
@@ -231,11 +239,13 @@ class NeighbourRefresh(BudgetedRefresh):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        is_grid = isinstance(self.grid, (tuple, list)) and len(self.grid) == 2 and min(self.grid) >= 1
+        is_pair = isinstance(self.grid, (tuple, list)) and len(self.grid) == 2
+        is_grid = is_pair and all(is_count(own, 1) for own in self.grid or ())
         if self.grid not in (None, "line") and not is_grid:
-            raise ArgumentError(f"grid must be 'line' or a height and a width of at least 1, got {self.grid!r}")
-        if not self.radius > 0:
-            raise ArgumentError(f"radius must be positive, got {self.radius}")
+            raise ArgumentError(f"grid must be 'line' or a height and a width of at least 1, got {shown(self.grid)}")
+        check_positive("radius", self.radius)
+        if self.radius == math.inf:
+            raise ArgumentError("radius must be finite")
 
     def priority(self, history: History) -> Tensor:
         height, width = self.shape(history.tokens)
@@ -258,8 +268,3 @@ class NeighbourRefresh(BudgetedRefresh):
         if isinstance(self.grid, str):
             return 1, tokens
         return self.grid
-
-
-def check_count(name: str, count: int) -> None:
-    if count < 0:
-        raise ArgumentError(f"{name} must not be negative, got {count}")

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
+from ..checks import called
 from ..errors import PolicyError
 from .history import History, Refresh
+
+
+def answer_of(policy: Any, history: History) -> Refresh:
+    """What a policy chooses, if it can be done; raises as `checked` does."""
+    return checked(policy, called(f"{type(policy).__name__}.choose", policy.choose, history), history)
 
 
 def checked(policy: object, refresh: Refresh, history: History) -> Refresh:

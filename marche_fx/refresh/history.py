@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ..checks import check_count
+from ..errors import ArgumentError
 from .signals import Signal
 
 SMOOTHING = 0.4
@@ -40,6 +42,12 @@ class History:
     spent_by_parts: dict[int, list[float]] = field(default_factory=dict, repr=False)
     signals: dict[Signal, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
     look: Callable[[], Tensor | None] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.age, Tensor) or self.age.ndim != 2:
+            got = list(self.age.shape) if isinstance(self.age, Tensor) else type(self.age).__name__
+            raise ArgumentError(f"age must be a tensor of samples and tokens [B, N], got {got}")
+        check_count("step", self.step)
 
     @property
     def exact(self) -> Tensor | None:

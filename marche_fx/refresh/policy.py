@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from .checking import checked
+from ..checks import check_kind
+from ..errors import PolicyError
+from .checking import answer_of
 from .history import History, Refresh
 from .signals import Signal
 
@@ -30,7 +32,7 @@ class RefreshPolicy:
 
     def choose(self, history: History) -> Refresh:
         """The choice for the step that is about to run."""
-        raise NotImplementedError
+        raise PolicyError(f"{type(self).__name__} does not say what to refresh: override choose(self, history)")
 
     def __repr__(self) -> str:
         """The arguments that are not the defaults."""
@@ -55,6 +57,10 @@ class Both(RefreshPolicy):
     first: RefreshPolicy
     second: RefreshPolicy
 
+    def __post_init__(self) -> None:
+        for name in ("first", "second"):
+            check_kind(f"{name} of a sum of policies", getattr(self, name), RefreshPolicy)
+
     @property
     def tolerance(self) -> float:  # type: ignore[override]
         return min(self.first.tolerance, self.second.tolerance)
@@ -70,8 +76,7 @@ class Both(RefreshPolicy):
     def choose(self, history: History) -> Refresh:
         spent = history.spent_by_parts.setdefault(id(self), [0.0, 0.0])
         first, second = (
-            checked(policy, policy.choose(replace(history, spent=own)), history)
-            for policy, own in zip((self.first, self.second), spent)
+            answer_of(policy, replace(history, spent=own)) for policy, own in zip((self.first, self.second), spent)
         )
         by_policy = first.by_policy + second.by_policy
         # What one of them says of the queried tokens holds for the sum.

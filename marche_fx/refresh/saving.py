@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_kind, shown
 from ..errors import CheckpointError
-from ..plain import as_plain, from_plain, read_plain, shortened, write_plain
+from ..plain import as_plain, from_plain, read_plain, write_plain
 from .budget import AdaptiveBudget, CosineBudget
 from .builtin import (
     DriftRefresh,
@@ -42,6 +43,7 @@ def policy_to_dict(policy: RefreshPolicy) -> dict[str, Any]:
     Raises:
         ArgumentError: it is a policy of the user's own, or holds a function.
     """
+    check_kind("policy", policy, RefreshPolicy)
     return as_plain(policy, KNOWN)
 
 
@@ -53,7 +55,7 @@ def policy_from_dict(values: dict[str, Any]) -> RefreshPolicy:
     """
     policy = from_plain(values, KNOWN)
     if not isinstance(policy, RefreshPolicy):
-        raise CheckpointError(f"expected a refresh policy, got {shortened(values)}")
+        raise CheckpointError(f"expected a refresh policy, got {shown(values)}")
     return policy
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..checks import check_callable, check_text, check_word
 from ..errors import ArgumentError
 
 Sites = int | str | tuple[str, ...]
@@ -74,8 +75,9 @@ class RowSignal(Signal):
     tensor: str = "v"
 
     def __post_init__(self) -> None:
-        if self.tensor not in ("q", "k", "v", "output"):
-            raise ArgumentError(f"tensor must be 'q', 'k', 'v' or 'output', got {self.tensor!r}")
+        check_callable("function", self.function)
+        check_text("site", self.site)
+        check_word("tensor", self.tensor, ("q", "k", "v", "output"))
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,7 @@ class ResultConfidence(Signal):
     of: str = "probability"
 
     def __post_init__(self) -> None:
-        if self.of not in CONFIDENCES:
-            raise ArgumentError(f"of must be one of {', '.join(map(repr, CONFIDENCES))}, got {self.of!r}")
+        check_word("of", self.of, CONFIDENCES)
 
 
 CONFIDENCES = ("probability", "margin", "entropy")
@@ -102,5 +103,5 @@ CONFIDENCES = ("probability", "margin", "entropy")
 def check_sites(sites: Sites) -> None:
     counted = isinstance(sites, int) and not isinstance(sites, bool) and sites >= 1
     listed = isinstance(sites, tuple) and bool(sites) and all(isinstance(path, str) for path in sites)
-    if not (counted or listed or isinstance(sites, str)):
+    if not (counted or listed or (isinstance(sites, str) and sites)):
         raise ArgumentError(f"sites must be at least 1, 'all', 'last' or a tuple of module paths, got {sites!r}")

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..api.head import denoiser_paths
 from ..api.optimization import optimization_of
-from ..api.options import KNOWN_HEADS, has_known_denoisers
+from ..api.options import KNOWN_DENOISERS, KNOWN_HEADS, has_known_denoisers
 from ..api.transform import transform
+from ..checks import check_callable
 from ..denoising import Denoising
 from ..errors import ArgumentError
 from .head_report import HeadReport, head_report
@@ -30,6 +32,9 @@ def explain_heads(
     Raises:
         ArgumentError: ``sample`` is missing, or never calls a denoiser.
     """
+    if sample is not None:
+        check_callable("sample", sample)
+    denoiser_paths(model, inner, default=KNOWN_DENOISERS)
     is_known = inner is None and has_known_denoisers(model)
     if sample is None and not is_known:
         raise ArgumentError(

@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 
 from ..errors import ArgumentError
 from ..runtime.records import REASONS
+from ..saving.files import replacing
 from .step_choices import StepChoices
 
 COLOURS = ("#e8e8e8", "#d55e00", "#0072b2", "#009e73")
@@ -81,7 +82,13 @@ def draw_choices(
         frameon=False,
         fontsize=9,
     )
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)
+
+
+def save_figure(figure: Figure, path: Path, *, dpi: int) -> None:
+    """Write a picture whole, or not at all."""
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=dpi, format=path.suffix.removeprefix("."))
 
 
 def check_picture(path: Path) -> None:

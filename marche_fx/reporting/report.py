@@ -14,15 +14,18 @@ from rich.text import Text
 from torch import nn
 
 from ..api.optimization import optimization_of
-from ..api.options import default_steps, has_known_denoisers, method_names
+from ..api.options import default_steps, has_known_denoisers, method_names, not_a_module
 from ..api.recipes import recipe_notes
+from ..checks import check_flag, is_number, path_of, shown
 from ..errors import ArgumentError
 from ..passes.analysis.row_outputs import can_wait, find_row_outputs
 from ..passes.pipeline import make_plan, rewrite
+from ..passes.trail import counted
 from ..refresh.builtin import OBSERVED
 from ..renamed import renamed_argument
 from ..runtime.open_sessions import current_session
 from ..runtime.program import input_names, value_name
+from ..saving.files import write_text
 from ..speed.prediction import Prediction, rates_for
 from .cuda_graphs import CudaGraphsReport, cuda_graphs_report
 from .dot import graphviz
@@ -110,7 +113,7 @@ class Report:
         Raises:
             ArgumentError: the name has another ending, or there is no such folder.
         """
-        path = Path(path)
+        path = path_of("path of a report", path)
         check_target(path)
         if path.suffix == ".json":
             text = written({**self.to_dict(), "graphs": [graph_dict(own) for own in self.graphs]})
@@ -120,7 +123,7 @@ class Report:
             text = self.html()
         else:
             text = self.text()
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
     def save_model_explorer(self, folder: str | Path) -> None:
         """Write the graphs for Model Explorer, ``pip install ai-edge-model-explorer``, into a folder.
@@ -134,12 +137,12 @@ class Report:
         Raises:
             ArgumentError: there is no such folder.
         """
-        folder = Path(folder)
+        folder = path_of("folder", folder)
         if not folder.is_dir():
             raise ArgumentError(f"there is no folder {folder} to write the graphs to")
         choices = () if self.session is None else self.session.choices
         for name, values in {"graphs": graphs_json(self.model, self.graphs), **node_data(self.graphs, choices)}.items():
-            (folder / f"{name}.json").write_text(written(values), encoding="utf-8")
+            write_text(folder / f"{name}.json", written(values))
 
 
 def check_target(path: Path) -> None:
@@ -180,6 +183,11 @@ def report(optimized: nn.Module, *, active: float = 0.1) -> Report:
         notes.append(
             f"{count} calls of {name} were made outside of a session, and computed every token. Decode inside "
             "`with marche_fx.decoding(model):`"
+        )
+    for step in (own for part in parts for own in part.steps.values() if own.programs.dropped):
+        notes.append(
+            f"{step.name}: {counted(step.programs.dropped, 'capture')} dropped for others, since "
+            f"max_captures={step.settings.max_captures}"
         )
     notes += recipe_notes(optimization)
     store = optimization.settings.graphs
@@ -232,6 +240,9 @@ def explain(
         CaptureError, UnsupportedModelError: as a transformed model would at its first call.
     """
     check_active(active)
+    check_flag("speed", speed)
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(not_a_module(model, "explain"))
     is_of_head = not (args or kwargs or step) and has_known_denoisers(model)
     if is_of_head or inner is not None or sample is not None:
         return Report(type(model).__name__, (), heads=explain_heads(model, inner, sample))
@@ -277,6 +288,5 @@ def accepts(method: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str
 
 
 def check_active(active: float) -> None:
-    is_number = isinstance(active, (int, float)) and not isinstance(active, bool)
-    if not is_number or not 0 <= active <= 1:
-        raise ArgumentError(f"active must be a number from 0 to 1, the share of active tokens, got {active!r}")
+    if not is_number(active) or not 0 <= active <= 1:
+        raise ArgumentError(f"active must be a number from 0 to 1, the share of active tokens, got {shown(active)}")

@@ -14,6 +14,6 @@ advice         what a session lost, and what mends it
 measure        signals a policy asks for                method       what `transform` was told
 graphs/        steps as CUDA graphs                     users_code   warnings that point to it
 host           tensors in the processor's memory, looked at without an operator
-terminal       what takes long at first
+terminal       what takes long at first                 out_of_memory  caches freed, and what was needed
 weights, verify, monitor   the model's weights; the check against the original, at first and now and then
 """

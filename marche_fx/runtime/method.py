@@ -16,6 +16,10 @@ from .users_code import warn_once
 Query = Callable[..., Tensor]
 
 
+MOST_CAPTURES = 64
+"""Captures of a step that are kept unless `transform` is told another number."""
+
+
 @dataclass
 class Settings:
     """What `transform` was given."""
@@ -33,6 +37,8 @@ class Settings:
     """What cached rows are rounded to that other tokens read."""
     graphs: Graphs | None = None
     """What steps share that run as graphs; None where they run operator by operator."""
+    max_captures: int = MOST_CAPTURES
+    """Of each step; of more kinds of arguments those go that were not used for longest."""
 
 
 @dataclass(frozen=True)

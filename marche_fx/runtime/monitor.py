@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError
+from ..checks import check_count, check_positive
 from .program import Program
 
 
@@ -33,12 +33,9 @@ class Monitor:
     max_drift: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ArgumentError(f"every must be at least 1, got {self.every}")
-        if self.rows < 1:
-            raise ArgumentError(f"rows must be at least 1, got {self.rows}")
-        if not self.max_drift > 0:
-            raise ArgumentError(f"max_drift must be positive, got {self.max_drift}")
+        check_count("every", self.every, least=1)
+        check_count("rows", self.rows, least=1)
+        check_positive("max_drift", self.max_drift)
 
     def is_due(self, step: int) -> bool:
         """Whether the decoding step of this number is checked; the first is exact in any case."""

@@ -63,17 +63,24 @@ class OpenSession:
             if self.in_generator:
                 IN_GENERATORS[self.frame] = (*IN_GENERATORS.get(self.frame, ()), self)
             else:
-                OPEN.set((*OPEN.get(), self))
-            self.entered(self.session)
+                # What was interrupted while it was left is open no more.
+                OPEN.set((*(own for own in OPEN.get() if own.depth), self))
+            try:
+                self.entered(self.session)
+            except BaseException:
+                self.__exit__(*sys.exc_info())
+                raise
         return self.session
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.depth -= 1
         if self.depth:
             return
-        self.leave()
-        if not self.keeps:
-            self.end(failed=kind is not None)
+        try:
+            self.leave()
+        finally:
+            if not self.keeps:
+                self.end(failed=kind is not None)
 
     def leave(self) -> None:
         """Be found no more, whatever else was opened since, and in whichever context this ends."""

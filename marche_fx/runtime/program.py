@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, fx, nn
@@ -82,6 +82,7 @@ class Program:
         self.watched = rewritten.watched
         self.stages = rewritten.stages
         self.incremental = rewritten.incremental
+        self.lowered = rewritten.lowered
         self.cost = rewritten.cost
         self.head = self.split.head
         told = (*self.split.rows, *self.split.queried)
@@ -108,6 +109,10 @@ class Program:
         self.bools = set(plan.original.bools)
         """Sets of arguments, by number of the leaf, that may be bool where the captured step has numbers."""
         self.verified = False
+        self.used = 0
+        """When it was last called, in calls of any program."""
+        self.states: WeakSet[Any] = WeakSet()
+        """What sessions keep of it."""
         self.rounding: float | None = None
         """What rounded caches cost the rows of a partial step, see `loss_by_rounding`; None where nobody looked."""
         self.ran: set[bool] = set()
@@ -130,6 +135,11 @@ class Program:
     def shape(self) -> tuple[int, int]:
         """Samples B and tokens N."""
         return self.samples, self.tokens
+
+    @property
+    def has_caches(self) -> bool:
+        """Whether a session that is open has caches of it."""
+        return any(not own.is_new for own in self.states)
 
     def likeness(self, other: Program) -> Likeness:
         """Whether rows that ``other`` computed, of the same step for another length, are rows of this one."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
+from .out_of_memory import Free, freeing
 from .program import Program
 
 REASONS = ("cached", "changed", "queried", "refreshed")
@@ -162,7 +163,9 @@ class CallRecord:
 class SessionLog:
     """What was called, read and computed in a session, by one thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, free: Free | None = None) -> None:
+        self.free = free
+        """Frees the session's caches."""
         self.records: list[StepRecord] = []
         self.calls: list[CallRecord] = []
         self.wide: set[tuple[int, Program]] = set()
@@ -174,7 +177,7 @@ class SessionLog:
         """Compute in the session.
 
         Raises:
-            ArgumentError: another thread does.
+            ArgumentError: another thread does. OutOfMemoryError: the device has no memory left.
         """
         if not self.lock.acquire(blocking=False):
             raise ArgumentError(
@@ -182,6 +185,7 @@ class SessionLog:
                 "`with marche_fx.decoding(model):` inside of the thread"
             )
         try:
-            yield
+            with freeing(self.free, lambda: [(own.name, own.program) for own in self.calls]):
+                yield
         finally:
             self.lock.release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from weakref import WeakMethod
 
 from torch import Tensor
 
@@ -63,7 +64,7 @@ class Session:
         """Called once, when a step is called."""
         self.conditions_move = False
         """Whether a condition was seen to move from step to step."""
-        self.log = SessionLog()
+        self.log = SessionLog(WeakMethod(self.discard))
         self.samples: int | None = None
         """Of the last call, or of those that go on with the next."""
         self.kept: Tensor | None = None

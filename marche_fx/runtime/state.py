@@ -59,6 +59,7 @@ class StepState:
         """Of the step, where it runs as graphs."""
         self.buffers: Buffers | None = None
         """What these are recorded on, the caches among it; a later session takes them over."""
+        program.states.add(self)
         self.reads_all = False
         """Whether results were read as a whole: from then on those of every active token are computed."""
         self.read = torch.zeros(0)
@@ -325,8 +326,10 @@ class StepState:
 
     def move_to(self, program: Program) -> None:
         """Be the state of another program that it `fits`."""
+        self.program.states.discard(self)
         self.program = program
         self.graphs = program.graphs
+        program.states.add(self)
         self.prologue = Prologue(program.stages, program.plan.inputs)
         self.inputs.watched = program.watched
 

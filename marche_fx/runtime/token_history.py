@@ -8,7 +8,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from ..refresh.checking import checked
+from ..refresh.checking import answer_of
 from ..refresh.history import History, Refresh
 from ..refresh.policy import RefreshPolicy
 from ..refresh.signals import InputDrift, Signal, ValueDrift
@@ -66,7 +66,7 @@ class TokenHistory:
             history.changed, history.queried, history.look = changed, queried, look
             if input_drift is not None:
                 history.observe(InputDrift(), input_drift)
-            self.choice = checked(self.policy, self.policy.choose(history), history)
+            self.choice = answer_of(self.policy, history)
             if self.choice.count < history.tokens:
                 history.partial_steps += 1
                 history.spent += self.choice.count / history.tokens

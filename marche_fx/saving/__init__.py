@@ -5,4 +5,5 @@ container    a file of JSON and tensors             kernels  what was compiled, 
 fingerprint  what a capture depends on              signing  which files this user wrote on this machine
 files        files that are written whole or not at all, and say so when damaged
 locks        files and folders that one process at a time writes
+refused      what the system refuses
 """

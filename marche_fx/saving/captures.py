@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..api.optimization import Optimization, optimization_of
+from ..checks import path_of
 from ..errors import ArgumentError
 from ..head.step import HeadStep
 from ..head.stored import StoredHead, premises_of
@@ -47,7 +48,7 @@ def save_captures(optimized: nn.Module, path: str | Path) -> None:
         ArgumentError: the model was not made by `transform`, no step has been called yet, one cannot be written, or
             there is no folder to write to.
     """
-    optimization, target = optimization_of(optimized), Path(path)
+    optimization, target = optimization_of(optimized), path_of("path", path)
     if not target.parent.is_dir():
         raise ArgumentError(f"there is no folder {target.parent} to save to")
     for step in optimization.steps.values():
@@ -138,7 +139,7 @@ def load_captures(
     Raises:
         ArgumentError: the model was not made by `transform`.
     """
-    optimization, source = optimization_of(optimized), Path(path)
+    optimization, source = optimization_of(optimized), path_of("path", path)
     try:
         content, steps, heads = read(source, optimization, frozenset(operators))
     except UnusableError as error:

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from .refused import writing
+
 SEAL = b"\nmarche_fx sha256 "
 """What stands behind the content of a sealed file; then its SHA-256. Readers of zip archives look past both."""
 
@@ -33,15 +35,19 @@ def replacing(path: Path) -> Iterator[Path]:
     """A path beside ``path`` to write to, put in its place when done: a kill leaves the old file or the new one.
 
     Another one for each writer, so that two of them leave the file of one, not a mixture.
+
+    Raises:
+        StorageError: the system refuses to write it.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex}.partial")
-    # Made here and now: what somebody put there, as a link to another place, is not written to.
-    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path):
+        # Made here and now: what somebody put there, as a link to another place, is not written to.
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
+        try:
+            yield partial
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def seal(path: Path) -> None:
@@ -89,9 +95,13 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def write_json(path: Path, values: Any) -> None:
+def write_text(path: Path, text: str) -> None:
     with replacing(path) as partial:
-        partial.write_text(as_text(values), encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, values: Any) -> None:
+    write_text(path, as_text(values))
 
 
 def write_sealed_json(path: Path, values: Mapping[str, Any]) -> None:

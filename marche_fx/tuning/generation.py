@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from ..api.options import KNOWN_HEADS, has_known_steps, head_names
+from ..api.options import KNOWN_HEADS, has_known_steps, head_names, not_a_module
+from ..api.transform import transform
+from ..checks import called, check_callable, check_flag, check_kind, is_number, path_of, shown
 from ..errors import ArgumentError
 from ..passes.capture.digests import described, digest
 from ..recipes import Recipe, recipe_to_dict, structure_of
@@ -27,6 +30,7 @@ from .judging import Judge, judge_of
 from .notebook import Notebook
 from .policy_stage import best_policies
 from .recipe_trials import Generate, Models, RecipeTrials
+from .tune import check_seeds
 from .tuned_recipe import TunedRecipe
 
 
@@ -76,8 +80,24 @@ def tune_recipe(
         TuningError: no recipe meets the bound; the message says the smallest loss found.
         CheckpointError: ``out`` holds measurements of another search.
     """
-    if len(seeds) < FEWEST_SEEDS or len(unseen) < FEWEST_SEEDS or set(seeds) & set(unseen):
-        raise ArgumentError(f"seeds and unseen must be two or more each and none in common, got {seeds} and {unseen}")
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(not_a_module(model, "tune_recipe"))
+    check_callable("generate", generate)
+    if not is_number(max_loss):
+        raise ArgumentError(f"max_loss must be a number, got {shown(max_loss)}")
+    check_kind("base", base, Recipe)
+    if ingredients is not None:
+        check_kind("ingredients", ingredients, Ingredients)
+    check_seeds(seeds, unseen, least=FEWEST_SEEDS)
+    check_flag("progress", progress)
+    check_flag("cpu_time", cpu_time)
+    folder = None if out is None else path_of("out", out)
+    judging = judge_of(judge)
+
+    def generated(own: nn.Module, recipe: Recipe, seed: int) -> Any:
+        return called("generate, with a model, a recipe and a seed,", generate, own, recipe, seed)
+
+    refuse_unknown(options)
     if "recipe" in options or {"refresh", "denoising", "reuse"} & set(options):
         raise ArgumentError("a search makes the recipes itself: give what all of them have as base")
     console = Console(quiet=not progress, soft_wrap=True, highlight=False, markup=False)
@@ -90,10 +110,10 @@ def tune_recipe(
     base = replace(base, model=structure_of(model))
     if ingredients is None:
         ingredients = usual_ingredients(base, has_head=head is not None, takes_orders=has_known_steps(model))
-    judging, clock = judge_of(judge), clock_for(device_of(model), cpu_time=cpu_time)
-    notebook = Notebook(out, key_of(model, generate, judging, base, seeds[0]))
+    clock = clock_for(device_of(model), cpu_time=cpu_time)
+    notebook = Notebook(folder, key_of(model, generated, judging, base, seeds[0]))
     models = Models(model, {"verify": False, **options})
-    trials = RecipeTrials(models, generate, judging, base, notebook, clock)
+    trials = RecipeTrials(models, generated, judging, base, notebook, clock)
     policies = best_policies(trials, ingredients.policies(base), ingredients.middle_steps(base), seeds, options, say)
     own_heads = best_heads(trials, head, ingredients.heads(base), seeds[0], say)
     finalists = best_recipes(trials, ingredients.mixed(base, policies, own_heads), seeds, max_loss, say)
@@ -103,6 +123,14 @@ def tune_recipe(
         say("none is within the bound: judging the original's own recipe")
         outcomes += judged(trials, [base], unseen, say)
     return TunedRecipe.of(outcomes, max_loss)
+
+
+def refuse_unknown(options: Mapping[str, Any]) -> None:
+    """Raise for what `transform` takes no argument for."""
+    known = inspect.signature(transform).parameters
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ArgumentError(f"neither a search nor transform has an argument {', '.join(unknown)}")
 
 
 def key_of(model: nn.Module, generate: Generate, judge: Judge, base: Recipe, seed: int) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from types import NoneType
 
+from ..checks import check_count, check_kind, check_sequence, check_word
 from ..denoising import Denoising
 from ..errors import ArgumentError
 from ..head.policy import HeadReuse, Interpolate
+from ..orders import COUNTS, ORDERS
 from ..recipes import Recipe
 from ..refresh import FullRefresh, RefreshPolicy, SelectiveRefresh, StalenessRefresh
 
@@ -31,6 +34,21 @@ class Ingredients:
     reuse: Sequence[HeadReuse | None] = ()
     orders: Sequence[str | None] = ()
     counts: Sequence[str | None] = ()
+
+    def __post_init__(self) -> None:
+        for own in fields(self):
+            check_sequence(own.name, getattr(self, own.name))
+        for count in self.steps:
+            check_count("steps", count, least=1)
+        for policy in self.refresh:
+            check_kind("refresh", policy, RefreshPolicy)
+        for name, kind in (("denoising", Denoising), ("reuse", HeadReuse)):
+            for given in getattr(self, name):
+                check_kind(name, given, kind, NoneType)
+        for name, known in (("orders", ORDERS), ("counts", COUNTS)):
+            for word in getattr(self, name):
+                if word is not None:
+                    check_word(name, word, known)
 
     def heads(self, base: Recipe) -> list[Recipe]:
         """``base`` with every denoising and reuse, itself first; those of no use together are left out."""

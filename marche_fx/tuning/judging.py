@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ..checks import called, is_number, shown
 from ..errors import ArgumentError
 from .intervals import Spread
 
@@ -44,7 +45,12 @@ class NumberJudge:
     function: Callable[[Any], float]
 
     def statistics(self, images: Any) -> Tensor:
-        return torch.tensor([float(self.function(images))], dtype=torch.float64)
+        value = called("judge, with images,", self.function, images)
+        if isinstance(value, Tensor) and value.numel() == 1:
+            value = float(value)
+        if not is_number(value):
+            raise ArgumentError(f"judge must give a number for the images of a seed, got {shown(value)}")
+        return torch.tensor([value], dtype=torch.float64)
 
     def spread(self, batches: Sequence[Tensor]) -> Spread:
         values, count = torch.cat(list(batches)), len(batches)

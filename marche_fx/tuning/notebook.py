@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..checks import path_of
 from ..errors import ArgumentError, CheckpointError
 from ..saving.files import DamagedError, read_sealed, read_sealed_json, write_sealed, write_sealed_json
 
@@ -37,7 +38,7 @@ class Notebook:
     """
 
     def __init__(self, folder: str | Path | None, key: Mapping[str, Any]) -> None:
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else path_of("out", folder)
         self.known: dict[str, Measurement] = {}
         if self.folder is not None:
             open_folder(self.folder, key)

@@ -12,6 +12,18 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import nn
 
+from ..api.options import not_a_module
+from ..checks import (
+    called,
+    check_callable,
+    check_flag,
+    check_kind,
+    check_positive,
+    check_sequence,
+    is_count,
+    path_of,
+    shown,
+)
 from ..errors import ArgumentError, CheckpointError, TuningError
 from ..refresh import FullRefresh, RefreshPolicy, policy_from_dict, policy_to_dict, save_policy
 from ..runtime.method import Query
@@ -115,10 +127,14 @@ def tune(
         TuningError: no policy meets the bound; the message says the smallest drift found and at what cost.
         CheckpointError: ``out`` is damaged, or holds results of another model, generation, software or of other seeds.
     """
-    if not max_drift > 0:
-        raise ArgumentError(f"max_drift must be positive, got {max_drift}")
-    if not seeds or not unseen or set(seeds) & set(unseen):
-        raise ArgumentError(f"seeds and unseen must be some seeds each and none in common, got {seeds} and {unseen}")
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(not_a_module(model, "tune"))
+    check_callable("run", run)
+    check_positive("max_drift", max_drift)
+    check_seeds(seeds, unseen, least=1)
+    check_flag("progress", progress)
+    if candidates is not None:
+        check_candidates(candidates)
     options: dict[str, Any] = {"step": step, "loop": loop, "query": query}
     key = {
         "model": type(model).__qualname__,
@@ -135,7 +151,7 @@ def tune(
         def recording(own: Sequence[int]) -> Recording:
             def generate(given: Model) -> None:
                 for seed in own:
-                    run(given, seed)
+                    called("run, with a model and a seed,", run, given, seed)
                     bar.advance(recorded)
 
             return record(model, generate, **options, candidates=transformed)
@@ -151,6 +167,28 @@ def tune(
         chosen = cheapest(trials, families, max_drift)
     found = chosen.policy, max_drift, chosen.drift, chosen.flops_ratio
     return Tuned(*found, tuple(seeds), tuple(unseen), tuple(store.trials), tuple(families), share_read)
+
+
+def check_seeds(seeds: object, unseen: object, *, least: int) -> None:
+    """Raise unless both are so many whole numbers or more, and none is in both."""
+    both = [seeds, unseen]
+    are_seeds = all(isinstance(own, Sequence) and len(own) >= least and all(map(is_count, own)) for own in both)
+    if not are_seeds or {*both[0]} & {*both[1]}:  # type: ignore[misc]
+        raise ArgumentError(
+            f"seeds and unseen must be {least} or more whole numbers each and none in common, got {shown(seeds)} and "
+            f"{shown(unseen)}"
+        )
+
+
+def check_candidates(candidates: object) -> None:
+    """Raise unless it is lists of policies by name."""
+    by_name = candidates if isinstance(candidates, Mapping) else {None: ()}
+    if not all(isinstance(name, str) for name in by_name):
+        raise ArgumentError(f"candidates must map names to lists of policies, got {shown(candidates)}")
+    for name, family in by_name.items():
+        check_sequence(f"candidates[{name!r}]", family)
+        for policy in family:
+            check_kind(f"candidates[{name!r}]", policy, RefreshPolicy)
 
 
 def cheapest(trials: Trials, families: Mapping[str, Sequence[RefreshPolicy]], max_drift: float) -> Trial:
@@ -216,7 +254,7 @@ class Store:
     """
 
     def __init__(self, path: str | Path | None, key: Mapping[str, Any]) -> None:
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else path_of("out", path)
         if self.path is not None and not self.path.resolve().parent.is_dir():
             raise ArgumentError(f"there is no folder {self.path.resolve().parent} to write the results to")
         self.key: dict[str, Any] = {}

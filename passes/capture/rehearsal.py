@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ...errors import CaptureError, MarcheError
+from ...errors import CaptureError, MarcheError, is_out_of_memory
 from .alone import tracing_alone
 from .arguments import opened
 from .constants import Asks, constants
@@ -83,6 +83,8 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
     except MarcheError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         reason = next(iter(str(error).splitlines()), "")
         raise CaptureError(
             f"{step.name} fails for these arguments{failing_line(own, error)}: {type(error).__name__}: {reason}\n"

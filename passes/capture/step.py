@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from ...errors import CaptureError, MarcheError, UnsupportedModelError
+from ...errors import CaptureError, MarcheError, UnsupportedModelError, is_out_of_memory
 from ..graph.source import CAPTURED
 from .arguments import check_results, closed, opened
 from .branches import Branches, FromArguments
@@ -134,7 +134,7 @@ class Step(nn.Module):
 
     def failure(self, error: Exception) -> Exception:
         """What is raised where a trace failed."""
-        if isinstance(error, MarcheError):
+        if isinstance(error, MarcheError) or is_out_of_memory(error):
             return error
         reason = next(iter(str(error).splitlines()), "")
         what = f"torch.export cannot capture {self.name}{failing_line(self, error)}: {type(error).__name__}: {reason}\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,11 @@ class SharedCode:
         code = tuple(Compiled(own.module, own.ragged) for own in modules)
         self.known.append(Lowered(samples, tuple(modules), tuple(General() for _ in modules), code))
         return code
+
+    def keep(self, programs: Iterable[fx.GraphModule]) -> None:
+        """Forget what none of these programs calls."""
+        called = {node.target for own in programs for node in own.graph.nodes if isinstance(node.target, Compiled)}
+        self.known = [own for own in self.known if called.intersection(own.code)]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from ... import ops
+from ...checks import called
 from ...errors import ArgumentError, PolicyError
 from ..analysis.attention import AttentionSite
 from ..analysis.layout import Layout
@@ -290,7 +291,7 @@ def one_number_a_row(function: RowFunction) -> RowFunction:
     """
 
     def row_signal(now: Tensor, before: Tensor | None) -> Tensor:
-        found = function(now, before)
+        found = called("a RowSignal's function, with rows now and before,", function, now, before)
         if not isinstance(found, Tensor) or found.shape != now.shape[:2]:
             got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise PolicyError(f"a RowSignal's function must return one number a row, {tuple(now.shape[:2])}, got {got}")

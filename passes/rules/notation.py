@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from ...checks import shown
 from ...errors import RuleError
 from ..graph.operands import Place, operands, same_size, shape_of
 from .dim_map import DimMap, finished
@@ -36,6 +37,8 @@ def parse(text: str) -> Notation:
     def refuse(why: str) -> RuleError:
         return RuleError(f"rule {text!r}: {why}")
 
+    if not isinstance(text, str):
+        raise RuleError(f"a rule is a text, such as '... c, o c -> ... o', got {shown(text)}")
     signature, bar, mixes = text.partition("|")
     if signature.count("->") != 1:
         raise refuse("write the operands, one '->' and the output, as in '... c, o c -> ... o'")

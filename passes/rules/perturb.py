@@ -13,7 +13,8 @@ from torch._library.custom_ops import CustomOpDef
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.utils import _pytree as pytree
 
-from ...errors import RuleError
+from ...checks import check_flag, check_kind, check_sequence
+from ...errors import ArgumentError, RuleError
 from ..graph.operands import Place, argument, operands
 from .dim_map import DimMap
 from .table import dim_map
@@ -37,8 +38,10 @@ def check_rule(
 
     Raises:
         RuleError: the operator does something else; the message names operand, dimension and what moved.
+        ArgumentError: the operator cannot be called so.
     """
     target = overload(target)
+    check_flag("exactly", exactly)
     called = call(target, args, kwargs or {})
     own = dim_map(called.node)
     rows = {out: [place for place in own.output if is_row(own, place, out)] for out in own.output.values()}
@@ -158,10 +161,17 @@ def call(target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Called:
         return pytree.tree_unflatten(leaves, spec)
 
     names = [own.name for own in target._schema.arguments]
+    check_sequence("args of an example", args)
+    check_kind("kwargs of an example", kwargs, dict)
+    try:
+        value = target(*args, **kwargs)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise ArgumentError(f"args and kwargs are no example call of {target}, which fails: {reason}") from error
     node_args = tuple(named(name, value) for name, value in zip(names, args, strict=False))
     node_kwargs = {name: named(name, value) for name, value in kwargs.items()}
     node = graph.call_function(target, node_args, node_kwargs)
-    node.meta["val"] = target(*args, **kwargs)
+    node.meta["val"] = value
     return Called(node, tensors)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch._ops import OpOverload
 
+from ...checks import check_flag
 from ...errors import RuleError
 from .notation import parse, pattern
 from .perturb import check_rule, overload
@@ -30,6 +31,7 @@ def register_rule(op: Any, rule: str, example: Sequence[Any] | None = None, *, r
     Raises:
         RuleError: the rule is malformed, or fails on the example; the operator has a rule, or writes its arguments.
             Nothing is registered then.
+        ArgumentError: the operator cannot be called as in the example.
 
     Example::
 
@@ -42,6 +44,7 @@ def register_rule(op: Any, rule: str, example: Sequence[Any] | None = None, *, r
         )
     """
     target = overload(op)
+    check_flag("replace", replace)
     if target._schema.is_mutable:
         raise RuleError(f"{target} writes its arguments; a rule describes an operator that returns new tensors")
     if not replace and (target in RULES or is_pointwise(target)):

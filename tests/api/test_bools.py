@@ -204,4 +204,4 @@ def test_what_was_proven_is_saved() -> None:
 
 
 def programs(optimized: nn.Module) -> list[Program]:
-    return next(iter(optimization_of(optimized).steps.values())).programs
+    return [*next(iter(optimization_of(optimized).steps.values())).programs]

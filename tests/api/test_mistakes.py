@@ -29,7 +29,7 @@ def test_a_pipeline_is_refused_with_the_line_to_write(held: dict[str, Any], name
 
 
 def test_what_holds_no_module_is_refused_by_its_class() -> None:
-    with pytest.raises(ArgumentError, match=r"^transform takes a torch\.nn\.Module, got int$"):
+    with pytest.raises(ArgumentError, match=r"^transform takes a torch\.nn\.Module as its model, got int$"):
         marche_fx.transform(3)  # type: ignore[type-var]
 
 

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 import marche_fx
 from marche_fx.api.optimization import optimization_of
+from marche_fx.api.programs import Programs
 from marche_fx.reporting.site_report import SiteReport
 from marche_fx.reporting.step_report import StepReport, step_report
 from marche_fx.runtime import program as runtime
@@ -54,7 +55,7 @@ class Captured:
         self.optimized = marche_fx.transform(self.model, refresh=marche_fx.FullRefresh(), compile=False, verify=False)
         # Capturing takes most of the time, so both run on one plan.
         planned = runtime.Program(self.program.plan, self.model, signals=(), compile=False)
-        optimization_of(self.optimized).steps["forward"].programs.append(planned)
+        optimization_of(self.optimized).steps["forward"].programs = Programs([planned])
 
     def arguments(self, generator: Generator) -> Arguments:
         return self.entry.arguments(self.samples, self.tokens, generator)

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 import marche_fx
 from marche_fx.api.optimization import optimization_of
+from marche_fx.api.programs import Programs
 from marche_fx.reporting.session_report import SessionReport
 from marche_fx.runtime import program as runtime
 
@@ -35,16 +36,15 @@ def told(own: Captured) -> tuple[list[str], SessionReport]:
     optimized = marche_fx.transform(own.model, compile=False, verify=False)
     (step,) = optimization_of(optimized).steps.values()
     # Capturing takes most of the time, so all run on one plan.
-    step.programs.append(
-        runtime.Program(
-            own.program.plan,
-            own.model,
-            signals=step.policy.signals,
-            compile=False,
-            skip_unread=step.method.skips_unread,
-            headed=True,
-        )
+    planned = runtime.Program(
+        own.program.plan,
+        own.model,
+        signals=step.policy.signals,
+        compile=False,
+        skip_unread=step.method.skips_unread,
+        headed=True,
     )
+    step.programs = Programs([planned])
     (args, kwargs), generator = own.given, torch.Generator().manual_seed(6)
     args, kwargs = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
     entering = tensors((args, kwargs))[0]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...saving.files import replacing
+from ...saving.refused import writing
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Lines:
 
     def add(self, line: Line) -> None:
         self.known[line.key] = line
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(line)) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ...errors import DatasetError
 from ...saving.files import replacing
+from ...stopping import run_command
 from .names import SIDE, Kind, is_a_repeat, is_held_out, read_catalogue, sequence_of, without_tones
 
 SHEET = 128
@@ -100,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ...saving.files import weights_hash, write_json
+from ...saving.refused import make_folder
+from ...stopping import run_command
 from ..checkpoint import load_checkpoint, save_weights
 from ..dataset import LabelledImages
 from ..judge import FEATURES_FILE, JUDGE_FILE, Judge, save_features, train_judge
@@ -108,7 +110,7 @@ def run(given: argparse.Namespace) -> None:
     torch.backends.cudnn.benchmark = True  # Few shapes, seen thousands of times.
     device = torch.device(given.device)
     emoji = load_emoji(given.data)
-    given.out.mkdir(parents=True, exist_ok=True)
+    make_folder(given.out)
     write_json(given.out / KINDS_FILE, [asdict(kind) for kind in emoji.kinds])
     folder = given.run or given.out
     if given.judge:
@@ -202,4 +204,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from ...saving.files import write_text
+from ...saving.refused import make_folder
 from ..checkpoint import load_checkpoint
 from ..devices import device_of
 from ..train import WEIGHTS_FILE
@@ -42,7 +44,7 @@ def run_training(
     """
     place = device_of(device)
     training, held_out = split_lines(read_lines(text))
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     if not (out / VOCABULARY_FILE).exists():
         save_tokenizer(train_tokenizer(training, VOCABULARY_SIZE), out / VOCABULARY_FILE)
     tokenizer = read_tokenizer(out / VOCABULARY_FILE)
@@ -61,5 +63,5 @@ def run_training(
     )
     load_checkpoint(model, out / WEIGHTS_FILE)
     written = [samples(model, unseen, tokenizer, temperature) for temperature in (0.0, 0.8)]
-    (out / SAMPLES_FILE).write_text("\n\n\n".join(written) + "\n", encoding="utf-8")
+    write_text(out / SAMPLES_FILE, "\n\n\n".join(written) + "\n")
     print(f"averaged weights: {out / WEIGHTS_FILE}, vocabulary: {out / VOCABULARY_FILE}, samples: {out / SAMPLES_FILE}")

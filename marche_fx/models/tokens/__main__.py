@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ...stopping import run_command
 from ..fashion import DEBIAN_FOLDER
 from .command import run_training
 from .training import Recipe
@@ -36,4 +37,4 @@ def main() -> None:
     )
 
 
-main()
+run_command(main)

@@ -10,6 +10,7 @@ import matplotlib.image
 import torch
 from torch import Tensor
 
+from ...saving.refused import make_folder, writing
 from ..bundled import load_judge
 from ..checkpoint import save_weights
 from ..dataset import to_pixels
@@ -39,7 +40,7 @@ def run_training(
     began = time.monotonic()
     training = load_fashion(data).to(device)
     test = first(load_fashion(data, "t10k"), HELD_OUT).to(device)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     say = log_to(out / LOG_FILE)
     torch.manual_seed(recipe.seed)
     garments = TokenGarments().to(device)
@@ -78,7 +79,7 @@ def log_to(path: Path) -> Say:
     def say(line: str) -> None:
         line = f"{time.strftime('%H:%M:%S')} {line}"
         print(line, flush=True)
-        with path.open("a", encoding="utf-8") as log:
+        with writing(path), path.open("a", encoding="utf-8") as log:
             log.write(f"{line}\n")
 
     return say

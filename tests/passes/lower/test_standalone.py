@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -17,8 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from marche_fx import ops
 from marche_fx.passes.lower import compiled
 from marche_fx.passes.lower.compiled import Compiled
-from marche_fx.passes.lower.kept import KeptCode, key_of
+from marche_fx.passes.lower.kept import KeptCode, Stored, key_of
 from marche_fx.passes.lower.standalone import Code, Ragged, compile_alone
+from marche_fx.saving.kernels import read_conditions, write_conditions
 from tests.graphs import capture_function
 
 ROWS = (Ragged(0, 1, 0), Ragged(3, 1, 0))
@@ -171,16 +171,16 @@ def test_what_calls_a_users_function_has_no_name() -> None:
 
 @torch.no_grad()
 def test_code_in_a_file_is_the_code_that_was_compiled() -> None:
-    first, second = KeptCode(), KeptCode()
-    first.add("key", code())
-    second.restore(pickle.loads(pickle.dumps([*first.all()])))
+    second, data = KeptCode(), code().data()
+    assert data is not None
+    second.restore([Stored("key", read_conditions(write_conditions(code().conditions)), data)])
     assert second.find("other", inputs()) is None
     assert second.find("key", inputs(dtype=torch.float64)) is None
     found = second.find("key", inputs(5))
     assert found is not None
     assert found is second.find("key", inputs(4))
     assert equal(found, inputs(5))
-    assert [own.conditions for own in second.all()] == [code().conditions]
+    assert found.conditions == code().conditions
 
 
 class Names(TorchDispatchMode):
