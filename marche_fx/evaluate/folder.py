@@ -10,15 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import ArgumentError, CheckpointError
-from ..saving.files import DamagedError, read_sealed, read_sealed_json, write_json, write_sealed, write_sealed_json
+from ..plain import parse_json
+from ..saving.files import (
+    MOST_TEXT,
+    DamagedError,
+    open_regular,
+    read_sealed,
+    read_sealed_json,
+    write_json,
+    write_sealed,
+    write_sealed_json,
+)
 from ..saving.refused import make_folder
 from .points import Point
 
 SETTINGS_FILE = "settings.json"
+
+MALFORMED = (DamagedError, SafetensorError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
+"""What reading a file raises that is not as it was written."""
 
 OTHERS = "others"
 """Name, in a batch's file, of what is no tensor: the bytes of JSON."""
@@ -89,7 +103,9 @@ class Folder:
         if not known.exists():
             write_json(known, policy)
         # As JSON has it, without tuples.
-        refuse_others({"policy": read_json(known)["policy"]}, {"policy": json.loads(json.dumps(policy["policy"]))}, own)
+        refuse_others(
+            {"policy": read_json(known).get("policy")}, {"policy": json.loads(json.dumps(policy["policy"]))}, own
+        )
 
     def batch_file(self, point: Point, batch: int) -> Path:
         return self.path / point.folder / f"batch-{batch:04d}.safetensors"
@@ -114,9 +130,9 @@ class Folder:
         path = self.batch_file(point, number)
         try:
             values: dict[str, Any] = load(read_sealed(path))
-        except (DamagedError, OSError) as error:
+            return Batch(**parse_json(bytes(values.pop(OTHERS).tolist()), float), **values)
+        except MALFORMED as error:
             raise CheckpointError(f"{path} is damaged. Remove it; its images are then made again.") from error
-        return Batch(**json.loads(bytes(values.pop(OTHERS).tolist())), **values)
 
     def read_batches(self, point: Point, count: int) -> list[Batch]:
         return [self.read_batch(point, number) for number in range(count)]
@@ -140,9 +156,9 @@ class Folder:
         path = self.drift_file(point)
         try:
             values = read_sealed_json(path)
-        except (DamagedError, OSError) as error:
+            return Drift(tuple(map(float, values["by_step"])), float(values["flops_ratio"]))
+        except MALFORMED as error:
             raise CheckpointError(f"{path} is damaged. Remove it; the drift is then measured again.") from error
-        return Drift(tuple(values["by_step"]), values["flops_ratio"])
 
 
 def is_whole(path: Path, read: Callable[[], object]) -> bool:
@@ -164,10 +180,11 @@ def refuse_others(found: Mapping[str, Any], expected: Mapping[str, Any], path: P
         raise ArgumentError(f"{path} holds results of another evaluation: {changes}. Choose another --out.")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        with open_regular(path) as file:
+            return dict(parse_json(file.read(MOST_TEXT), float))
+    except (OSError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be read: {error}. Choose another --out: nothing else says what the results there are of."
         ) from error

@@ -6,6 +6,7 @@ import argparse
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,6 +82,7 @@ def read_safetensors(path: Path) -> Any:
 
 def read_torch_file(path: Path) -> Any:
     """What ``torch.save`` wrote to ``path``, with nothing in it executed."""
+    refuse_compressed(path, path)
     # Checkpoints of the official training script carry its command line, a Namespace: plain attributes, no code.
     with torch.serialization.safe_globals([argparse.Namespace]):
         try:
@@ -96,6 +98,19 @@ def read_torch_file(path: Path) -> Any:
             raise CheckpointError(
                 f"{path} is cut, damaged, or no checkpoint of torch.save ({type(error).__name__})"
             ) from error
+
+
+def refuse_compressed(file: Path | BytesIO, path: Path) -> None:
+    """Raise for an archive that may be a thousand times larger than it looks: ``torch.save`` compresses nothing."""
+    try:
+        if not zipfile.is_zipfile(file):
+            return
+        with zipfile.ZipFile(file) as archive:
+            compressed = any(own.compress_type != zipfile.ZIP_STORED for own in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} is cut, damaged, or no checkpoint of torch.save") from error
+    if compressed:
+        raise CheckpointError(f"{path} is a compressed archive, and no checkpoint of torch.save; unpack it first")
 
 
 def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:

@@ -13,10 +13,15 @@ from torch import Tensor, nn
 
 from ..errors import TrainingError
 from ..saving.files import DamagedError, read_sealed, replacing, seal
+from .checkpoint import refuse_compressed
 
 STATE_FILE = "training.pt"
 EARLIER_FILE = "training.earlier.pt"
 """The state before the last one, which serves where that is damaged."""
+
+
+PARTS = {"model", "averaged", "optimizer", "recipe", "step", "rng"}
+"""What a state has."""
 
 
 class Stateful(Protocol):
@@ -118,10 +123,14 @@ def last_state(out: Path) -> dict[str, Any] | None:
     damaged: list[Path] = []
     for path in (out / STATE_FILE, out / EARLIER_FILE):
         try:
-            state: dict[str, Any] = torch.load(io.BytesIO(read_sealed(path)), weights_only=True, map_location="cpu")
+            content = io.BytesIO(read_sealed(path))
+            refuse_compressed(content, path)
+            state = dict(torch.load(content, weights_only=True, map_location="cpu"))
+            if not {*state} >= PARTS:
+                raise DamagedError
         except FileNotFoundError:
             continue
-        except (OSError, DamagedError):
+        except Exception:  # The unpickler raises whatever the damaged bytes lead it to.
             damaged.append(path)
             continue
         if damaged:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -63,7 +64,7 @@ class Notebook:
             return None
         try:
             found: Measurement = load(read_sealed(path))
-        except DamagedError:
+        except (DamagedError, OSError, SafetensorError):
             warnings.warn(f"{path} is damaged and not used; what it held is measured again", stacklevel=3)
             return None
         return found

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import nn
 
-from marche_fx import ArgumentError
+from marche_fx import ArgumentError, tune, tune_recipe
+from marche_fx.evaluate.run import evaluate, evaluate_drift
+from marche_fx.evaluate.text.run import study_text
+from marche_fx.evaluate.tokens.run import study_tokens
+from marche_fx.saving.captures import HEADING
+from marche_fx.saving.container import read_container
+from marche_fx.saving.kernels import read_kernels
 from marche_fx.saving.locks import alone, held, held_folder
 
 HOLDER = """
@@ -87,6 +96,75 @@ def test_an_error_inside_leaves_it_free(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), held_folder(tmp_path, "trying"):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("run", [evaluate, evaluate_drift, study_text, study_tokens, tune_recipe])
+def test_what_another_process_works_in_is_refused_before_anything_is_done(
+    run: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "results"
+    others = {name: None for name in inspect.signature(run).parameters if name not in ("out", "options")}
+    with holding(folder) as other:
+        with pytest.raises(ArgumentError, match=f"in use by process {other.pid} "):
+            run(**others, out=folder)
+        assert [own.name for own in folder.iterdir()] == [".lock"]
+
+
+def test_a_search_has_its_file_for_itself(tmp_path: Path) -> None:
+    path = tmp_path / "search.json"
+    with held(path, 0, "holding"), pytest.raises(ArgumentError, match=f"in use by process {os.getpid()} .*, holding"):
+        tune(nn.Linear(1, 1), print, out=path)
+    assert list(tmp_path.iterdir()) == []
+
+
+SAVER = """
+import sys
+from tests.around import X, optimize, transformer
+from marche_fx.passes.lower.conditions import Conditions, settings
+from marche_fx.passes.lower.kept import Stored
+from marche_fx.saving import captures
+from marche_fx.saving.kernels import Kernels
+import marche_fx, torch
+path, name = sys.argv[1:]
+optimized = optimize(transformer())
+with torch.no_grad():
+    optimized(X)
+conditions = Conditions({}, {}, "True", {}, settings("cpu"), "cpu")
+captures.kernels_of = lambda _: Kernels((Stored(name, conditions, name.encode() * 100_000),), {})
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(10):
+    marche_fx.save(optimized, path)
+"""
+
+
+def test_two_processes_that_save_one_file_leave_the_files_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "steps"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SAVER, str(path), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for name in ("first", "second")
+    ]
+    for own in processes:
+        assert own.stdout is not None
+        assert own.stdout.readline() == "ready\n"
+    for own in processes:
+        assert own.stdin is not None
+        own.stdin.write("\n")
+        own.stdin.flush()
+    for own in processes:
+        own.communicate()
+    assert [own.returncode for own in processes] == [0, 0]
+    content, _ = read_container(path, HEADING)
+    (kernels,) = read_kernels(path, content["kernels"], trust=True).modules
+    assert kernels.data == kernels.key.encode() * 100_000
+    assert sorted(own.name for own in tmp_path.iterdir()) == ["steps", "steps.kernels"]
 
 
 @alone("working")

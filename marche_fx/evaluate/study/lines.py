@@ -7,6 +7,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ...errors import CheckpointError
+from ...plain import parse_json
 from ...saving.files import replacing
 from ...saving.refused import writing
 
@@ -41,15 +43,23 @@ class Line:
 
 
 class Lines:
-    """The lines in a file, by `Line.key`; what a kill left of a last one is dropped."""
+    """The lines in a file, by `Line.key`; what a kill left of a last one is dropped.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        whole, _, rest = path.read_text(encoding="utf-8").rpartition("\n") if path.exists() else ("", "", "")
+        try:
+            whole, _, rest = path.read_text(encoding="utf-8").rpartition("\n") if path.exists() else ("", "", "")
+            lines = [Line(**parse_json(text, float)) for text in whole.splitlines()]
+            self.known = {line.key: line for line in lines}
+        except (OSError, RecursionError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} is damaged. Remove it, or choose another --out.") from error
         if rest:
             with replacing(path) as partial:
                 partial.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
-        self.known = {line.key: line for line in (Line(**json.loads(text)) for text in whole.splitlines())}
 
     def add(self, line: Line) -> None:
         self.known[line.key] = line
