@@ -10,9 +10,10 @@ adm       all images in one file, for evaluations   progress  images a second, a
 bundled   the models that come along                command   what ``marche-fx sample`` does with its options
 """
 
+from .making import images_of
 from .moments import Moments
 from .ranks import local_device
 from .run import Sampled, sample
 from .share import Share
 
-__all__ = ["Moments", "Sampled", "Share", "local_device", "sample"]
+__all__ = ["Moments", "Sampled", "Share", "images_of", "local_device", "sample"]

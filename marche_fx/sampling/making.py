@@ -44,24 +44,38 @@ def make_shares(model: nn.Module, generate: Generate, plan: Plan, folder: Folder
     return made
 
 
-@torch.no_grad()
 def warm_up(model: nn.Module, generate: Generate, plan: Plan) -> None:
     """Decode the first share for nothing, in every process.
 
     A transformed model is captured in its first calls, and a head that reuses runs as the original until it has seen a
     denoising: what is made first is not what is made later, to the bit.
     """
-    first = plan.share(0)
-    with seeded(first):
-        checked(generate(model, first), len(first))
+    decoded(model, generate, plan.share(0))
+
+
+def images_of(model: nn.Module, generate: Generate, share: Share) -> np.ndarray:
+    """Uint8 ``[B, H, W, c]``, the images that `sample` keeps of a share: for whoever schedules shares otherwise.
+
+    A transformed model should have decoded a share before, as it has in `sample`.
+
+    Raises:
+        SamplingError: ``generate`` returned something else than it was asked for.
+    """
+    return channels_last(as_pixels(decoded(model, generate, share)))
+
+
+@torch.no_grad()
+def decoded(model: nn.Module, generate: Generate, share: Share) -> Tensor:
+    """What a loop returns for a share."""
+    with seeded(share):
+        return checked(generate(model, share), len(share))
 
 
 @torch.no_grad()
 def share_files(model: nn.Module, generate: Generate, plan: Plan, index: int, share: Share) -> list[tuple[str, bytes]]:
     """The files of a share, names and contents."""
     numbers = plan.kept(share)
-    with seeded(share):
-        result = checked(generate(model, share), len(share))
+    result = decoded(model, generate, share)
     kept = result.cpu() if plan.raw else as_pixels(result)
     stored = kept.numpy() if plan.raw else channels_last(kept)
     arrays = {IMAGES: stored[: len(numbers)], NUMBERS: np.asarray(numbers, dtype=np.int64)}
