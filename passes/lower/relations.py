@@ -48,10 +48,10 @@ def check(node: ast.AST) -> None:
         check_call(node)
         rest: list[ast.AST] = [*node.args]
     elif isinstance(node, ast.Subscript):
-        # Of an input, or of its sizes.
-        if not is_input(node) and not (isinstance(node.value, ast.Call) and is_read(node.value)):
+        # Of an input's sizes.
+        if not (isinstance(node.value, ast.Call) and is_read(node.value)):
             raise ValueError(shown(node))
-        rest = [node.slice] if is_input(node) else [node.value, node.slice]
+        rest = [node.value, node.slice]
     elif isinstance(node, ast.Constant):
         if not isinstance(node.value, (bool, int, float)):
             raise ValueError(shown(node))
