@@ -110,9 +110,6 @@ class PendingStep:
                 results.have(queried)
             self.note_read(queried)
         assert results.leaves is not None
-        if queried is None:
-            # The loop may hold all of it for as long as it likes.
-            results.leave_lent_caches()
         return results.leaves
 
     def has(self, tokens: Tensor | None) -> bool:

@@ -136,12 +136,6 @@ class CallResults:
             if self.wide is not None:
                 self.wide.keep()
 
-    def leave_lent_caches(self) -> None:
-        """Have for oneself what stands in caches that a later session writes."""
-        if self.leaves is not None:
-            # In place, as in `keep`.
-            self.leaves[:] = [leaf.clone() if self.state.is_lent(leaf) else leaf for leaf in self.leaves]
-
     def ages(self) -> Tensor:
         """How many calls before this one each row was computed, ``[B, N]``; no dimension where none ever was."""
         return self.state.age(self.call) if self.age is None else self.age

@@ -208,10 +208,6 @@ class StepState:
         if self.is_new:
             self.caches = program.allocate(device)
 
-    def is_lent(self, leaf: Any) -> bool:
-        """Whether a result stands in a cache that a later session writes."""
-        return self.buffers is not None and self.is_cache(leaf)
-
     def give_caches_back(self) -> None:
         """Leave the caches to a later session; results of the last call that somebody holds are copied before."""
         if self.graphs is None or self.buffers is None:

@@ -114,6 +114,72 @@ def decoded(optimized: nn.Module, steps: int = 8) -> list[Tensor]:
         return [optimized(x)[:, 5:9].clone() for x in inputs(steps)]
 
 
+LATE: dict[str, Callable[[Tensor], Tensor]] = {
+    "as it is": lambda z: z,
+    "a view that waits": lambda z: z.transpose(1, 2),
+    "a view that does not": lambda z: z.unfold(1, 4, 4),
+    "a copy": lambda z: z.clone(),
+}
+
+
+@torch.no_grad()
+def test_what_a_loop_holds_stays_when_a_later_session_has_the_caches() -> None:
+    plain, recorded = pair("fused", "selective")
+    for name, read in LATE.items():
+        found = []
+        for optimized in (plain, recorded):
+            held = []
+            for scale in (1.0, -1.0):
+                with marche_fx.decoding(optimized):
+                    held += [read(optimized(scale * x)) for x in inputs(4)]
+            # One session for each call.
+            held += [optimized(x) for x in inputs(2)]
+            found.append([own + 0 for own in held])
+        for own, known in zip(found[1], found[0], strict=True):
+            torch.testing.assert_close(own, known, atol=1e-9, rtol=0.0, msg=name)
+
+
+@torch.no_grad()
+def test_signals_are_those_of_their_step() -> None:
+    """Nobody may find them overwritten by the next."""
+    optimized = graphed(transformer(2), refresh=POLICIES["drift"], verify=False)
+    decoded(optimized, 1)
+    (program,) = optimization_of(optimized).steps["forward"].programs
+    graphs, kept = program.graphs, []
+    assert graphs is not None
+    run = graphs.run
+
+    def watched(*args: Any) -> Any:
+        signals = run(*args)
+        kept.extend((signal, signal.clone()) for signal in signals)
+        return signals
+
+    graphs.run = watched  # type: ignore[method-assign]
+    decoded(optimized)
+    assert graphs.counts.replays > 4
+    for own, copy in kept:
+        torch.testing.assert_close(own, copy, equal_nan=True, atol=0.0, rtol=0.0)
+    assert kept
+
+
+@torch.no_grad()
+def test_nothing_of_a_session_is_left_in_the_caches_of_the_next() -> None:
+    """NaN in rows that the next one drops would come through any mask."""
+    mar = grid_mar()
+    plain, recorded = marche_fx.transform(mar, compile=False), graphed(mar)
+    rows = []
+    for optimized in (plain, recorded):
+        generator = torch.Generator().manual_seed(0)
+        orders, tokens = mar.sample_orders(2, generator), torch.randn(2, mar.seq_len, 4, generator=generator)
+        for count, value in ((4, float("nan")), (30, 0.0)):
+            mask = mask_by_order(count, orders, 2, mar.seq_len)
+            with marche_fx.decoding(optimized):
+                x = optimized.forward_mae_encoder(tokens + value, mask, torch.ones(2, WIDTH))  # type: ignore[operator]
+                rows.append(optimized.forward_mae_decoder(x, mask) + 0)  # type: ignore[operator]
+    assert rows[1].isfinite().all()
+    torch.testing.assert_close(rows[3], rows[1], atol=1e-4, rtol=0.0)
+
+
 @torch.no_grad()
 def test_sessions_beside_one_another_have_memory_of_their_own() -> None:
     plain = marche_fx.transform(transformer(2), refresh=POLICIES["selective"], compile=False)
