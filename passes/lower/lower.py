@@ -24,9 +24,7 @@ FEW = 8
 """So few operators run sooner than they are compiled."""
 
 
-def lower(
-    split: Split, *, compile: bool, shared: SharedCode | None = None, packed: bool = False
-) -> fx.GraphModule:
+def lower(split: Split, *, compile: bool, shared: SharedCode | None = None, packed: bool = False) -> fx.GraphModule:
     """The rewritten region as a function, compiled for any number of active tokens A >= 2.
 
     Args:
