@@ -296,8 +296,8 @@ class OptimizedStep:
         )
         if self.settings.pack_weights and not program.can_pack:
             self.method.warn_once(
-                f"pack_weights=True packs float32 weights on the CPU, where oneDNN is enabled, and {self.name} has none "
-                "of these: it computes as without",
+                f"pack_weights=True packs float32 weights on the CPU, where oneDNN is enabled, and {self.name} has "
+                "none of these: it computes as without",
                 topic="nothing to pack",
             )
         refuse_unknown_names(program, self.settings.tolerance, self.owner.argument_names)
