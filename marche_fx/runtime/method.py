@@ -40,6 +40,7 @@ class Settings:
     max_captures: int = MOST_CAPTURES
     """Of each step; of more kinds of arguments those go that were not used for longest."""
     pack_weights: bool = False
+    """Whether compiled products read packed copies of the weights."""
 
 
 @dataclass(frozen=True)

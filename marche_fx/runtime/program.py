@@ -217,6 +217,7 @@ class Program:
         stay = {*self.weights, *self.plan.dense.constants}
         fixed = {number for number, node in enumerate(self.split.incremental.inputs) if node in stay}
         return StepGraphs(store, self.incremental, module, fixed, self.plan.axes.lengths)
+
     @property
     def packed_bytes(self) -> int:
         """What packed copies of its weights take by now."""
@@ -225,7 +226,8 @@ class Program:
     @property
     def can_pack(self) -> bool:
         """Whether some of its weights are such as can be packed."""
-        return has_onednn() and any(own.ndim == 2 and can_be_packed(own) for own in self.current_weights().values())
+        weights = (own for own in self.current_weights().values() if isinstance(own, Tensor))
+        return has_onednn() and any(own.ndim == 2 and can_be_packed(own) for own in weights)
 
     def current_weight_kinds(self) -> list[Any]:
         return [weight_kind(weight) for weight in self.current_weights().values()]
