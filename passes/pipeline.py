@@ -135,6 +135,7 @@ def rewrite(
     headed: bool = False,
     cache_dtype: torch.dtype | None = None,
     shared: SharedCode | None = None,
+    packed: bool = False,
 ) -> Rewritten:
     """Do what was planned.
 
@@ -144,6 +145,7 @@ def rewrite(
         compile: compile the layers of what came out. shared: what was compiled of the step for other lengths.
         headed: with ``skip_unread``, cache what a wide result is computed of instead of it.
         cache_dtype: what cached rows are rounded to that other tokens read.
+        packed: where compiled, multiply by packed copies of the weights.
     """
     trail, source = Trail(), plan.dense.graph_module
     head = find_head(plan, find_read_only(plan.graph, plan.region)) if skip_unread and headed else None
@@ -175,13 +177,13 @@ def rewrite(
     )
     lowered = trail.run(
         "lower",
-        lambda: lower(hooked, compile=compile, shared=shared),
+        lambda: lower(hooked, compile=compile, shared=shared, packed=packed),
         lambda _: "compiled by Inductor" if compile else "not compiled",
         graph_text,
     )
     if compile:
         heads = () if hooked.head is None else (hooked.head.part,)
         for part in (hooked.epilogue, *heads, *(stage.part for stage in stages)):
-            multiply_by_onednn(part.module)
+            multiply_by_onednn(part.module, packed=packed)
     cost = step_cost(plan.graph, plan.axes, plan.region, hooked.read_only, head)
     return Rewritten(hooked, tuple(measured), watched, stages, Ranges(lowered), lowered, cost, tuple(trail.runs))

@@ -292,7 +292,14 @@ class OptimizedStep:
             cache_dtype=self.settings.cache_dtype,
             shared=self.shared,
             graphs=self.settings.graphs,
+            pack_weights=self.settings.pack_weights,
         )
+        if self.settings.pack_weights and not program.can_pack:
+            self.method.warn_once(
+                f"pack_weights=True packs float32 weights on the CPU, where oneDNN is enabled, and {self.name} has "
+                "none of these: it computes as without",
+                topic="nothing to pack",
+            )
         refuse_unknown_names(program, self.settings.tolerance, self.owner.argument_names)
         if self.method.is_last_of_policy:
             tell_of_unmeasured(self.method, program)

@@ -65,6 +65,7 @@ def transform(
     cache_dtype: torch.dtype | None = None,
     cuda_graphs: bool | None = None,
     max_captures: int = MOST_CAPTURES,
+    pack_weights: bool = False,
 ) -> Model:
     """A model that recomputes only the tokens that matter in each decoding step.
 
@@ -133,6 +134,9 @@ def transform(
             nobody has measured yet where they pay.
         max_captures: kinds of arguments (shapes, dtypes, devices, plain values) for which the capture of a step is
             kept; of more, those go that were not used for longest, with a warning the first time.
+        pack_weights: on the CPU, keep a second copy of the steps' float32 weights, packed as oneDNN reads them for few
+            rows; `report` says what they take. A weight is packed anew when it was written, replaced or moved, as far
+            as PyTorch counts: writes through NumPy, ``.data`` or DLPack are not seen. Needs ``compile``.
 
     Raises:
         ArgumentError: an argument has the wrong type, the model has no such method or child, or ``recipe`` says already
@@ -178,7 +182,11 @@ def transform(
 
     limits, rounded_to = checked_tolerance(tolerance), checked_cache_dtype(cache_dtype)
     policies, graphs = policies_of(refresh, steps), graphs_for(cuda_graphs)
-    settings = Settings(policies, query, compile, verify, strict, watching, limits, rounded_to, graphs, max_captures)
+    if pack_weights and not compile:
+        raise ArgumentError("pack_weights is for compiled steps: leave compile=False out, or pack_weights=True")
+    settings = Settings(
+        *(policies, query, compile, verify, strict, watching, limits, rounded_to, graphs, max_captures, pack_weights)
+    )
     last = len(steps) - 1
     # Captured in place of the original, so that attributes set on the result count and the original stays as it is.
     view = copy.copy(model)
@@ -200,6 +208,7 @@ def transform(
             cache_dtype=rounded_to,
             cuda_graphs=cuda_graphs,
             max_captures=max_captures,
+            pack_weights=pack_weights,
         )
 
     children = dict.fromkeys(path.split(".")[0] for path in denoisers if wanted is not None)

@@ -191,7 +191,15 @@ def report(optimized: nn.Module, *, active: float = 0.1) -> Report:
         )
     notes += recipe_notes(optimization)
     store = optimization.settings.graphs
-    steps = tuple(step_report(own.plan, own.split, active, own.passes, rounding=own.rounding) for own in programs)
+    packs = optimization.settings.pack_weights
+    steps = tuple(
+        step_report(
+            *(own.plan, own.split, active, own.passes),
+            rounding=own.rounding,
+            packed_bytes=own.packed_bytes if packs else 0,
+        )
+        for own in programs
+    )
     return Report(
         type(optimized).__name__,
         steps,

@@ -55,6 +55,7 @@ class StepReport:
             moved results of rows computed beside cached ones, at the first call; None where it was not measured.
         passes: those that ran, in their order, with what each found and how long it took.
         moves_all: values that every token of a sample reads, so that all are recomputed when one moves.
+        packed_bytes: what packed copies of weights take, which every session reads.
         speedups: predicted, over the original run eagerly, by the share of active tokens; empty where not asked for.
         original_seconds: predicted too, of the original run eagerly.
     """
@@ -79,6 +80,7 @@ class StepReport:
     moves_all: tuple[str, ...] = ()
     speedups: dict[float, float] = field(default_factory=dict)
     original_seconds: float | None = None
+    packed_bytes: int = 0
 
     @property
     def tokens(self) -> int:
@@ -154,6 +156,8 @@ class StepReport:
         yield Text(f"caches of a session: {'; '.join(parts) if self.rounded else ', '.join(parts)}")
         if self.rounding is not None:
             yield Text(f"rows that read rounded caches differed by at most {self.rounding:.2g} of their norm")
+        if self.packed_bytes:
+            yield Text(f"packed copies of weights, beside these: {memory(self.packed_bytes)}")
         fixed = [f"{flops / max(self.flops, 1):.1%} {part}" for part, flops in self.fixed_flops.items()]
         yield Text(f"FLOPs that no choice of tokens saves: {', '.join(fixed)} the region")
         passes = ", ".join(f"{own.name} {own.seconds:.2f} s ({own.found})" for own in self.passes)
@@ -178,6 +182,7 @@ def step_report(
     passes: tuple[PassRun, ...] = (),
     moves_all: tuple[str, ...] = (),
     rounding: float | None = None,
+    packed_bytes: int = 0,
 ) -> StepReport:
     flops = {node: node_flops(node) for node in plan.graph.nodes}
     active = active_tokens(plan.axes.lengths, fraction)
@@ -217,6 +222,7 @@ def step_report(
         rounding=rounding,
         passes=passes,
         moves_all=moves_all,
+        packed_bytes=packed_bytes,
     )
 
 

@@ -39,6 +39,8 @@ class Settings:
     """What steps share that run as graphs; None where they run operator by operator."""
     max_captures: int = MOST_CAPTURES
     """Of each step; of more kinds of arguments those go that were not used for longest."""
+    pack_weights: bool = False
+    """Whether compiled products read packed copies of the weights."""
 
 
 @dataclass(frozen=True)

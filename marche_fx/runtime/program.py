@@ -18,6 +18,8 @@ from ..passes.capture.bools import numbers_of_bools, with_numbers
 from ..passes.capture.captured import Capture, argument_names
 from ..passes.graph.reach import ancestors
 from ..passes.graph.source import describe
+from ..passes.lower.packed import PACKED, can_be_packed
+from ..passes.lower.products import has_onednn
 from ..passes.lower.shared import SharedCode
 from ..passes.pipeline import rewrite
 from ..passes.rewrite.lengths import Likeness, compare_rows, find_unwatched
@@ -42,6 +44,7 @@ class Program:
         cache_dtype: what cached rows are rounded to that other tokens read.
         shared: what was compiled of the step for other lengths.
         graphs: those of the model, where its steps are to run as graphs.
+        pack_weights: whether compiled products read packed copies of the weights.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Program:
         cache_dtype: torch.dtype | None = None,
         shared: SharedCode | None = None,
         graphs: Graphs | None = None,
+        pack_weights: bool = False,
     ) -> None:
         self.plan = plan
         self.row_outputs = find_row_outputs(plan)
@@ -73,6 +77,7 @@ class Program:
             cache_dtype=cache_dtype,
             compile=compile,
             shared=shared,
+            packed=pack_weights,
         )
         self.passes = (*plan.passes, *rewritten.passes)
         self.split = rewritten.split
@@ -212,6 +217,17 @@ class Program:
         stay = {*self.weights, *self.plan.dense.constants}
         fixed = {number for number, node in enumerate(self.split.incremental.inputs) if node in stay}
         return StepGraphs(store, self.incremental, module, fixed, self.plan.axes.lengths)
+
+    @property
+    def packed_bytes(self) -> int:
+        """What packed copies of its weights take by now."""
+        return PACKED.bytes_of(own for own in self.current_weights().values() if isinstance(own, Tensor))
+
+    @property
+    def can_pack(self) -> bool:
+        """Whether some of its weights are such as can be packed."""
+        weights = (own for own in self.current_weights().values() if isinstance(own, Tensor))
+        return has_onednn() and any(own.ndim == 2 and can_be_packed(own) for own in weights)
 
     def current_weight_kinds(self) -> list[Any]:
         return [weight_kind(weight) for weight in self.current_weights().values()]

@@ -24,10 +24,11 @@ FEW = 8
 """So few operators run sooner than they are compiled."""
 
 
-def lower(split: Split, *, compile: bool, shared: SharedCode | None = None) -> fx.GraphModule:
+def lower(split: Split, *, compile: bool, shared: SharedCode | None = None, packed: bool = False) -> fx.GraphModule:
     """The rewritten region as a function, compiled for any number of active tokens A >= 2.
 
     Args:
+        packed: multiply by packed copies of the weights.
         shared: what was compiled of the step for other lengths.
 
     Before:  x1 = layer(x0, w0, ...);  x2 = layer(x1, w1, ...);  ...
@@ -37,7 +38,9 @@ def lower(split: Split, *, compile: bool, shared: SharedCode | None = None) -> f
     if not compile:
         return module
     graph = reading_written_caches(module.graph)
-    return compiled_by_segments(graph, ragged_dims(split, graph), shared or SharedCode(), samples_of(split))
+    ragged = ragged_dims(split, graph)
+    use_onednn(graph, packed=packed)
+    return compiled_by_segments(graph, ragged, shared or SharedCode(), samples_of(split))
 
 
 def lower_rows(part: Part) -> fx.GraphModule:
@@ -45,6 +48,7 @@ def lower_rows(part: Part) -> fx.GraphModule:
     graph = fx.Graph()
     graph.output(graph.graph_copy(part.module.graph, {}))
     ragged = {node: node.meta[RAGGED] for node in graph.nodes if RAGGED in node.meta}
+    use_onednn(graph)
     return compiled_by_segments(graph, ragged, SharedCode(), 1)
 
 
@@ -52,7 +56,6 @@ def compiled_by_segments(
     graph: fx.Graph, ragged: Mapping[fx.Node, Mapping[int, Hashable]], shared: SharedCode, samples: int
 ) -> fx.GraphModule:
     """``graph`` with its layers compiled, those that are the same computation once; it is changed."""
-    use_onednn(graph)
     lowered = fx.Graph()
     values = {node: lowered.node_copy(node) for node in graph.find_nodes(op="placeholder")}
     segments = find_segments(graph)

@@ -42,23 +42,26 @@ LIBRARY.impl("linear", shape_of_linear, "Meta")
 LIBRARY.impl("linear", F.linear, "AutocastCPU")
 
 
-def use_onednn(graph: fx.Graph) -> None:
+def use_onednn(graph: fx.Graph, *, packed: bool = False) -> None:
     """Have oneDNN multiply by weights wherever it can; ``torch.backends.mkldnn.enabled = False`` forbids it.
 
+    Args:
+        packed: by packed copies of them.
+
     Before:  y = aten.linear(x, weight, bias)
-    After:   y = marche_fx.linear(x, weight, bias)
+    After:   y = marche_fx.linear(x, weight, bias), or marche_fx.packed_linear(x, weight, bias)
     """
     if not has_onednn():
         return
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default):
         weight = operands(node)[1]
         if weight is not None and weight.op == "placeholder" and is_plain(weight.meta["val"]):
-            node.target = torch.ops.marche_fx.linear.default
+            node.target = torch.ops.marche_fx.packed_linear.default if packed else torch.ops.marche_fx.linear.default
 
 
-def multiply_by_onednn(module: fx.GraphModule) -> None:
+def multiply_by_onednn(module: fx.GraphModule, *, packed: bool = False) -> None:
     """The same for a module that is run operator by operator, in place."""
-    use_onednn(module.graph)
+    use_onednn(module.graph, packed=packed)
     module.recompile()
 
 
