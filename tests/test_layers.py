@@ -39,6 +39,7 @@ LAYERS = (
     "tuning",
     "reporting",
     "models",
+    "rivals",
     "evaluate",
     "bench",
     "cli",
