@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..errors import ArgumentError
-from ..evaluate.heads import HeadChoice, chosen, split_options
+from ..evaluate.heads import OWN_HEAD, HeadChoice, chosen, split_options
 from ..evaluate.points import BY_SHARE, BY_STEPS, PLAIN, parse_point
 from ..recipes import load_recipe
 from ..recipes.presets import bundled
@@ -46,7 +46,7 @@ class Variant:
     mode: str | None = None
     refresh: float | None = None
     steps: int | None = None
-    head: HeadChoice = HeadChoice()
+    head: HeadChoice = OWN_HEAD
     is_guided_in_part: bool = False
 
     @property
@@ -66,12 +66,12 @@ class Variant:
     @property
     def is_of_the_head(self) -> bool:
         """Whether without a head it would be another variant."""
-        return self.head != HeadChoice() and (self.is_original or self.head.rival is None)
+        return self.head != OWN_HEAD and (self.is_original or self.head.rival is None)
 
     @property
     def transformer(self) -> Variant:
         """Equal for variants whose transformers take the same time."""
-        return replace(self, name="", refresh=None, head=HeadChoice())
+        return replace(self, name="", refresh=None, head=OWN_HEAD)
 
     def policies_in(self, steps: int) -> Policies | None:
         """Those for a generation of so many decoding steps."""

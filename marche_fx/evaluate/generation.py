@@ -20,6 +20,7 @@ from ..rivals import RIVALS
 from ..rivals.stepped import counted_steps, draw_by
 from .draws import batch_draws, settings_for
 from .folder import Batch, Folder
+from .heads import OWN_HEAD
 from .points import Point
 from .progress import progress
 from .settings import Settings
@@ -90,12 +91,7 @@ class Models:
         Raises:
             ArgumentError: the settings say how all points denoise, and the point another thing.
         """
-        if (
-            point.policy is None
-            and point.options == ()
-            and point.head.rival is None
-            and self.settings.denoising is None
-        ):
+        if point.policy is None and point.head == OWN_HEAD and self.settings.denoising is None:
             return self.model
         if self.key(point) not in self.transformed:
             self.transformed[self.key(point)] = self.made(point)

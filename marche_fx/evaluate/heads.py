@@ -35,6 +35,10 @@ class HeadChoice:
         return {name: value for name, value in found.items() if value is not None}
 
 
+OWN_HEAD = HeadChoice()
+"""The model's."""
+
+
 def split_options(word: str, *others: str) -> tuple[str, list[str]]:
     """What stands before the options of a word, and these: ``denoising=..``, ``reuse=..`` and ``others``.
 

@@ -30,7 +30,7 @@ from ..refresh import (
     policy_to_dict,
 )
 from ..rivals import REFRESH, RIVALS, Policies
-from .heads import HeadChoice, chosen, split_options
+from .heads import OWN_HEAD, HeadChoice, chosen, split_options
 
 EXACT = "exact"
 
@@ -80,7 +80,7 @@ class Point:
     steps: int | None = None
     seeds: int = 1
     recipe: Recipe | None = None
-    head: HeadChoice = HeadChoice()
+    head: HeadChoice = OWN_HEAD
     options: tuple[str, ...] = ()
 
     @property
@@ -120,7 +120,7 @@ class Point:
     @property
     def is_exact(self) -> bool:
         """Whether it is what the others are compared with, on any set of seeds."""
-        return self.policy is None and self.steps is None and self.head == HeadChoice()
+        return self.policy is None and self.steps is None and self.head == OWN_HEAD
 
     @property
     def fraction(self) -> float | None:
@@ -134,7 +134,7 @@ class Point:
         if self.recipe is not None:
             return recipe_to_dict(self.recipe)
         policy = None if self.policy is None else policy_to_dict(self.policy)
-        return policy if self.head == HeadChoice() else {"policy": policy, **self.head.values}
+        return policy if self.head == OWN_HEAD else {"policy": policy, **self.head.values}
 
 
 def parse_points(specs: Sequence[str]) -> list[Point]:
@@ -161,7 +161,7 @@ def parse_point(spec: str) -> Point:
         raise ArgumentError(f"{spec!r}: decoding steps (@) and sets of seeds (#) are counted from 1")
     kind, _, number = name.partition(":")
     point = Point(name, *policy_of(name, kind, number), steps=int(steps) if steps else None, seeds=seeds)
-    head = HeadChoice(name if name in WHOLE else None)
+    head = HeadChoice(name) if name in WHOLE else OWN_HEAD
     for option in options:
         head = chosen(head, option, name)
     return replace(point, head=head, options=tuple(options))

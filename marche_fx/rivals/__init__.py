@@ -20,6 +20,6 @@ RIVALS: dict[str, MakeSampler] = {"disa": disa, "recap": recap, "lazymar": lazym
 Policies = RefreshPolicy | Mapping[str, RefreshPolicy]
 
 REFRESH: dict[str, Callable[[int], Policies]] = {"recap": schedule_of, "lazymar": lambda of: policies()}
-"""What those that cache refresh, in a generation of so many decoding steps; the others compute all of the transformer."""
+"""What those that cache refresh, in a generation of so many decoding steps; the others compute all rows."""
 
 __all__ = ["REFRESH", "RIVALS", "MakeSampler", "Policies", "Sampler", "SamplerAt", "with_sampler"]

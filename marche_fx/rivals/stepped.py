@@ -37,7 +37,13 @@ class SteppedSampler:
                 f"a head with a sampler for each of {len(self.samplers)} decoding steps was called outside of them: "
                 "decode in as many steps, inside `with counted_steps()`"
             )
-        return self.samplers[step].sample(denoiser, noise, temperature)
+        sampler = self.samplers[step]
+        if len(noise) < len(sampler):
+            raise ArgumentError(
+                f"the rival's head draws each token {len(sampler)} times, and there is noise for the model's own "
+                f"{len(noise)} denoising steps: load the model with num_sampling_steps={len(sampler)} or more"
+            )
+        return sampler.sample(denoiser, noise, temperature)
 
 
 @contextmanager
