@@ -80,5 +80,5 @@ def test_what_was_counted_is_kept_and_damage_is_named(tmp_path: Path, monkeypatc
     measured.count_flops(models, ways)
     assert measured.read(FLOPS) == {**known, "exact@2": 1.0}
     (tmp_path / FLOPS).write_bytes(b"{}")
-    with pytest.raises(CheckpointError, match="is damaged. Remove it; what it held is then measured again"):
+    with pytest.raises(CheckpointError, match=r"is damaged\. Remove it; what it held is then measured again"):
         measured.read(FLOPS)

@@ -57,7 +57,7 @@ def test_images_that_are_no_whole_batches_and_other_settings_are_refused(tmp_pat
     with pytest.raises(ArgumentError, match="7 images are no whole number of batches of 3"):
         open_front(tmp_path, ways, replace(SETTINGS, images=7), own)
     open_front(tmp_path, ways, SETTINGS, own)
-    with pytest.raises(ArgumentError, match="cfg was 2.0 and is 3.0"):
+    with pytest.raises(ArgumentError, match=r"cfg was 2\.0 and is 3\.0"):
         open_front(tmp_path, ways, replace(SETTINGS, cfg=3.0), own)
     with pytest.raises(ArgumentError, match="there is no way to draw"):
         ways_of([], own)
