@@ -26,11 +26,11 @@ def batch_draws(mar: MAR, settings: Settings, seeds: int, batch: int, labels: Te
     """The draws of a batch of a set of seeds.
 
     Args:
-        labels: ``[M]``, of the images of all batches; the classes in turn when omitted.
+        labels: ``[M]``, of the images of all batches, again and again; the classes in turn when omitted.
     """
     first = batch * settings.batch
     numbers = torch.arange(first, first + settings.size(batch))
-    own = numbers % mar.num_classes if labels is None else labels[numbers]
+    own = numbers % mar.num_classes if labels is None else labels[numbers % len(labels)]
     return seeded(mar, own, (settings.seed, seeds, IMAGES, batch), settings.order)
 
 

@@ -112,7 +112,7 @@ def test_a_policy_of_the_user_s_own_is_not_saved() -> None:
         (lambda: HoldBranches(0), "every of HoldBranches must be an int of at least 1"),
         (lambda: HoldBranches(2, whole=1), "whole of HoldBranches must be a tuple"),  # type: ignore[arg-type]
         (lambda: HoldBranches(2, whole=(-1,)), "whole of HoldBranches must be an int of at least 0"),
-        (lambda: HeadReuse(branches=7), "branches must be HoldBranches"),
+        (lambda: HeadReuse(branches=7), "branches must be HoldBranches"),  # type: ignore[arg-type]
         (lambda: HeadReuse(counted_from=3), 'counted_from must be "first" or "last", got 3'),  # type: ignore[arg-type]
         (lambda: reuse_of("quick"), "unknown head preset 'quick'; there are exact, balanced, lazymar"),
         (lambda: reuse_of(3), "reuse must be a HeadReuse or the name of a preset, got 3"),

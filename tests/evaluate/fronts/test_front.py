@@ -114,7 +114,7 @@ def drawn(axes: Axes) -> dict[str, list[tuple[float, float]]]:
         points = [(x, y) for x, y in np.asarray(line.get_xydata()).tolist()]
         widths = [high - low for (_, low), (_, high) in np.asarray(bars[0].get_segments()).tolist()]
         assert all(width == pytest.approx(widths[0]) for width in widths)
-        found[str(container.get_label())] = points
+        found[str(container.get_label()).removeprefix("_")] = points
     return found
 
 
@@ -129,5 +129,7 @@ def test_each_family_is_a_line_in_the_order_of_its_costs() -> None:
     assert drawn(lower)["recipe"] == [(0.2, 1.0), (0.5, pytest.approx(0.2))]
     assert {text.get_text() for text in upper.texts} - {""} == {own.way for own in ROWS}
     assert "batch 8" in lower.get_xlabel()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["exact", "recipe", "disa", "lazymar"]
     untimed = replace(FRONT, rows=tuple(replace(own, time_ratio=None) for own in ROWS))
     assert "FLOPs" in draw_front(untimed).axes[1].get_xlabel()
