@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from marche_fx.evaluate.emoji import WAYS, Way, parse_way
-from marche_fx.evaluate.emoji_plot import flops_over_first
+from marche_fx.evaluate import parse_point
+from marche_fx.evaluate.fronts.command import parser
 from marche_fx.models.bundled import EMOJI_WEIGHTS
 from tests.pages import line, ran_blocks, shares_in_prose
 
@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "emoji.md").read_text(encoding="utf-8")
 STUDY: dict[str, Any] = json.loads((ROOT / "docs" / "emoji" / "study.json").read_text())
 ROWS: list[dict[str, Any]] = STUDY["rows"]
-FLOPS = dict(zip((row["way"] for row in ROWS), flops_over_first(ROWS), strict=True))
+STEPS = {row["way"]: parse_point(row["way"]).steps or 0 for row in ROWS}
+FLOPS = {row["way"]: row["transformer_flops_ratio"] * STEPS[row["way"]] / 64 for row in ROWS}
+"""Of the transformer, all exact steps taken to cost the same."""
 
 NUMBER = r"[+-]?\d+\.\d\d"
 
@@ -50,12 +52,11 @@ def test_the_page_has_the_figures_of_every_way() -> None:
     assert (STUDY["cfg"], STUDY["temperature"]) == (3, 1)
 
 
-def test_the_ways_are_those_of_the_command_but_for_the_last() -> None:
-    ways = [row["way"] for row in ROWS]
-    assert ways == list(WAYS[: len(ways)])
-    left = [parse_way(way) for way in WAYS[len(ways) :]]
-    assert left == [Way("exact@64+quadratic:10", 64, None, "quadratic:10")]
-    assert "(`quadratic:10`)" in PAGE
+def test_the_ways_are_those_of_the_command() -> None:
+    (command,) = re.findall(r"python -m marche_fx.evaluate.fronts ([^`]+)```", PAGE)
+    given = parser().parse_args(command.replace("\\\n", " ").split())
+    assert given.ways == [row["way"] for row in ROWS]
+    assert (given.images, given.images % given.batch) == (STUDY["images"], 0)
 
 
 def test_intervals_in_the_prose_are_those_of_the_study() -> None:

@@ -45,6 +45,7 @@ LAYERS = (
     "tuning",
     "reporting",
     "models",
+    "rivals",
     "evaluate",
     "bench",
     "sampling",

@@ -3,7 +3,7 @@
 run        the bench: takes `settings`, a `workload` or `user_model`, and `variants`, by `schedule`; makes `rows`
 resume     goes on with a bench that was cut off
 turn       one variant's step; `lockstep` steps all in turn, `candidates` makes what is timed, `warm_up` runs it first
-heads      what draws a variant's tokens; `rivals` those that others published
+heads      what draws a variant's tokens
 ablation   what each ingredient of a generation is worth, alone and beside the others
 scaling    time against tokens, with `fit`; `breakdown` where a step's time goes
 memory     what a size needs; `resident` what a step took; `largest` the largest batch within the original's memory

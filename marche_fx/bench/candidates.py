@@ -13,8 +13,8 @@ from ..api.options import KNOWN_STEPS, what_is_measured
 from ..api.transform import transform
 from ..errors import ArgumentError
 from ..refresh import RefreshPolicy
+from ..rivals.emigm import is_guided
 from .compiler import compiled_original
-from .rivals.emigm import is_guided
 from .schedule import spread
 from .settings import Settings
 from .variants import LAZYMAR, Variant

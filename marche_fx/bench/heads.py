@@ -13,7 +13,7 @@ from ..api.optimization import ATTRIBUTE
 from ..api.transform import transform
 from ..denoising import Denoising
 from ..models import MAR
-from .rivals import RIVALS, with_sampler
+from ..rivals import RIVALS, with_sampler
 from .variants import HeadChoice, Variant
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..denoising import Denoising, parse_denoising
 from ..errors import ArgumentError
+from ..evaluate.heads import OWN_HEAD, HeadChoice, chosen, split_options
 from ..evaluate.points import BY_SHARE, BY_STEPS, PLAIN, parse_point
-from ..head.policy import HeadReuse, reuse_of
-from ..head.saving import load_head_reuse
 from ..recipes import load_recipe
 from ..recipes.presets import bundled
-from ..refresh import DriftRefresh, FullRefresh, RefreshPolicy, SelectiveRefresh
-from .rivals.recap import schedule_of
-from .workload import DECODER, ENCODER
+from ..refresh import FullRefresh, RefreshPolicy, SelectiveRefresh
+from ..rivals import REFRESH, Policies
 
 EAGER, COMPILED, OURS, FEWER = "eager", "compiled", "ours", "fewer"
 RECAP, LAZYMAR, DISA, EMIGM = "recap", "lazymar", "disa", "emigm"
@@ -29,23 +25,8 @@ UNCOMPILED = "-eager"
 GRAPHED = "-graphs"
 """Behind that: with CUDA graphs."""
 
-OPTIONS = ("reuse", "denoising", "steps")
-"""Behind the word of a policy, each after a plus sign."""
-
-Policies = RefreshPolicy | Mapping[str, RefreshPolicy]
-
-
-@dataclass(frozen=True)
-class HeadChoice:
-    """How a variant draws tokens: with the model's own head where nothing is said.
-
-    Attributes:
-        rival: word of a head that is written by hand, one of `RIVALS`. denoising, reuse: as in `transform`.
-    """
-
-    rival: str | None = None
-    denoising: Denoising | None = None
-    reuse: HeadReuse | None = None
+STEPS = "steps"
+"""An option behind the word of a policy, beside those of the head."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +50,7 @@ class Variant:
     mode: str | None = None
     refresh: float | None = None
     steps: int | None = None
-    head: HeadChoice = HeadChoice()
+    head: HeadChoice = OWN_HEAD
     is_guided_in_part: bool = False
     has_graphs: bool = False
 
@@ -90,12 +71,12 @@ class Variant:
     @property
     def is_of_the_head(self) -> bool:
         """Whether without a head it would be another variant."""
-        return self.head != HeadChoice() and (self.is_original or self.head.rival is None)
+        return self.head != OWN_HEAD and (self.is_original or self.head.rival is None)
 
     @property
     def transformer(self) -> Variant:
         """Equal for variants whose transformers take the same time."""
-        return replace(self, name="", refresh=None, head=HeadChoice())
+        return replace(self, name="", refresh=None, head=OWN_HEAD)
 
     def policies_in(self, steps: int) -> Policies | None:
         """Those for a generation of so many decoding steps."""
@@ -137,7 +118,7 @@ def parse_variant(word: str, refresh: Sequence[float]) -> list[Variant]:
     kind, _, number = word.partition(":")
     if kind == FEWER:
         return [Variant(word, steps=steps_of(word, number))]
-    first, *options = re.split(rf"\+(?=(?:{'|'.join(OPTIONS)})=)", word)
+    first, options = split_options(word, STEPS)
     return [with_options(own, options) for own in transformed(first, refresh)]
 
 
@@ -155,10 +136,8 @@ def transformed(word: str, refresh: Sequence[float]) -> list[Variant]:
         return [Variant(name, selective(share), is_compiled, refresh=share) for share in shares]
     if kind == RECIPE:
         return [by_recipe(word, number, is_compiled)]
-    if bare == RECAP:
-        return [Variant(word, schedule_of, is_compiled, head=HeadChoice(RECAP))]
-    if bare == LAZYMAR:
-        return [Variant(word, lazymar(), is_compiled, head=HeadChoice(LAZYMAR))]
+    if bare in REFRESH:
+        return [Variant(word, REFRESH[bare], is_compiled, head=HeadChoice(bare))]
     return [by_policy(word, bare, is_compiled)]
 
 
@@ -166,16 +145,10 @@ def with_options(variant: Variant, options: Sequence[str]) -> Variant:
     """The variant with a head of its own, or in another number of decoding steps."""
     for option in options:
         name, _, value = option.partition("=")
-        if variant.head.rival is not None and name != "steps":
-            raise ArgumentError(f"{variant.name} has a head of its own, which takes no {option}")
-        variant = replace(variant, name=f"{variant.name}+{option}")
-        if name == "steps":
+        head = variant.head if name == STEPS else chosen(variant.head, option, variant.name)
+        variant = replace(variant, name=f"{variant.name}+{option}", head=head)
+        if name == STEPS:
             variant = replace(variant, steps=steps_of(variant.name, value))
-        elif name == "denoising":
-            variant = replace(variant, head=replace(variant.head, denoising=parse_denoising(value)))
-        else:
-            reuse = load_head_reuse(value) if value.endswith(".json") else reuse_of(value)
-            variant = replace(variant, head=replace(variant.head, reuse=reuse))
     return variant
 
 
@@ -205,14 +178,6 @@ def selective(share: float) -> RefreshPolicy:
     """MARché's policy at a share of the tokens; the exact one at all of them."""
     policy = SelectiveRefresh(share)
     return FullRefresh() if share == 1 else policy
-
-
-def lazymar() -> dict[str, RefreshPolicy]:
-    """LazyMAR's schedule (arXiv 2503.12450), as docs/policies.md has it."""
-    return {
-        ENCODER: SelectiveRefresh(0.0, warmup=5, every=9),
-        DECODER: DriftRefresh(0.1, warmup=5, every=9, exact_sites=3),
-    }
 
 
 def steps_of(word: str, number: str) -> int:

@@ -6,7 +6,8 @@ generation  images of a point on `draws` made beforehand, in `steps`; `progress`
 frechet_judge   the Frechet distance for `marche_fx.tune_recipe`
 drift       teacher-forced drift instead of images; `equal_flops` compares points at one cost
 tables, plots, labels   what is printed and drawn
-emoji       what decoding steps and caches cost on emoji; `emoji_plot` draws it
+tasks       what is drawn and judged, garments or emoji; `points` and `heads` are words for ways to draw it
+fronts      ``python -m marche_fx.evaluate.fronts``: quality against the cost of a whole generation
 study       what studies of decoding loops share: variants decoded in turns and compared with the original
 text        ``marche-fx study-text``: caches compared on the bundled text model
 tokens      ``marche-fx study-tokens``: the same on the bundled model of garments as tokens

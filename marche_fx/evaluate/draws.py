@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..errors import ArgumentError
 from ..models import MAR
@@ -21,16 +22,22 @@ IMAGES, DRIFT = range(2)
 """What draws are for."""
 
 
-def batch_draws(mar: MAR, settings: Settings, seeds: int, batch: int) -> Draws:
-    """The draws of a batch of a set of seeds; over all batches as many labels of each class as can be."""
-    return seeded(
-        mar, batch * settings.batch, settings.size(batch), (settings.seed, seeds, IMAGES, batch), settings.order
-    )
+def batch_draws(mar: MAR, settings: Settings, seeds: int, batch: int, labels: Tensor | None = None) -> Draws:
+    """The draws of a batch of a set of seeds.
+
+    Args:
+        labels: ``[M]``, of the images of all batches, again and again; the classes in turn when omitted.
+    """
+    first = batch * settings.batch
+    numbers = torch.arange(first, first + settings.size(batch))
+    own = numbers % mar.num_classes if labels is None else labels[numbers % len(labels)]
+    return seeded(mar, own, (settings.seed, seeds, IMAGES, batch), settings.order)
 
 
 def drift_draws(mar: MAR, settings: DriftSettings, seeds: int) -> Draws:
     """The draws of the exact generation on which drift is measured; no batch has them."""
-    return seeded(mar, 0, settings.drift_images, (settings.seed, seeds, DRIFT, 0), settings.order)
+    labels = torch.arange(settings.drift_images) % mar.num_classes
+    return seeded(mar, labels, (settings.seed, seeds, DRIFT, 0), settings.order)
 
 
 def settings_for(point: Point, settings: Drawn) -> Drawn:
@@ -51,17 +58,13 @@ def settings_for(point: Point, settings: Drawn) -> Drawn:
     return settings if recipe.order is None else replace(settings, order=recipe.order)
 
 
-def seeded(mar: MAR, first: int, count: int, seed: tuple[int, int, int, int], order: str) -> Draws:
-    """Draws for the images ``first .. first + count - 1``, whose labels are the classes in turn.
-
-    Noise is the same in any ``order``.
-    """
+def seeded(mar: MAR, labels: Tensor, seed: tuple[int, int, int, int], order: str) -> Draws:
+    """Draws for images of these labels ``[B]``. Noise is the same in any ``order``."""
     high, low = np.random.SeedSequence(seed).generate_state(2).tolist()
-    labels = torch.arange(first, first + count) % mar.num_classes
     generator = torch.Generator().manual_seed(high << 32 | low)
     draws = draw(mar, labels, generator)
     if order == "random":
         return draws
-    orders = order_by_name(order)(count, mar.seq_h, mar.seq_w, generator)
+    orders = order_by_name(order)(len(labels), mar.seq_h, mar.seq_w, generator)
     # MAR decodes the last of an order first.
     return replace(draws, orders=orders.flip(-1).to(draws.orders.device))

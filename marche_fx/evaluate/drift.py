@@ -31,14 +31,15 @@ def measure_missing_drift(
             steps.begin(point.spec)
             began = time.perf_counter()
             count = point.steps or settings.steps
-            if point.policy is None:
+            policies = point.policies_in(count)
+            if policies is None:
                 drift = Drift((0.0,) * count, 1.0)
             else:
                 own = settings_for(point, settings)
                 key = point.seeds, count, own.order
                 if key not in recordings:
                     recordings[key] = record_exact(model, own, point.seeds, count)
-                found = replay(recordings[key], point.policy)
+                found = replay(recordings[key], policies)
                 drift = Drift(found.drift_by_step, found.flops_ratio)
             folder.write_drift(point, drift)
             steps.end(point.spec, time.perf_counter() - began)

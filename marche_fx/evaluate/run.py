@@ -26,6 +26,7 @@ from .rows import DriftRow, Evaluation, differences, drift_row, quality_row
 from .settings import DriftSettings, Settings, identity
 from .steps import steps_ratios
 from .tables import drift_table, equal_flops_table, quality_table
+from .tasks import Task
 
 
 @alone("evaluating")
@@ -48,7 +49,7 @@ def evaluate(
     """
     console, judge = console or wide_console(), load_judge().to(model.mask_token.device)
     folder = open_folder(out, points, settings, model=model, judge=judge)
-    generate_missing(folder, points, settings, model, judge, console)
+    generate_missing(folder, points, settings, Task(model, judge), console)
     measure_missing_drift(folder, points, settings, model, console)
 
     with console.status("Measuring ..."):

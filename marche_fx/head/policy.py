@@ -124,11 +124,14 @@ class HeadReuse:
             conditional half less their last difference.
         branches: at which calls residual branches are computed; None for all. Where guidance is reused too, the calls
             that compute both halves compute the branches.
+        counted_from: the ``"first"`` call of a denoising, or the ``"last"``, that these numbers of calls are counted
+            from. The first call computes all in any case, and counted from the last, the last one does, too.
     """
 
     slow: SlowReuse | None = None
     guidance: int = 1
     branches: HoldBranches | None = None
+    counted_from: Literal["first", "last"] = "first"
 
     def __post_init__(self) -> None:
         if self.slow is not None and not isinstance(self.slow, SlowReuse):
@@ -136,20 +139,22 @@ class HeadReuse:
         check_count("HeadReuse", "guidance", self.guidance, least=1)
         if self.branches is not None and not isinstance(self.branches, HoldBranches):
             raise ArgumentError(f"branches must be HoldBranches(...) or None, got {self.branches!r}")
+        if self.counted_from not in ("first", "last"):
+            raise ArgumentError(f'counted_from must be "first" or "last", got {self.counted_from!r}')
 
     def calls_of_both_halves(self, count: int) -> frozenset[int]:
         """Numbers of the calls, of ``count`` in a denoising, that compute both halves of guidance."""
-        return every_so_many(count, self.guidance)
+        return self.every_so_many(count, self.guidance)
 
     def calls_of_branches(self, count: int, *, has_halves: bool) -> frozenset[int]:
         """Numbers of the calls that compute residual branches."""
-        own = every_so_many(count, 1 if self.branches is None else self.branches.every)
+        own = self.every_so_many(count, 1 if self.branches is None else self.branches.every)
         return own | self.calls_of_both_halves(count) if has_halves and self.guidance > 1 else own
 
-
-def every_so_many(count: int, every: int) -> frozenset[int]:
-    """Numbers of the first of ``count`` calls and of every ``every``-th after it."""
-    return frozenset(range(0, count, every))
+    def every_so_many(self, count: int, every: int) -> frozenset[int]:
+        """Numbers of the first of ``count`` calls and of every ``every``-th after it, or before the last."""
+        first = 0 if self.counted_from == "first" else (count - 1) % every
+        return frozenset({0, *range(first, count, every)}) if count else frozenset()
 
 
 def check_count(kind: str, name: str, value: object, *, least: int) -> None:
@@ -160,7 +165,7 @@ def check_count(kind: str, name: str, value: object, *, least: int) -> None:
 PRESETS = {
     "exact": HeadReuse(),
     "balanced": HeadReuse(Interpolate(20), guidance=4),
-    "lazymar": HeadReuse(guidance=7, branches=HoldBranches(7, whole=(1, 2, 3, 4))),
+    "lazymar": HeadReuse(guidance=7, branches=HoldBranches(7, whole=(1, 2, 3, 4)), counted_from="last"),
 }
 
 

@@ -129,12 +129,12 @@ def quality_table(runs: Sequence[Run], draws: Draws, judge: Judge) -> Table:
     accuracies = (judge.accuracy(run.generation.images, draws.labels) for run in runs)
     table.add_row("images that show their label", *(f"{own:.1%}" for own in accuracies))
     distances = (known_loss(run) for run in runs)
-    table.add_row("Frechet distance over exact, of many images (95%)", *distances)
+    table.add_row("Frechet distance over exact, as the recipe's file has it from before (95%)", *distances)
     return table
 
 
 def known_loss(run: Run) -> str:
-    """What the figures of a recipe say."""
+    """What the figures in a recipe's file say; these images are too few to tell."""
     if run.recipe is None:
         return "0"
     figures = run.recipe.figures

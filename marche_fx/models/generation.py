@@ -43,7 +43,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Generation:
-    """Images ``[B, 1, 28, 28]`` of one run and where its seconds went."""
+    """Images ``[B, c, H, W]`` of one run, or latents, and where its seconds went."""
 
     images: Tensor
     head_seconds: float
@@ -84,14 +84,21 @@ def sample(model: nn.Module, draws: Draws, sampling: Sampling, *, progress: bool
     )
 
 
-def generate(model: MAR, draws: Draws, sampling: Sampling, *, progress: bool = True) -> Generation:
-    """Run the model's own loop, and time its head apart."""
+def generate(
+    model: MAR, draws: Draws, sampling: Sampling, *, progress: bool = True, limit: float | None = 1.0
+) -> Generation:
+    """Run the model's own loop, and time its head apart.
+
+    Args:
+        limit: largest absolute value of what is drawn, that of pixels; None where latents are drawn.
+    """
     with torch.inference_mode(), timed(model.diffloss, "sample") as head:
         started = time.perf_counter()
         images = sample(model, draws, sampling, progress=progress)
         total = time.perf_counter() - started
     session = report(model).session if hasattr(model, "_marche_fx") else None
-    return Generation(images.clamp(-1, 1).clone(), sum(head), total - sum(head), session)
+    drawn = images if limit is None else images.clamp(-limit, limit)
+    return Generation(drawn.clone(), sum(head), total - sum(head), session)
 
 
 @contextmanager

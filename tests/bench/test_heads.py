@@ -6,11 +6,11 @@ import pytest
 
 from marche_fx.bench import Bench, Row, Settings, bench, parse_variants
 from marche_fx.bench.candidates import make_candidates
-from marche_fx.bench.rivals.emigm import is_guided
-from marche_fx.bench.rivals.recap import is_local
 from marche_fx.bench.run import head_entrants, head_of, transformers_of
 from marche_fx.bench.workload import mar_workload
 from marche_fx.models import MAR
+from marche_fx.rivals.emigm import is_guided
+from marche_fx.rivals.recap import is_local
 from marche_fx.speed.clock import clock_for
 from tests.evaluate.tiny import silent, tiny_garments
 

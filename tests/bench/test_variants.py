@@ -60,7 +60,7 @@ def test_originals_have_no_policy_and_no_state() -> None:
 
 def test_lazymar_has_a_policy_for_each_half() -> None:
     (own,) = parse("lazymar")
-    assert own.policies == {
+    assert own.policies_in(64) == {
         "forward_mae_encoder": SelectiveRefresh(0.0, warmup=5, every=9),
         "forward_mae_decoder": DriftRefresh(0.1, warmup=5, every=9, exact_sites=3),
     }

@@ -30,6 +30,7 @@ from marche_fx.evaluate.generation import Models
 from marche_fx.evaluate.rows import of_one_run, time_ratio
 from marche_fx.evaluate.settings import identity
 from marche_fx.evaluate.steps import steps_ratios
+from marche_fx.evaluate.tasks import Task
 from marche_fx.models import load_judge
 from marche_fx.models.generation import Generation, Sampling, generate
 
@@ -237,7 +238,8 @@ def test_images_are_denoised_as_the_settings_say(word: str) -> None:
     evaluations: list[int] = []
     hook = MODEL.diffloss.net.time_embed.register_forward_pre_hook(lambda *_: evaluations.append(1))
     try:
-        Models(MODEL, settings).generate(parse_points([word])[0], 0)
+        models, point = Models(Task(MODEL, load_judge()), settings), parse_points([word])[0]
+        models.generate(point, models.draws(point, 0))
     finally:
         hook.remove()
     assert len(evaluations) == 3 * settings.steps

@@ -41,6 +41,7 @@ class Oracle:
         computed: numbers of calls at which slow values are computed; between them the polynomial through the nearest
             ``width`` of them, one for those of the last. guidance: both halves at every so many calls. branches: the
             branches of layers at every so many calls, held in between: those of ``whole`` with their gates.
+        is_counted_down: whether calls are numbered from the last, which is 0; the first computes all in any case.
     """
 
     net: Denoiser
@@ -50,11 +51,17 @@ class Oracle:
     guidance: int = 1
     branches: int = 1
     whole: Sequence[int] = ()
+    is_counted_down: bool = False
+
+    def is_due(self, number: int, every: int) -> bool:
+        """Whether a call computes what every so many do."""
+        left = len(self.times) - 1 - number
+        return number == 0 or (left if self.is_counted_down else number) % every == 0
 
     def letter(self, number: int, guided: bool) -> str:
         """What a call computes, as a record tells it."""
-        is_full = not guided or number % self.guidance == 0
-        has_branches = number % self.branches == 0 or (guided and self.guidance > 1 and is_full)
+        is_full = not guided or self.is_due(number, self.guidance)
+        has_branches = self.is_due(number, self.branches) or (guided and self.guidance > 1 and is_full)
         return ("F" if is_full else "c") if has_branches else ("H" if is_full else "h")
 
     def slow_values(self, number: int, c: Tensor) -> list[Tensor]:

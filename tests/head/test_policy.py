@@ -65,6 +65,7 @@ def test_a_polynomial_of_the_order_is_met(points: int, order: Any, times: list[f
         ),
         st.integers(1, 9),
         st.none() | st.builds(HoldBranches, st.integers(1, 9), st.lists(st.integers(0, 9)).map(tuple)),
+        st.sampled_from(["first", "last"]),
     )
 )
 def test_it_is_the_same_as_plain_values(reuse: HeadReuse) -> None:
@@ -112,6 +113,7 @@ def test_a_policy_of_the_user_s_own_is_not_saved() -> None:
         (lambda: HoldBranches(2, whole=1), "whole of HoldBranches must be a tuple"),  # type: ignore[arg-type]
         (lambda: HoldBranches(2, whole=(-1,)), "whole of HoldBranches must be an int of at least 0"),
         (lambda: HeadReuse(branches=7), "branches must be HoldBranches"),  # type: ignore[arg-type]
+        (lambda: HeadReuse(counted_from=3), 'counted_from must be "first" or "last", got 3'),  # type: ignore[arg-type]
         (lambda: reuse_of("quick"), "unknown head preset 'quick'; there are exact, balanced, lazymar"),
         (lambda: reuse_of(3), "reuse must be a HeadReuse or the name of a preset, got 3"),
     ],
@@ -119,3 +121,21 @@ def test_a_policy_of_the_user_s_own_is_not_saved() -> None:
 def test_what_makes_no_sense_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         make()
+
+
+def test_lazymar_computes_all_in_the_denoising_steps_in_which_its_code_does() -> None:
+    """That counts denoising steps down, and computes in the first and wherever 7 divides those that are left."""
+    count, reuse = 100, PRESETS["lazymar"]
+    full = {number for number, left in enumerate(reversed(range(count))) if left == count - 1 or left % 7 == 0}
+    assert len(full) == 16
+    assert reuse.calls_of_both_halves(count) == reuse.calls_of_branches(count, has_halves=True) == full
+
+
+@given(st.integers(0, 60), st.integers(1, 9), st.sampled_from(["first", "last"]))
+def test_the_first_call_computes_all_and_so_does_that_which_is_counted_from(count: int, every: int, end: Any) -> None:
+    full = HeadReuse(guidance=every, counted_from=end).calls_of_both_halves(count)
+    assert (0 in full) == (count > 0)
+    assert end == "first" or count == 0 or count - 1 in full
+    gaps = [after - before for before, after in zip(sorted(full), sorted(full)[1:])]
+    assert all(gap <= every for gap in gaps)
+    assert gaps[1:-1] == [every] * len(gaps[1:-1])

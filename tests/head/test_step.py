@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -99,6 +99,7 @@ BRANCHES = st.none() | st.builds(HoldBranches, st.integers(1, 5), st.lists(st.in
     st.integers(1, 5),
     BRANCHES,
     st.booleans(),
+    st.sampled_from(["first", "last"]),
     st.integers(4, 12),
     st.integers(3, 9),
 )
@@ -108,13 +109,14 @@ def test_reuse_is_what_the_oracle_says(
     guidance: int,
     branches: HoldBranches | None,
     guided: bool,
+    counted_from: Literal["first", "last"],
     steps: int,
     count: int,
 ) -> None:
     times = tuple(round(990 * 0.7**number) for number in range(steps))
     model = model_of(kind, steps, depth=3)
     method = "forward_with_cfg" if guided else "forward"
-    optimized = transformed(model, HeadReuse(slow, guidance, branches), method)
+    optimized = transformed(model, HeadReuse(slow, guidance, branches, counted_from), method)
     if isinstance(slow, Hold):
         computed, width = list(range(0, steps, slow.every)), 1
     else:
@@ -122,7 +124,7 @@ def test_reuse_is_what_the_oracle_says(
         computed = [round(own * (steps - 1) / (points - 1)) for own in range(points)]
         width = {"linear": 2, "cubic": 4}[slow.order]
     held, whole = (1, ()) if branches is None else (branches.every, branches.whole)
-    oracle = Oracle(model.net, times, computed, width, guidance, held, whole)
+    oracle = Oracle(model.net, times, computed, width, guidance, held, whole, counted_from == "last")
     for number in range(3):
         x, c = arguments(2 * (count + number), number)
         scale = (2.0,) if guided else ()

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from marche_fx.bench import Settings, mar_workload, parse_variants
 from marche_fx.bench.candidates import make_candidates
-from marche_fx.bench.rivals import RIVALS, with_sampler
-from marche_fx.bench.rivals.emigm import ThirdOrderSolver, is_guided, level, orders_of, settings_for, third_order
 from marche_fx.models.diffusion import cosine_betas
+from marche_fx.rivals import RIVALS, with_sampler
+from marche_fx.rivals.emigm import ThirdOrderSolver, is_guided, level, orders_of, settings_for, third_order
 from tests.denoising.gaussians import Gaussian
 from tests.denoising.heads import CONDITION, bundled_head, calls_of, normal
 from tests.evaluate.tiny import tiny_garments

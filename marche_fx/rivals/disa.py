@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from ...denoising.spacing import evenly_spaced
-from ...models.diffusion import GaussianDiffusion
+from ..denoising.spacing import evenly_spaced
+from ..models.diffusion import GaussianDiffusion
 from .sampler import Sampler, SamplerAt
 
 FIRST, LAST = 50, 5

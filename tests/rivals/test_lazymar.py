@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from marche_fx.bench.rivals import RIVALS, with_sampler
-from marche_fx.bench.rivals.lazymar import LazySampler
 from marche_fx.errors import ArgumentError
 from marche_fx.models.head import DiffLoss, SimpleMLPAdaLN
+from marche_fx.rivals import RIVALS, with_sampler
+from marche_fx.rivals.lazymar import LazySampler
 from tests.denoising.heads import CHANNELS, CONDITION, calls_of, normal, randomised
 
 

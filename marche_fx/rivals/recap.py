@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ...denoising.spacing import evenly_spaced
-from ...models.diffusion import GaussianDiffusion
-from ...refresh import InterleavedRefresh
+from ..denoising.spacing import evenly_spaced
+from ..models.diffusion import GaussianDiffusion
+from ..refresh import InterleavedRefresh
 from .sampler import Sampler, SamplerAt
 
 SHARE = 0.4

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...denoising.solvers import half_log_ratio
-from ...models.diffusion import Denoiser, GaussianDiffusion
+from ..denoising.solvers import half_log_ratio
+from ..models.diffusion import Denoiser, GaussianDiffusion
 from .sampler import Sampler, SamplerAt
 
 LEAST = -5.1

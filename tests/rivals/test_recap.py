@@ -9,10 +9,10 @@ import torch
 
 from marche_fx.bench import Settings, mar_workload, parse_variants
 from marche_fx.bench.candidates import make_candidates
-from marche_fx.bench.rivals import RIVALS, with_sampler
-from marche_fx.bench.rivals.recap import is_local
 from marche_fx.bench.turn import TransformerTurn
 from marche_fx.denoising import Denoising
+from marche_fx.rivals import RIVALS, with_sampler
+from marche_fx.rivals.recap import is_local
 from marche_fx.speed.clock import clock_for
 from tests.denoising.heads import CHANNELS, CONDITION, bundled_head, calls_of, normal, replaced
 from tests.evaluate.tiny import tiny_garments

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ...models.diffusion import Denoiser, GaussianDiffusion
-from ...models.head import DiffLoss
+from ..models.diffusion import Denoiser, GaussianDiffusion
+from ..models.head import DiffLoss
 
 
 class Sampler(Protocol):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from marche_fx.bench.rivals import RIVALS, with_sampler
-from marche_fx.bench.rivals.disa import timesteps_of
 from marche_fx.denoising import parse_denoising
 from marche_fx.models.diffusion import GaussianDiffusion, cosine_betas
+from marche_fx.rivals import RIVALS, with_sampler
+from marche_fx.rivals.disa import timesteps_of
 from tests.denoising.heads import CHANNELS, CONDITION, bundled_head, calls_of, normal
 
 ROWS = 3

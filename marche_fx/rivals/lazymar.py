@@ -1,4 +1,4 @@
-"""LazyMAR's head (Yan et al. 2025, arXiv 2503.12450, and its code), which reuses most of itself between timesteps.
+"""LazyMAR's schedule and head (Yan et al. 2025, arXiv 2503.12450, and its code); the head reuses most of itself.
 
 Denoising steps are counted down. The first one and every seventh are computed in full; in between
 
@@ -13,9 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...errors import ArgumentError
-from ...models.diffusion import Denoiser, GaussianDiffusion
-from ...models.head import Guided, ResBlock, SimpleMLPAdaLN, Unguided, modulate
+from ..errors import ArgumentError
+from ..models.diffusion import Denoiser, GaussianDiffusion
+from ..models.head import Guided, ResBlock, SimpleMLPAdaLN, Unguided, modulate
+from ..refresh import DriftRefresh, RefreshPolicy, SelectiveRefresh
 from .sampler import Sampler, SamplerAt
 
 EVERY = 7
@@ -115,6 +116,14 @@ class LazySampler:
             raise ArgumentError(f"LazyMAR's head is written for MAR's denoiser, got {type(denoiser).__name__}")
         cfg = denoiser.cfg if isinstance(denoiser, Guided) else None
         return self.own.sample(LazyDenoiser(denoiser.net, denoiser.z, cfg, len(self)), noise, temperature)
+
+
+def policies() -> dict[str, RefreshPolicy]:
+    """Of both halves of the transformer, as docs/policies.md has it."""
+    return {
+        "forward_mae_encoder": SelectiveRefresh(0.0, warmup=5, every=9),
+        "forward_mae_decoder": DriftRefresh(0.1, warmup=5, every=9, exact_sites=3),
+    }
 
 
 def lazymar(own: GaussianDiffusion) -> SamplerAt:

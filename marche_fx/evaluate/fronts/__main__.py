@@ -1,0 +1,4 @@
+from ...stopping import run_command
+from .command import main
+
+run_command(main)
