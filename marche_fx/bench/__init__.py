@@ -1,7 +1,7 @@
 """``marche-fx bench``: variants of a decoding step timed side by side in one run.
 
 run        the bench: takes `settings`, a `workload` or `user_model`, and `variants`, by `schedule`; makes `rows`
-resume     goes on with a bench that was cut off
+resume     goes on with a bench that was cut off; `soak` thousands of sessions, whether anything grows
 turn       one variant's step; `lockstep` steps all in turn, `candidates` makes what is timed, `warm_up` runs it first
 heads      what draws a variant's tokens
 ablation   what each ingredient of a generation is worth, alone and beside the others
