@@ -137,14 +137,14 @@ MODELS: tuple[Public, ...] = (
     ),
     Public(
         "save",
-        marche_fx.save,
+        marche_fx.save_captures,
         {"optimized": OPTIMIZED, "path": path("captured")},
         {"optimized": (*MODEL, MODEL_OF), "path": (*PATH, "", MISSING, FOLDER)},
         {"optimized": ("transform",)},
     ),
     Public(
         "load",
-        marche_fx.load,
+        marche_fx.load_captures,
         {"optimized": OPTIMIZED, "path": path("captured")},
         {"optimized": (*MODEL, MODEL_OF), "path": PATH},
         {"optimized": ("transform",)},
