@@ -136,14 +136,14 @@ MODELS: tuple[Public, ...] = (
         {"folder": (*PATH, MISSING, Of(lambda world: world.policy, "a file"))},
     ),
     Public(
-        "save",
+        "save_captures",
         marche_fx.save_captures,
         {"optimized": OPTIMIZED, "path": path("captured")},
         {"optimized": (*MODEL, MODEL_OF), "path": (*PATH, "", MISSING, FOLDER)},
         {"optimized": ("transform",)},
     ),
     Public(
-        "load",
+        "load_captures",
         marche_fx.load_captures,
         {"optimized": OPTIMIZED, "path": path("captured")},
         {"optimized": (*MODEL, MODEL_OF), "path": PATH},
