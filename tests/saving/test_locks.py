@@ -134,7 +134,7 @@ captures.kernels_of = lambda _: Kernels((Stored(name, conditions, name.encode() 
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(10):
-    marche_fx.save(optimized, path)
+    marche_fx.save_captures(optimized, path)
 """
 
 
