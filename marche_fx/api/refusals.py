@@ -58,6 +58,16 @@ def refuse_unknown_names(program: Program, tolerance: Mapping[str, float], other
             )
 
 
+def tell_of_nothing_to_pack(method: StepMethod, program: Program) -> None:
+    """Say that a step has no weights that can be packed, where they were to be."""
+    if method.settings.pack_weights and not program.can_pack:
+        method.warn_once(
+            f"pack_weights=True packs float32 weights on the CPU, where oneDNN is enabled, and {method.name} has none "
+            "of these: it computes as without",
+            topic="nothing to pack",
+        )
+
+
 def tell_of_unmeasured(method: StepMethod, program: Program) -> None:
     """Say that a signal has no site in this step: an error if the sites were chosen, else a warning."""
     for signal in program.unmeasured:

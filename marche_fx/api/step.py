@@ -47,7 +47,13 @@ from ..runtime.weights import fits_weights
 from .enclosing import is_under_compile
 from .lengths import Lengths
 from .programs import Programs, use
-from .refusals import refuse_gradients, refuse_in_full, refuse_unknown_names, tell_of_unmeasured
+from .refusals import (
+    refuse_gradients,
+    refuse_in_full,
+    refuse_unknown_names,
+    tell_of_nothing_to_pack,
+    tell_of_unmeasured,
+)
 
 SIGNATURES = 8
 """Captures of one step after which a warning says that its arguments keep changing."""
@@ -294,12 +300,7 @@ class OptimizedStep:
             graphs=self.settings.graphs,
             pack_weights=self.settings.pack_weights,
         )
-        if self.settings.pack_weights and not program.can_pack:
-            self.method.warn_once(
-                f"pack_weights=True packs float32 weights on the CPU, where oneDNN is enabled, and {self.name} has "
-                "none of these: it computes as without",
-                topic="nothing to pack",
-            )
+        tell_of_nothing_to_pack(self.method, program)
         refuse_unknown_names(program, self.settings.tolerance, self.owner.argument_names)
         if self.method.is_last_of_policy:
             tell_of_unmeasured(self.method, program)

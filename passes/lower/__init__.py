@@ -8,6 +8,6 @@ kept       what this process compiled, by what it computes; written to files and
 shared     code that programs of many lengths share
 relations  what holds of sizes, as a text that can do nothing but compare them
 symbolic   which sizes are the number of active tokens
-products   products with float32 weights by oneDNN
+products   products with float32 weights by oneDNN    packed   the same with weights packed for few rows
 ranges     what a running profiler is told
 """

@@ -32,7 +32,7 @@ def of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "SMALL", 0)
 
 
-def through_half(weight: torch.Tensor) -> None:
+def through_half(weight: Tensor) -> None:
     """Rounded, in memory that the allocator may take where the weight was before."""
     weight.data = weight.data.half()
     weight.data = weight.data.float()
