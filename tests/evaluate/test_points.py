@@ -87,7 +87,7 @@ def test_an_unknown_word_is_refused_with_those_that_exist(word: str) -> None:
         ("selective", "lacks a number"),
         ("periodic:0.5", "lacks a number"),
         ("random:2", "random:2: fraction must lie in 0..1"),
-        ("interleaved:0", "period must be at least 1"),
+        ("interleaved:0", "period must be a whole number of at least 1"),
         ("exact@0", "counted from 1"),
         ("exact#0", "counted from 1"),
     ],
