@@ -12,7 +12,7 @@ from .front import Front
 def front_table(front: Front) -> Table:
     """A row for each way; costs over the first way's."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"{front.images} images a way", title_justify="left")
-    table.add_column("way", no_wrap=True)
+    table.add_column("way", overflow="fold")
     headings = ("time", "FLOPs", "Frechet\ndistance", f"over\n{front.rows[0].way}", "label\naccuracy")
     for heading in (*headings, "over the best recipe\nthat costs no more"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -27,7 +27,7 @@ def front_table(front: Front) -> Table:
             spoken(row.frechet),
             spoken(row.over_first, "+"),
             f"{row.label_accuracy:.1%}",
-            "" if recipe is None else f"{spoken(recipe[1], '+')} {recipe[0]}",
+            "" if recipe is None else f"{spoken(recipe[1], '+')}\n{recipe[0]}",
         )
     return table
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
-from rich.console import Console
 
 from marche_fx.evaluate import frechet, parse_point
 from marche_fx.evaluate.fronts.draw import draw, open_front, ways_of
@@ -100,9 +98,20 @@ def test_distances_are_of_features_on_the_same_draws(tmp_path: Path, flops: dict
     shown = front.to_dict()
     assert shown["images"] == 6
     assert "images" not in shown["settings"]
-    console = Console(file=StringIO(), width=200)
+
+
+def test_the_table_is_whole_where_no_terminal_says_how_wide_it_is() -> None:
+    longest = replace(ROWS[1], way="exact@12+denoising=quadratic:15")
+    front = replace(
+        FRONT, rows=(ROWS[0], longest, *ROWS[2:]), differences={**DIFFERENCES, longest.way: DIFFERENCES["exact@8"]}
+    )
+    console = silent()
     console.print(front_table(front))
-    assert "exact@2" in written(console)
+    assert "…" not in written(console)
+    for row in front.rows:
+        if row.family != "recipe" and row is not longest:
+            assert row.way in written(console)
+    assert "+1.80 (-9.00 to +9.00)" in written(console)
 
 
 def drawn(axes: Axes) -> dict[str, list[tuple[float, float]]]:
