@@ -21,6 +21,9 @@ SAY_SO = ("cannot be written", "cannot read", "there is no folder", "is damaged"
 NOT_CALLED = {"Report", "Tuned", "TunedRecipe", "Refresh", "Signal", "InputDrift", "RefreshPolicy", "FullRefresh"}
 """Public names without arguments that a user could give wrongly: answers, bases, and what takes nothing."""
 
+ELSEWHERE = {"BudgetedRefresh", "sample", "Sampled", "Share"}
+"""Whose arguments are tested as those of the policies of its kind, and beside the sampling of many images."""
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
@@ -51,5 +54,4 @@ def test_after_all_of_them_the_object_works(world: World) -> None:
 def test_everything_public_has_its_calls() -> None:
     errors = {name for name in marche_fx.__all__ if name.endswith("Error")}
     called = {public.name.split(" ")[0] for public in PUBLIC}
-    abstract = {"BudgetedRefresh"}  # whose arguments are those of the policies of its kind
-    assert {*marche_fx.__all__} - errors - called == NOT_CALLED | abstract
+    assert {*marche_fx.__all__} - errors - called == NOT_CALLED | ELSEWHERE

@@ -109,7 +109,7 @@ MODELS: tuple[Public, ...] = (
         {
             "model": MODEL,
             "step": (3, "", "no_such", [3], NOTHING, ["forward", "forward"]),
-            "fraction": SHARE,
+            "active": SHARE,
             "speed": FLAG,
             "inner": (3, "", "no_such", [3], NOTHING),
             "sample": (3, "f", NOTHING),
@@ -119,7 +119,7 @@ MODELS: tuple[Public, ...] = (
         "report",
         marche_fx.report,
         {"optimized": OPTIMIZED},
-        {"optimized": (*MODEL, MODEL_OF), "fraction": SHARE},
+        {"optimized": (*MODEL, MODEL_OF), "active": SHARE},
         {"optimized": ("transform",)},
     ),
     Public(
