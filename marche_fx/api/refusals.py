@@ -58,6 +58,13 @@ def refuse_unknown_names(program: Program, tolerance: Mapping[str, float], other
             )
 
 
+def tell_of_what_is_missing(method: StepMethod, program: Program) -> None:
+    """Say of what was asked for, signals and packed weights, that this step has none."""
+    tell_of_nothing_to_pack(method, program)
+    if method.is_last_of_policy:
+        tell_of_unmeasured(method, program)
+
+
 def tell_of_nothing_to_pack(method: StepMethod, program: Program) -> None:
     """Say that a step has no weights that can be packed, where they were to be."""
     if method.settings.pack_weights and not program.can_pack:

@@ -47,13 +47,7 @@ from ..runtime.weights import fits_weights
 from .enclosing import is_under_compile
 from .lengths import Lengths
 from .programs import Programs, use
-from .refusals import (
-    refuse_gradients,
-    refuse_in_full,
-    refuse_unknown_names,
-    tell_of_nothing_to_pack,
-    tell_of_unmeasured,
-)
+from .refusals import refuse_gradients, refuse_in_full, refuse_unknown_names, tell_of_what_is_missing
 
 SIGNATURES = 8
 """Captures of one step after which a warning says that its arguments keep changing."""
@@ -300,10 +294,8 @@ class OptimizedStep:
             graphs=self.settings.graphs,
             pack_weights=self.settings.pack_weights,
         )
-        tell_of_nothing_to_pack(self.method, program)
         refuse_unknown_names(program, self.settings.tolerance, self.owner.argument_names)
-        if self.method.is_last_of_policy:
-            tell_of_unmeasured(self.method, program)
+        tell_of_what_is_missing(self.method, program)
         with self.lock:
             if self.structure is not before:
                 # Another thread found the model changed meanwhile; this program is as old as those it dropped.
