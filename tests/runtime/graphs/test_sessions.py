@@ -145,7 +145,7 @@ def test_signals_are_those_of_their_step() -> None:
     optimized = graphed(transformer(2), refresh=POLICIES["drift"], verify=False)
     decoded(optimized, 1)
     (program,) = optimization_of(optimized).steps["forward"].programs
-    graphs, kept = program.graphs, []
+    graphs, kept = program.graphs, list[tuple[Tensor, Tensor]]()
     assert graphs is not None
     run = graphs.run
 
@@ -154,7 +154,7 @@ def test_signals_are_those_of_their_step() -> None:
         kept.extend((signal, signal.clone()) for signal in signals)
         return signals
 
-    graphs.run = watched  # type: ignore[method-assign]
+    graphs.run = watched  # type: ignore[method-assign, assignment]
     decoded(optimized)
     assert graphs.counts.replays > 4
     for own, copy in kept:
