@@ -145,8 +145,7 @@ def test_signals_are_those_of_their_step() -> None:
     optimized = graphed(transformer(2), refresh=POLICIES["drift"], verify=False)
     decoded(optimized, 1)
     (program,) = optimization_of(optimized).steps["forward"].programs
-    graphs = program.graphs
-    kept: list[tuple[Tensor, Tensor]] = []
+    graphs, kept = program.graphs, list[tuple[Tensor, Tensor]]()
     assert graphs is not None
     run = graphs.run
 
