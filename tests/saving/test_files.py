@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -90,3 +92,25 @@ def test_sealed_json_is_the_text_that_was_written(tmp_path: Path) -> None:
         write_json(path, other)
         with pytest.raises(DamagedError):
             read_sealed_json(path)
+
+
+def test_what_somebody_put_in_the_way_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    monkeypatch.setattr("uuid.uuid4", lambda: SimpleNamespace(hex="known"))
+    planted = tmp_path / f"results.{os.getpid()}-known.partial"
+    planted.symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        write_sealed(tmp_path / "results", b"other")
+    assert victim.read_text() == "precious"
+    assert planted.is_symlink()
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "results"
+    {"pipe": lambda: os.mkfifo(path), "device": lambda: path.symlink_to("/dev/zero"), "folder": path.mkdir}[kind]()
+    for read in (read_sealed, read_sealed_json):
+        with pytest.raises(OSError, match="Not a regular file"):
+            read(path)
