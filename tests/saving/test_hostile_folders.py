@@ -174,3 +174,9 @@ def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path, content: bytes, en
     with pytest.raises(CheckpointError):
         load_checkpoint(model, path)
     assert all(torch.equal(own, before[name]) for name, own in model.state_dict().items())
+
+
+def test_a_compressed_archive_is_refused_before_any_of_it_is_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(compressed(of_torch({"weight": torch.ones(2)})))
+    with pytest.raises(CheckpointError, match="is a compressed archive"):
+        load_checkpoint(nn.Linear(2, 2), tmp_path / "weights.pth")
