@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from marche_fx.errors import StorageError
 from marche_fx.saving.files import (
     DamagedError,
     read_sealed,
@@ -100,7 +101,7 @@ def test_what_somebody_put_in_the_way_is_not_written_to(tmp_path: Path, monkeypa
     monkeypatch.setattr("uuid.uuid4", lambda: SimpleNamespace(hex="known"))
     planted = tmp_path / f"results.{os.getpid()}-known.partial"
     planted.symlink_to(victim)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(StorageError, match="File exists"):
         write_sealed(tmp_path / "results", b"other")
     assert victim.read_text() == "precious"
     assert planted.is_symlink()
