@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import SamplingError
 from ..saving.files import replacing
-from .folder import Folder, writing
+from .folder import Folder
 from .formats import Format
 
 COLOURS = 3
@@ -29,7 +29,7 @@ def write_adm(folder: Folder, shares: int, count: int, format: Format, labels: T
     height, width = coloured(read(folder, 0, format)).shape[1:3]
     shape = count, height, width, COLOURS
     path = folder.path / f"samples_{'x'.join(map(str, shape))}.npz"
-    with writing(path), replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             npy.write_array_header_1_0(file, header)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, CheckpointError, SamplingError
+from ..errors import ArgumentError, CheckpointError
 from ..saving.files import DamagedError, read_sealed_json, replacing, write_sealed_json
 
 MANIFEST_FILE = "manifest.json"
@@ -74,8 +73,7 @@ class Folder:
         """Remove what killed processes left, once no other run is at work here."""
         for name in (IMAGES, SHARES, FEATURES):
             for partial in (self.path / name).glob("*.partial"):
-                with writing(partial):
-                    partial.unlink()
+                partial.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Refuse a folder of another run.
@@ -155,24 +153,12 @@ class Folder:
         """Write ``files``, names and contents, and then that they are there."""
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files}
         for name, content in files:
-            with writing(self.path / name), replacing(self.path / name) as partial:
+            with replacing(self.path / name) as partial:
                 partial.write_bytes(content)
-        path = self.record_file(index)
-        with writing(path):
-            write_sealed_json(path, asdict(Record(numbers.start, len(numbers), digests, seconds, rank, run)))
+        write_sealed_json(
+            self.record_file(index), asdict(Record(numbers.start, len(numbers), digests, seconds, rank, run))
+        )
 
 
 def damaged(path: Path) -> CheckpointError:
     return CheckpointError(f"{path} is missing or damaged; its share of the images is made again by the next run")
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Tell of a disk that is full, or a folder that cannot be written, by name."""
-    try:
-        yield
-    except OSError as error:
-        raise SamplingError(
-            f"{path} cannot be written: {error.strerror or error}. The shares that are there are whole: make room, or "
-            "mend the folder, and run the same again"
-        ) from error

@@ -14,11 +14,11 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from ..saving.files import tensors_hash, write_json
+from ..saving.locks import held_folder
 from .adm import write_adm
-from .folder import FEATURES, SUMMARY_FILE, Folder, writing
+from .folder import FEATURES, SUMMARY_FILE, Folder
 from .identity import identity_of
 from .labels import Labels
-from .lock import locked
 from .making import FEATURE_ARRAY, make_shares
 from .moments import Moments
 from .plan import Features, Generate, Plan, checked_plan
@@ -100,9 +100,10 @@ def sample(
         The same on all processes, but for statistics and files, which are the first one's.
 
     Raises:
-        ArgumentError: an argument has the wrong type or range, or ``out`` holds images of another run.
-        SamplingError: ``generate`` returned something else than it was asked for, ``out`` cannot be written, or another
-            run is at work in it.
+        ArgumentError: an argument has the wrong type or range, or ``out`` holds images of another run, or another run
+            is at work in it.
+        SamplingError: ``generate`` returned something else than it was asked for.
+        StorageError: a file cannot be written; what was made before is whole, and the same call goes on from there.
     """
     plan = checked_plan(
         model, generate, count, batch=batch, labels=labels, classes=classes, seed=seed, format=format, raw=raw,
@@ -122,7 +123,7 @@ def sample(
     with ranks() as own, contextlib.ExitStack() as stack:
         if own.is_first:
             folder.make()
-            stack.enter_context(locked(folder.path))
+            stack.enter_context(held_folder(folder.path, "sampling"))
             folder.remove_half_written()
         own.gather(None)
         folder.check()
@@ -150,6 +151,5 @@ def finished(found: Sampled, plan: Plan, folder: Folder, reference: tuple[Tensor
         "images_per_second_of_the_last_run": found.images_per_second,
         "frechet": distance,
     }
-    with writing(folder.path / SUMMARY_FILE):
-        write_json(folder.path / SUMMARY_FILE, summary)
+    write_json(folder.path / SUMMARY_FILE, summary)
     return replace(found, frechet=distance, moments=moments, adm=path)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from marche_fx import ArgumentError, CheckpointError, SamplingError
+from marche_fx import ArgumentError, CheckpointError
 from marche_fx.sampling.folder import Folder
-from marche_fx.sampling.lock import locked
+from marche_fx.saving.locks import held_folder
 
 
 def folder(path: Path, **manifest: object) -> Folder:
@@ -86,9 +86,10 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(SamplingError, match="another run samples into"), locked(tmp_path):
+    first, second = (held_folder(tmp_path, "sampling") for _ in range(2))
+    with first, pytest.raises(ArgumentError, match=r"in use by .* sampling since"), second:
         pass
-    with locked(tmp_path):
+    with held_folder(tmp_path, "sampling"):
         """Free again."""
 
 

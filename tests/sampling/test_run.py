@@ -17,12 +17,12 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 import marche_fx
-from marche_fx import ArgumentError, SamplingError, SelectiveRefresh
+from marche_fx import ArgumentError, SamplingError, SelectiveRefresh, StorageError
 from marche_fx.sampling import Moments, Share
 from marche_fx.sampling.bundled import MarLoop
 from marche_fx.sampling.identity import identity_of
 from marche_fx.sampling.labels import Labels
-from marche_fx.sampling.lock import locked
+from marche_fx.saving.locks import held_folder
 from tests.evaluate.tiny import silent, tiny_garments, written
 from tests.sampling.tiny import BATCH, COUNT, TOLD, Flat, files, flat, garments, means, sampled
 
@@ -263,7 +263,7 @@ def test_a_full_disk_is_told_by_name_and_leaves_whole_shares_alone(tmp_path: Pat
     expected = files(tmp_path)
     (tmp_path / "shares" / "000002.json").unlink()
     (tmp_path / "images" / "000002.npz").unlink()
-    with largest_file(1000), pytest.raises(SamplingError, match=r"000002.npz cannot be written: File too large"):
+    with largest_file(1000), pytest.raises(StorageError, match=r"000002.npz cannot be written: File too large"):
         sampled(tmp_path, format="npz")
     assert set(expected) - set(files(tmp_path)) == {"images/000002.npz"}, "nothing half-written"
     sampled(tmp_path, format="npz")
@@ -275,7 +275,7 @@ def test_a_run_beside_another_is_refused_and_touches_nothing(tmp_path: Path) -> 
     partial = tmp_path / "images" / "b.1-2.partial"
     partial.touch()
     before = files(tmp_path)
-    with locked(tmp_path), pytest.raises(SamplingError, match="another run samples"):
+    with held_folder(tmp_path, "sampling"), pytest.raises(ArgumentError, match="in use by"):
         sampled(tmp_path)
     assert files(tmp_path) == before
     sampled(tmp_path)
