@@ -125,6 +125,7 @@ def last_state(out: Path) -> dict[str, Any] | None:
         try:
             content = io.BytesIO(read_sealed(path))
             refuse_compressed(content, path)
+            content.seek(0)
             state = dict(torch.load(content, weights_only=True, map_location="cpu"))
             if not {*state} >= PARTS:
                 raise DamagedError

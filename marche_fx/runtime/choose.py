@@ -118,7 +118,8 @@ def choose_streams(
         own = slice(start, start + length)
         count = min(round(refresh.count * length / total), length)
         seen, priority, asked = (part(tokens, own, total) for tokens in (visible, refresh.priority, queried))
-        wanted.append(Wanted.of(part(must, own, total), seen, Refresh(count, priority), asked))
+        bounded = Refresh(count, priority, queried=refresh.queried if len(lengths) == 1 else None)
+        wanted.append(Wanted.of(part(must, own, total), seen, bounded, asked))
     ranked = () if all(own.everything for own in wanted) else refresh.by_policy
     counted = [mask for own in wanted for mask in own.counted]
     if not counted:
@@ -178,6 +179,9 @@ class Wanted:
 
     @classmethod
     def of(cls, must: Tensor, visible: Tensor | None, refresh: Refresh, queried: Tensor | None) -> Wanted:
+        if refresh.queried is not None and refresh.priority is not None and 0 < refresh.count < must.shape[1]:
+            # Who left others out for these was told of them in this way; of equal priorities another rank has others.
+            must, refresh = must | highest(refresh.priority, ~must, refresh.count), Refresh(0, refresh.priority)
         if visible is not None:
             must = must & visible
             queried = None if queried is None else queried & visible

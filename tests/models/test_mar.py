@@ -360,5 +360,5 @@ def test_an_unknown_guidance_schedule_is_refused() -> None:
 
 
 def test_fewer_than_one_step_is_refused() -> None:
-    with pytest.raises(ArgumentError, match="num_iter must be at least 1, got 0"):
+    with pytest.raises(ArgumentError, match="num_iter must be a whole number of at least 1, got 0"):
         tiny_mar().sample_tokens(1, 0)

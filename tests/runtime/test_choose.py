@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from marche_fx.refresh import Refresh
-from marche_fx.runtime.choose import BUCKET, MOST, Active, choose_streams
+from marche_fx.runtime.choose import BUCKET, MOST, Active, choose_streams, highest
 
 
 def choose_active(must: Tensor, visible: Tensor | None, refresh: Refresh) -> Active:
@@ -95,3 +95,16 @@ def test_invisible_tokens_fill_up_only_samples_with_too_few() -> None:
 def test_nothing_to_do_still_gives_one_bucket() -> None:
     active = choose_active(torch.zeros(1, 40, dtype=torch.bool), None, Refresh(0))
     assert active.count == BUCKET
+
+
+@given(st.data())
+def test_the_refresh_set_of_a_bounded_step_is_the_one_that_was_foretold(data: st.DataObject) -> None:
+    """Those that are read and left out were chosen by it; priorities are often equal."""
+    samples, tokens, count = data.draw(st.integers(1, 4)), data.draw(st.integers(20, 60)), data.draw(st.integers(1, 9))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
+    must = torch.rand(samples, tokens, generator=generator) < 0.2
+    priority = torch.randint(data.draw(st.integers(1, 4)), (samples, tokens), generator=generator).float()
+    active = choose_active(must, None, Refresh(count, priority, queried=1))
+    computed = torch.zeros_like(must).scatter(1, active.positions, True)
+    assert computed[highest(priority, ~must, count)].all()
+    assert computed[must].all()
