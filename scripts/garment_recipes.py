@@ -19,7 +19,6 @@ from marche_fx import (
     FullRefresh,
     HeadReuse,
     Ingredients,
-    Interpolate,
     Recipe,
     SelectiveRefresh,
     TuningError,
@@ -33,21 +32,20 @@ from marche_fx.recipes import recipe_to_dict
 from marche_fx.saving.files import write_json
 
 BASE = Recipe(
-    denoising=Denoising(25, "quadratic"),
-    reuse=HeadReuse(Interpolate(10), guidance=2),
+    reuse=HeadReuse(guidance=2),
     steps=32,
     cfg=3.0,
     temperature=0.8,
 )
-"""What every recipe has where it has nothing cheaper: a head that its pages find to be as good."""
+"""What every recipe has where it has nothing cheaper."""
 
 INGREDIENTS = Ingredients(
-    steps=(16, 12, 10),
-    refresh=(FullRefresh(), *(SelectiveRefresh(share, warmup=1, tolerance=0.3) for share in (0.1, 0.2))),
-    denoising=tuple(Denoising(count, "quadratic") for count in (15, 10)),
+    steps=(16, 12),
+    refresh=(FullRefresh(), *(SelectiveRefresh(share, warmup=1) for share in (0.1, 0.2))),
+    denoising=tuple(Denoising(anneal=(first, 5), clip=950) for first in (50, 30, 25)),
 )
 
-BOUNDS = {"balanced": 0.2, "fast": 0.5}
+BOUNDS = {"balanced": 0.6, "fast": 1.0}
 """On the upper end of the 95% interval."""
 
 

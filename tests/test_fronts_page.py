@@ -86,11 +86,11 @@ def test_every_interval_in_the_prose_is_of_the_results() -> None:
 def test_rivals_are_compared_with_the_recipe_on_the_same_draws() -> None:
     for rival, below in (("disa@16", True), ("lazymar@32", False)):
         own = GARMENTS["over_recipes"][rival]
-        assert own["recipe"] == "recipe:balanced@12"
+        assert own["recipe"] == "recipe:balanced@16"
         assert (own["estimate"] < 0) == below
         assert f"by {abs(own['estimate']):.2f} ({own['low']:+.2f} to {own['high']:+.2f}" in prose()
     shares = flops("garments")
-    ratio = shares["disa@16"] / shares["recipe:balanced@12"]
+    ratio = shares["disa@16"] / shares["recipe:balanced@16"]
     assert f"for {ratio:.1f} times its FLOPs" in prose()
 
 
