@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._inductor.utils import clear_caches
 
 import marche_fx
 from marche_fx.api.optimization import optimization_of
@@ -46,7 +47,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of this user's own."""
+    """A folder of this user's own; what earlier tests compiled, in another folder, is forgotten."""
+    KEPT.forget()
+    clear_caches()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
     yield tmp_path / "own"
