@@ -16,13 +16,13 @@ LONGEST = 200
 """Letters of a value in a message."""
 
 
-def shown(value: object) -> str:
+def shown(value: object, longest: int = LONGEST) -> str:
     """A value in a message, shortened."""
     try:
         text = repr(value)
     except RecursionError:
         text = "what is nested too deep"
-    return text if len(text) <= LONGEST else text[:LONGEST] + " .."
+    return text if len(text) <= longest else text[:longest] + " .."
 
 
 def is_count(value: object, least: int = 0) -> bool:

@@ -171,9 +171,9 @@ def tune(
 
 def check_seeds(seeds: object, unseen: object, *, least: int) -> None:
     """Raise unless both are so many whole numbers or more, and none is in both."""
-    both = [seeds, unseen]
-    are_seeds = all(isinstance(own, Sequence) and len(own) >= least and all(map(is_count, own)) for own in both)
-    if not are_seeds or {*both[0]} & {*both[1]}:  # type: ignore[misc]
+    first, second = ([*own] if isinstance(own, Sequence) else [] for own in (seeds, unseen))
+    are_seeds = all(len(own) >= least and all(map(is_count, own)) for own in (first, second))
+    if not are_seeds or {*first} & {*second}:
         raise ArgumentError(
             f"seeds and unseen must be {least} or more whole numbers each and none in common, got {shown(seeds)} and "
             f"{shown(unseen)}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ...checks import shown
 from ..capture.captured import Autocast
 from .classes import loaded_class, name_of_class
 from .refused import UnusableError
@@ -189,5 +190,4 @@ VALUES = Values()
 
 def shortened(value: object) -> str:
     """A value in a message."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + " .."
+    return shown(value, 80)
