@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from ..passes.capture.arguments import closed, opened
 from ..passes.capture.bools import numbers_of_bools, serves_bools
 from ..passes.capture.capture import capture
 from ..passes.capture.captured import Capture
+from ..passes.capture.draws import draws_undone
 from ..passes.capture.lengths import AnyLength
 from ..passes.capture.rehearsal import state_after
 from ..passes.capture.stored import Premises, Stored
@@ -45,6 +46,7 @@ from ..runtime.token_history import TokenHistory
 from ..runtime.verify import as_traced
 from ..runtime.weights import fits_weights
 from .enclosing import is_under_compile
+from .forms import Forms
 from .lengths import Lengths
 from .programs import Programs, use
 from .refusals import refuse_gradients, refuse_in_full, refuse_unknown_names, tell_of_what_is_missing
@@ -54,9 +56,6 @@ SIGNATURES = 8
 
 LOST_SESSIONS = 3
 """Calls outside of a session after which a warning says that nothing is cached."""
-
-Form = tuple[int, tuple[str, ...]]
-"""How arguments are passed: how many by position, and the names of the others."""
 
 
 class OptimizedStep:
@@ -82,8 +81,7 @@ class OptimizedStep:
         """What captured steps read beside the model."""
         self.assigned: frozenset[Place] = frozenset()
         """What captured steps set in the model themselves, which makes it no other one."""
-        self.forms: dict[tuple[str, ...], Form] = {}
-        """For each set of arguments by name, how they were first passed."""
+        self.forms = Forms()
         self.lock = threading.Lock()
         self.calls_outside = 0
 
@@ -138,7 +136,7 @@ class OptimizedStep:
                 throwaway.discard()
 
     def call(self, session: Session, given_args: tuple[Any, ...], given_kwargs: dict[str, Any]) -> Any:
-        args, kwargs = self.as_first_passed(given_args, given_kwargs)
+        args, kwargs = self.forms.as_first_passed(getattr(self.model, self.name), given_args, given_kwargs)
         if not any(state.program in self.programs for state in session.states):
             self.drop_outdated()
         program = self.program(args, kwargs)
@@ -153,8 +151,10 @@ class OptimizedStep:
     def compute(
         self, session: Session, program: Program, given_args: tuple[Any, ...], given_kwargs: dict[str, Any]
     ) -> Any:
-        args, kwargs = self.as_first_passed(given_args, given_kwargs)
+        args, kwargs = self.forms.as_first_passed(getattr(self.model, self.name), given_args, given_kwargs)
         given = program.given(args, kwargs)
+        for draw in program.plan.original.draws:
+            draw.make()
         inputs = CallInputs.of(program, list(given.values()))
         stream = session.stream_of(self.method.order, program, inputs)
         # Before it is known whether this call is the first that runs.
@@ -186,31 +186,16 @@ class OptimizedStep:
         return pending.results.tree()
 
     def original(self, beside: Program | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the original returns; what it writes into arguments is lost where it runs beside a program."""
-        writes = None if beside is None else beside.plan.original.writes
+        """What the original returns; beside a program, what it writes into arguments and draws is lost."""
+        function = getattr(self.model, self.name)
+        if beside is None:
+            args, kwargs = closed((args, kwargs))
+            return function(*args, **kwargs)
+        writes, draws = beside.plan.original.writes, beside.plan.original.draws
         args, kwargs = closed((args, kwargs) if writes is None else writes.beside((args, kwargs)))
-        return getattr(self.model, self.name)(*args, **kwargs)
-
-    def as_first_passed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The same call with each argument passed as it first was, so that one capture serves both ways."""
-        form = (len(args), tuple(kwargs))
-        if form in self.forms.values():
-            return args, kwargs
-        try:
-            signature = inspect.signature(getattr(self.model, self.name))
-            arguments = signature.bind(*args, **kwargs).arguments
-        except (TypeError, ValueError):
-            return args, kwargs
-        kinds = {name: signature.parameters[name].kind for name in arguments}
-        if inspect.Parameter.VAR_POSITIONAL in kinds.values():
-            return args, kwargs
-        extra: dict[str, Any] = {}
-        for name in [name for name, kind in kinds.items() if kind is inspect.Parameter.VAR_KEYWORD]:
-            extra = arguments.pop(name)
-        by_name = {**arguments, **extra}
-        count, names = self.forms.setdefault((*arguments, *sorted(extra)), form)
-        positional = list(arguments)[:count]
-        return tuple(by_name[name] for name in positional), {name: by_name[name] for name in names}
+        # To look at the generators' states costs more than most operators.
+        with draws_undone(own.device for own in draws) if draws else nullcontext():
+            return function(*args, **kwargs)
 
     def drop_outdated(self) -> None:
         """Forget what was captured of a model that has other modules, hooks or attributes by now."""

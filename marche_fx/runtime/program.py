@@ -286,8 +286,16 @@ def inputs_of(node: fx.Node, names: Mapping[fx.Node, str]) -> list[str]:
 
 
 def token_inputs(plan: Plan, watched: Sequence[Watched]) -> set[fx.Node]:
-    """Arguments with a token axis, and those that tokens are made of, as a picture of which a step makes patches."""
+    """Arguments with a token axis, and those that tokens are made of, as a picture of which a step makes patches.
+
+    Some may be joined to others before: a class's token and those of a picture are one axis.
+    """
+    axes = plan.axes.axes
+    joined = {part for axis in plan.axes.token_axes for part in axes.with_parts(axis)}
     found = {node for node in plan.inputs if plan.axes.dims.get(node)}
+    for node in plan.inputs:
+        if any(size != 1 and axes.of(node, dim) in joined for dim, size in enumerate(node.meta["val"].shape)):
+            found.add(node)
     for own in watched:
         given = [node for node in plan.inputs if node in ancestors([own.node])]
         # Of two dimensions it is a vector of each sample, which was only repeated for its tokens.

@@ -25,7 +25,7 @@ from .fingerprint import Fingerprint, differences, fingerprint, machine, softwar
 from .kernels import beside, kernels_of, read_kernels, restore_kernels, write_kernels
 from .locks import held
 
-FORMAT = 7
+FORMAT = 8
 
 HEADING = f"marche_fx captured steps {FORMAT}\n".encode()
 """With which a file begins."""

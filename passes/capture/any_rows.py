@@ -100,6 +100,7 @@ def capture_any_rows(
     for holds, does in (
         (first.branches is None, "branches on values of its arguments"),
         (first.writes is None, "writes into its arguments"),
+        (not first.draws, "draws random numbers"),
         (not first.tables.places, "keeps attributes of one call for the next"),
     ):
         if not holds:

@@ -16,11 +16,11 @@ from .alone import tracing_alone
 from .arguments import check_arguments, opened
 from .branches import Branches
 from .captured import Autocast, Capture, Input
+from .draws import Draw, decide_draws
 from .dropping import dropped_token_dimensions, user_inputs
 from .export import decompositions, export
 from .leftovers import taken_out
 from .normalise import (
-    decide_draws,
     remove_checks,
     remove_copies,
     remove_weight_casts,
@@ -81,10 +81,10 @@ def capture(
     refuse_writes(exported, name, call, [own.name for own in user_inputs(exported)])
     writes = writes_of(exported)
     forget_writes(exported)
-    decide_draws(exported.graph)
+    draws = decide_draws(exported.graph)
     for graph in (exported.graph, *(() if writes is None else (writes.module.graph,))):
         refuse_random(graph, name)
-    return as_capture(exported, rehearsal, leaves, tables, traced.branches, writes)
+    return as_capture(exported, rehearsal, leaves, tables, traced.branches, writes, draws)
 
 
 def apart(tensors: list[Tensor]) -> list[Tensor]:
@@ -146,6 +146,7 @@ def as_capture(
     tables: Tables,
     branches: Branches | None,
     writes: Writes | None,
+    draws: tuple[Draw, ...],
 ) -> Capture:
     step, autocast = rehearsal.step, Autocast.current(leaves)
     buffers = dict(step.model.named_buffers())
@@ -190,6 +191,7 @@ def as_capture(
         tables,
         branches,
         writes,
+        draws=draws,
     )
 
 

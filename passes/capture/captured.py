@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from .arguments import flattened
 from .branches import Branches
+from .draws import Draw
 from .tables import Tables
 from .writes import Writes
 
@@ -97,6 +98,8 @@ class Capture:
     """What it leaves in its arguments."""
     bools: frozenset[frozenset[int]] = frozenset()
     """Leaves of the arguments that may be bool where the graph has numbers, see `serves_bools`."""
+    draws: tuple[Draw, ...] = ()
+    """Random numbers that a call draws from the global generators, though nothing reads them."""
     is_instance: bool = False
     """Whether it was made of a capture with symbolic sizes, without a trace of its own."""
 

@@ -116,6 +116,8 @@ def capture_any_length(model: nn.Module, known: Capture, args: tuple[Any, ...], 
     difference = first_difference(any_length.of_sizes(of_known), known)
     if difference:
         raise LengthError(f"{difference} is another for another length")
+    if found.draws != known.draws:
+        raise LengthError("it draws other random numbers for another length")
     own, other = found.tables, known.tables
     if any(not are_alike(own.after[place], other.after[place]) for place in own.after.keys() & other.after.keys()):
         raise LengthError("it makes other tables for another length")

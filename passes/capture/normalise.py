@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import accumulate
-from typing import Any
-
 import torch
 from torch import fx
 
@@ -92,34 +90,3 @@ def split_by_slices(graph: fx.Graph) -> None:
             part.replace_all_uses_with(taken)
             graph.erase_node(part)
         graph.erase_node(split)
-
-
-OUTCOMES: dict[Any, Callable[[float], bool | None]] = {
-    aten.lt.Scalar: lambda bound: True if bound >= 1 else False if bound <= 0 else None,
-    aten.le.Scalar: lambda bound: True if bound >= 1 else False if bound < 0 else None,
-    aten.gt.Scalar: lambda bound: True if bound < 0 else False if bound >= 1 else None,
-    aten.ge.Scalar: lambda bound: True if bound <= 0 else False if bound >= 1 else None,
-}
-"""Comparisons of a number from ``[0, 1)`` with a bound, and what comes out whatever was drawn."""
-
-
-def decide_draws(graph: fx.Graph) -> None:
-    """Replace comparisons of random numbers that come out the same whatever is drawn.
-
-    Before:  rand = rand_like(x);  lt = lt(rand, 0.0)
-    After:   full = full([2, 9], False)
-    """
-    for draw in [node for node in graph.nodes if node.target in (aten.rand.default, aten.rand_like.default)]:
-        for user in list(draw.users):
-            outcome = OUTCOMES[user.target](user.args[1]) if user.target in OUTCOMES else None
-            if outcome is None:
-                continue
-            value = user.meta["val"]
-            with graph.inserting_before(user):
-                options = {"dtype": torch.bool, "device": value.device}
-                full = graph.call_function(aten.full.default, (list(value.shape), outcome), options)
-            full.meta = dict(user.meta)
-            user.replace_all_uses_with(full)
-            graph.erase_node(user)
-        if not draw.users:
-            graph.erase_node(draw)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import random
-from collections.abc import Iterable, Iterator, Set
-from contextlib import contextmanager
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +15,7 @@ from .alone import tracing_alone
 from .arguments import opened
 from .constants import Asks, constants
 from .copies import copy_modules
+from .draws import draws_undone
 from .leftovers import classes_and_modules
 from .step import Step, failing_line, plain_mode
 from .structure import Attributes, Place, attributes, changed_attributes
@@ -78,7 +76,7 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
     surroundings = Surroundings(classes_and_modules(own.model))
     before, asks = attributes(own.model), Asks()
     try:
-        with plain_mode(), draws_undone(tensors), noted(surroundings), WritesUndone(own.model), asks:
+        with plain_mode(), draws_undone(tensor.device for tensor in tensors), noted(surroundings), WritesUndone(own.model), asks:
             own.call([tensor.clone() for tensor in tensors])
     except MarcheError:
         raise
@@ -107,25 +105,3 @@ def state_after(
 ) -> Attributes:
     """What a call of ``model.step(*args, **kwargs)`` on copies leaves in its tables."""
     return rehearse_call(model, step, args, kwargs).state_at(tables.places)
-
-
-@contextmanager
-def draws_undone(tensors: list[Tensor]) -> Iterator[None]:
-    """Leave the global generators of random numbers as they were."""
-    devices = sorted({tensor.get_device() for tensor in tensors if tensor.is_cuda})
-    before, cuda, plain = torch.get_rng_state(), [torch.cuda.get_rng_state(own) for own in devices], random.getstate()
-    known = bytes_of(before)
-    try:
-        yield
-    finally:
-        # Only what was drawn from: other threads may be drawing too.
-        if bytes_of(torch.get_rng_state()) != known:
-            torch.set_rng_state(before)
-        if plain != random.getstate():
-            random.setstate(plain)
-        for device, state in zip(devices, cuda):
-            torch.cuda.set_rng_state(state, device)
-
-
-def bytes_of(state: Tensor) -> bytes:
-    return ctypes.string_at(state.data_ptr(), state.nbytes)

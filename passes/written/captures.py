@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from ..capture.any_rows import AnyRows, Size
 from ..capture.captured import Autocast, Capture, Input
+from ..capture.draws import Draw
 from ..capture.sizes import Guard
 from ..capture.writes import Writes
 from .constants import Constants
@@ -24,6 +27,9 @@ from .values import VALUES, checked, shortened
 Guards = tuple[Guard, ...] | None
 """For which sizes a capture of many lengths holds; None for one of a single length."""
 
+
+MOST_DRAWN = 2**24
+"""Random numbers that nothing reads; a file that asks for more is no capture of a step."""
 
 PATH = re.compile(r"\w+(\.\w+)*")
 """Of a weight; whether the model has it is found out where it is looked up."""
@@ -51,6 +57,7 @@ def write_capture(capture: Capture, constants: Constants, guards: Guards = None)
         "autocast": VALUES.write(capture.autocast),
         "branches": None if capture.branches is None else write_branches(capture.branches),
         "bools": sorted(map(sorted, capture.bools)),
+        "draws": [[list(own.shape), VALUES.write(own.dtype), VALUES.write(own.device)] for own in capture.draws],
         "writes": None
         if writes is None
         else {
@@ -79,6 +86,14 @@ def write_any_rows(rows: AnyRows, constants: Constants) -> dict[str, Any]:
 
 def write_size(size: Size) -> list[int]:
     return [size.factor.numerator, size.factor.denominator, size.offset]
+
+
+def read_draw(shape: Any, dtype: Any, device: Any) -> Draw:
+    sizes = tuple(checked(size, int) for size in checked(shape, list))
+    draw = Draw(sizes, checked(VALUES.read(dtype), torch.dtype), checked(VALUES.read(device), torch.device))
+    if min(sizes, default=0) < 0 or math.prod(sizes) > MOST_DRAWN or not draw.dtype.is_floating_point:
+        raise UnusableError("it draws what no step draws")
+    return draw
 
 
 def read_size(numerator: Any, denominator: Any, offset: Any) -> Size:
@@ -134,6 +149,7 @@ class Reader:
             bools=frozenset(
                 frozenset(checked(number, int) for number in own) for own in checked(written["bools"], list)
             ),
+            draws=tuple(read_draw(*own) for own in checked(written["draws"], list)),
         )
         return found, None if guards is None else tuple(read_guard(own, reader) for own in checked(guards, list))
 
