@@ -66,6 +66,8 @@ class ChildCalls:
         self.children: dict[str, Child] = {}
         self.inside: list[int] = []
         """Ids of the model's modules that are running."""
+        self.running: FrameType | None = None
+        """That of the last call of a module by its ``forward``."""
         self.handles: list[RemovableHandle] = []
 
     def start(self) -> None:
@@ -78,6 +80,7 @@ class ChildCalls:
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
+        self.running = None
         for child in self.children.values():
             child.frame = None
 
@@ -95,9 +98,16 @@ class ChildCalls:
     # Code that `torch.compile` traces beside the session stops here: Dynamo knows of no frames.
     @untraced
     def note(self, path: str, module: nn.Module) -> None:
+        frame = calling_frame()
+        running = self.outermost_running(path, frame)
+        if running is not None:
+            path, module, own = running
+            if own is self.running:
+                # Still the same call of it.
+                return
+            self.running, frame = own, calling_frame(own)
         child = self.children.setdefault(path, Child(module))
         child.calls += 1
-        frame = calling_frame()
         if child.frame is not None and frame is not child.frame and self.is_method(frame):
             # The loop is further out.
             child.methods.add(frame.f_code.co_name)
@@ -105,25 +115,47 @@ class ChildCalls:
         if child.calls == ENOUGH and not child.methods and path not in self.listed:
             self.found(path)
 
+    def outermost_running(self, path: str, frame: FrameType | None) -> tuple[str, nn.Module, FrameType] | None:
+        """The outermost module around that at ``path`` whose ``forward`` runs, and its frame; None where none does.
+
+        PyTorch calls no hooks where a method calls ``self.forward`` itself, as one that guides it does.
+        """
+        found = None
+        while frame is not None:
+            names = frame.f_code.co_varnames[: min(frame.f_code.co_argcount, 1)]
+            own = frame.f_locals.get(names[0]) if names else None
+            if isinstance(own, nn.Module) and is_method_of(own, "forward", frame):
+                around = self.paths.get(id(own), path)
+                found = (around, own, frame) if path.startswith(f"{around}.") else found
+            frame = frame.f_back
+        return found
+
     def is_method(self, frame: FrameType) -> bool:
         """Whether a frame is of a method of the model, which can be named as its step; helpers of a loop cannot."""
-        method = getattr(self.model, frame.f_code.co_name, None)
-        return getattr(inspect.unwrap(method), "__code__", None) is frame.f_code if callable(method) else False
+        return is_method_of(self.model, frame.f_code.co_name, frame)
 
 
-def calling_frame() -> FrameType:
-    """The frame of the code that calls a module, outside of PyTorch and of this file."""
-    frame = sys._getframe(1)
+def is_method_of(owner: Any, name: str, frame: FrameType) -> bool:
+    method = getattr(owner, name, None)
+    return getattr(inspect.unwrap(method), "__code__", None) is frame.f_code if callable(method) else False
+
+
+def calling_frame(called: FrameType | None = None) -> FrameType:
+    """The frame of the code that calls a module, or what is ``called``, outside of PyTorch and of this file."""
+    frame = sys._getframe(1) if called is None or called.f_back is None else called.f_back
     while frame.f_back is not None and frame.f_code.co_filename.startswith((LIBRARY, __file__)):
         frame = frame.f_back
     return frame
 
 
-def told(kind: str, steps: str, children: dict[str, Child], adopted: list[str], refused: dict[str, str]) -> str | None:
+def told(
+    kind: str, steps: str, children: dict[str, Child], adopted: list[str], refused: dict[str, str], *, ran: bool
+) -> str | None:
     """What a user is told of a session whose loop called children; None where it called none.
 
     Args:
-        adopted: children that were transformed. refused: those that cannot be, with why.
+        adopted: children that were transformed. refused: those that cannot be, with why. ran: whether the loop called
+            what was transformed.
     """
     if not children:
         return None
@@ -131,7 +163,15 @@ def told(kind: str, steps: str, children: dict[str, Child], adopted: list[str], 
     called = ", ".join(f"{path!r}" for path in outermost)
     start = f"the loop never called {steps} of {kind}, which was to be transformed, but {called}. "
     if adopted:
-        lines = "; ".join(f"model.{path} = marche_fx.transform(model.{path})" for path in adopted)
+        # Whether one can be transformed shows when it is called; what holds no module has no attention.
+        able = [path for path in adopted if ran or path not in children or next(children[path].module.children(), None)]
+        lines = "; ".join(f"model.{path} = marche_fx.transform(model.{path})" for path in able)
+        if not ran and able:
+            # Such as ``decode = self.net.guided`` before the loop.
+            return (
+                f"{start}The loop had taken hold of what it calls before it was transformed, so nothing was cached in "
+                f"this generation; the next ones use it. To have it from the first on, and to choose how, write {lines}"
+            )
         return f"{start}So these are transformed from their second call on. To choose how, write {lines}"
     methods = sorted({name for child in children.values() for name in child.methods})
     if methods:

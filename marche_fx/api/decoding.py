@@ -51,7 +51,8 @@ class Decoding(OpenSession):
     def ended(self, session: Session, *, failed: bool) -> None:
         if not failed:
             parts = [self.owner, *self.owner.parts.values()]
-            steps = [step for part in parts for step in part.steps.values()]
+            # Where children are what the loop calls, the model's own step never ran.
+            steps = [step for part in parts for step in part.steps.values() if step.programs]
             tell_at_the_end([step.method for step in steps], session.log.calls)
             for step in steps if session.log.calls else ():
                 step.warn_of_change()
@@ -61,7 +62,14 @@ class Decoding(OpenSession):
         names = " or ".join(self.owner.steps)
         if self.owner.parts or not session.log.calls:
             kind = type(self.owner.model).__name__
-            message = told(kind, names, watched.children, list(self.owner.parts), self.owner.refused)
+            message = told(
+                kind,
+                names,
+                watched.children,
+                list(self.owner.parts),
+                self.owner.refused,
+                ran=bool(session.log.calls),
+            )
             if message is not None and not failed:
                 next(iter(self.owner.steps.values())).method.warn_once(message, topic="no step ran")
 

@@ -90,17 +90,14 @@ class Optimization:
         optimized = None if self.optimized is None else self.optimized()
         if optimized is None:
             return
-        *parents, name = path.split(".")
-        holder = optimized
-        for parent in parents:
-            own = copy.copy(holder.get_submodule(parent))
-            replace_child(holder, parent, own)
-            holder = own
-        child = self.transformed(holder.get_submodule(name))
+        original = optimized.get_submodule(path)
+        child = self.transformed(original)
         part = optimization_of(child)
         part.whole = self
         part.path = path
-        replace_child(holder, name, child)
+        # A critic may hold the network that it criticises.
+        for own in [own for own, module in optimized.named_modules(remove_duplicate=False) if module is original]:
+            put_child(optimized, own, child)
         self.parts[path] = part
 
     def give_up(self, error: MarcheError) -> None:
@@ -144,6 +141,16 @@ def rebind(copied: nn.Module, original: nn.Module) -> None:
     """Methods that somebody put on the original instance are those of its copy."""
     for name, value in list(vars(copied).items()):
         vars(copied)[name] = rebound(value, original, copied)
+
+
+def put_child(model: nn.Module, path: str, child: nn.Module) -> None:
+    """Have ``child`` at ``path``, in copies of the modules on the way there."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        own = copy.copy(model.get_submodule(parent))
+        replace_child(model, parent, own)
+        model = own
+    replace_child(model, name, child)
 
 
 def replace_child(parent: nn.Module, name: str, child: nn.Module) -> None:

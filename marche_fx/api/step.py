@@ -217,6 +217,9 @@ class OptimizedStep:
         beside = self.surroundings.attributes()
         before = {place: values for place, values in self.structure.items() if place not in beside}
         changed = [own for own in changed_attributes(before, structure(self.model)) if own not in self.assigned]
+        if self.model.training:
+            # A loop's last act: no step runs in training.
+            changed = [own for own in changed if own[1] != "training"]
         if changed:
             path, name = changed[0]
             self.method.warn_once(

@@ -14,12 +14,18 @@ from .choose import BUCKET
 from .method import StepMethod
 from .program import Program, inputs_of, value_name
 from .records import CallRecord
+from .users_code import is_check
 
 NEARLY_ALL = 0.9
 """A session that computed this share of the rows gained nothing worth the name."""
 
 IN_A_ROW = 3
 """So many calls in a row in which one value changed every token, and the user is told at once."""
+
+MOST_ASKED = 0.5
+"""Of a session whose policy asked for more of the rows, it is no news that most were computed."""
+
+WITHOUT_CHECKS = "torch.distributions.Distribution.set_default_validate_args(False)"
 
 FEWEST = 4
 """Calls of a session of which its share of rows says something."""
@@ -36,7 +42,8 @@ class Findings:
     """What the calls of one step method come to, on the host.
 
     Attributes:
-        share: of the rows that the original computes. calls: of which something was read.
+        share: of the rows that the original computes. asked: of these, what the policy asked for. calls: of which
+            something was read.
         forced: calls in which all tokens ran although the policy had not asked for it.
         values: for each watched value, by its name and the argument to allow, in how many of the forced calls it
             changed nearly every token.
@@ -46,13 +53,21 @@ class Findings:
     """
 
     share: float
+    asked: float
     calls: int
     forced: int
     values: Counter[tuple[str, str]] = field(default_factory=Counter)
     readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
     lopsided: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
+    first_readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
     oldest: float = 0.0
     oldest_line: str = ""
+
+    @property
+    def has_gained_nothing(self) -> bool:
+        """Whether nearly all was computed although the policy had not asked for it."""
+        is_forced = 2 * self.forced >= self.calls or self.asked <= MOST_ASKED
+        return self.calls >= FEWEST and self.share >= NEARLY_ALL and is_forced
 
 
 def to_host(numbers: Sequence[Tensor]) -> list[float]:
@@ -93,13 +108,17 @@ def find(calls: Sequence[CallRecord]) -> Findings:
     ages = [next(host) for _ in reads]
     named = [(age, read.line) for age, read in zip(ages, reads) if read.rows is not None]
     oldest, line = max(named, default=(0.0, ""))
+    first = [next(iter(own.reads), None) for own in done if own.computed > own.active]
+    visible = max(sum(own.visible for own in calls if own.visible), 1)
     return Findings(
-        share=sum(own.active for own in done) / max(sum(own.visible for own in calls if own.visible), 1),
+        share=sum(own.computed for own in done) / visible,
+        asked=sum(own.wanted for own in done) / visible,
         calls=len(done),
         forced=len(forced),
         values=values,
         readers=readers,
         lopsided=lopsided,
+        first_readers=Counter((own.line, own.is_check) for own in first if own is not None and own.rows is None),
         oldest=oldest,
         oldest_line=line,
     )
@@ -155,9 +174,7 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord]) 
     for method in methods:
         own = [call for call in calls if call.name == method.name]
         found = find(own)
-        # Calls in which the policy asked for all tokens are as the user wanted them.
-        is_forced = found.calls >= FEWEST and 2 * found.forced >= found.calls
-        if is_forced and found.share >= NEARLY_ALL and not method.warned & {"a moving value", "length", "nearly all"}:
+        if found.has_gained_nothing and not method.warned & {"a moving value", "length", "nearly all"}:
             method.warn_once(nearly_all(method.name, found), topic="nearly all")
         if found.oldest >= OLD:
             method.warn_once(
@@ -174,6 +191,16 @@ def nearly_all(step: str, found: Findings) -> str:
     start = (
         f"{found.share:.0%} of the rows of {step} were computed in {found.calls} calls, so hardly anything is gained: "
     )
+    if 2 * found.first_readers.total() >= found.calls:
+        (line, by_check), times = found.first_readers.most_common(1)[0]
+        mend = f"Call {WITHOUT_CHECKS}" if by_check else "Read the rows first, or no others"
+        reader = (
+            "torch.distributions reads a result as a whole, to check it," if by_check else "a result is read as a whole"
+        )
+        return (
+            f"{start}{reader} at {line}, in {times} of them, before rows of it are read, and the step runs for both. "
+            f"{mend}"
+        )
     if found.readers:
         (line, is_query), times = found.readers.most_common(1)[0]
         if is_query:
@@ -197,4 +224,21 @@ def nearly_all(step: str, found: Findings) -> str:
     return (
         f"{start}in {found.forced} of them more than 80% of the tokens were to run, rounded up to a multiple of "
         f"{BUCKET}: they had changed, were read or refreshed. Fewer tokens a step, or more steps, leave more to reuse"
+    )
+
+
+def read_as_a_whole(program: Program, active: int, visible: int) -> str:
+    """Of a result of which few rows are new, and the loop may think that all are."""
+    start = f"a result of {program.step} was read as a whole"
+    few = f"only {active} of its {visible} tokens were recomputed"
+    if is_check():
+        return (
+            f"{start} by a check of torch.distributions, for which {few}; rows that are read later are computed then. "
+            f"Without the check, by {WITHOUT_CHECKS}, the step runs once"
+        )
+    shape = (program.samples, program.tokens)
+    rows = "Read the rows you need, as in logits[rows], or pass" if any(program.row_outputs) else "Pass"
+    return (
+        f"{start}, and {few}. {rows} query= to transform, which is called with the step's arguments and returns the "
+        f"tokens whose results are read, a bool mask {shape} ({program.tokens_in_words} tokens)."
     )

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from ..lazy.memory import is_still_wanted, tokens_wanted
 from ..passes.capture.arguments import opened
 from ..refresh import FullRefresh, InputDrift, Refresh
-from .advice import tell_of_a_moving_value
+from .advice import read_as_a_whole, tell_of_a_moving_value
 from .choose import ActiveStreams, highest
 from .method import StepMethod
 from .monitor import drift_of_cached
@@ -27,7 +27,7 @@ from .rounding import loss_by_rounding
 from .state import StepState
 from .terminal import saying
 from .token_history import TokenHistory
-from .users_code import users_line
+from .users_code import is_check, users_line
 from .verify import check_equal
 
 
@@ -126,7 +126,7 @@ class PendingStep:
             left = asked & self.spared & ~self.results.computed
             asked, spared = asked & ~left, (left.sum(), age.masked_fill(~left, 0.0).amax())
         oldest = (age if asked is None or not age.ndim else age.masked_fill(~asked, 0.0)).amax()
-        self.record.reads.append(ReadRecord(users_line(), rows, oldest, spared))
+        self.record.reads.append(ReadRecord(users_line(), rows, oldest, spared, is_check=rows is None and is_check()))
 
     def note_query(self) -> None:
         """Take down which rows the user's query names, which this call computes where the policy has room for them."""
@@ -220,15 +220,8 @@ class PendingStep:
         self.record.seconds += 0.0 if is_new else time.perf_counter() - began
         self.exact = None
         if is_read and queried is None and self.method.is_last and not active.complete:
-            shape = (self.program.samples, self.program.tokens)
-            rows = "Read the rows you need, as in logits[rows], or pass" if any(self.program.row_outputs) else "Pass"
-            self.method.warn_once(
-                f"a result of {self.method.name} was read as a whole, and only {sum(active.counts)} of its "
-                f"{active.visible} tokens were recomputed. {rows} query= to transform, which is called with the step's "
-                f"arguments and returns the tokens whose results are read, a bool mask {shape} "
-                f"({self.program.tokens_in_words} tokens).",
-                topic="read as a whole",
-            )
+            told = read_as_a_whole(self.program, sum(active.counts), active.visible)
+            self.method.warn_once(told, topic="read as a whole")
         if self.record.is_forced and not again:
             tell_of_a_moving_value(self.method, self.log.calls)
         if self.expected is not None:
@@ -255,6 +248,7 @@ class PendingStep:
         if self.state.unread is not None and not only_queried:
             must = must | self.state.unread
         active = self.state.choose(self.values, must, asked, refresh, history.measured, only_queried=only_queried)
+        self.record.computed += sum(active.counts)
         history.take_in(active.measured)
         self.state.begin_writing(self)
         with self.saying_at_first(is_complete=active.complete):

@@ -116,6 +116,7 @@ class ReadRecord:
         oldest: steps since the oldest of the rows that it gets was computed, likewise; without those of ``spared``.
         spared: how many rows of all samples it gets that the policy had no room for, and the same of these.
         by_query: whether the user's query names the rows; the line is that of the call then.
+        is_check: whether nobody but a check of what the loop draws from reads it.
     """
 
     line: str
@@ -123,6 +124,7 @@ class ReadRecord:
     oldest: Tensor
     spared: tuple[Tensor, Tensor] | None = None
     by_query: bool = False
+    is_check: bool = False
 
 
 @dataclass
@@ -133,8 +135,9 @@ class CallRecord:
         stream: number of the condition that it was called under. step: number of the decoding step in that stream.
         changed: for each watched value which tokens moved by it, bool ``[B, N]`` or ``[B]`` where a whole sample
             reads it; empty where everything was new.
-        active: tokens computed in each sample, 0 for a call of which nobody read anything. wanted: of them, those that
-            the policy asked for. seconds: it took to compute them, where it was not the first time.
+        active: tokens computed in each sample at once, 0 for a call of which nobody read anything. computed: the same
+            of all times that it ran. wanted: of them, those that the policy asked for. seconds: it took to compute
+            them, where it was not the first time.
         kept: tokens of a sample whose rows calls of another length left, in the first call of a length.
     """
 
@@ -145,6 +148,7 @@ class CallRecord:
     changed: list[Tensor] = field(default_factory=list, repr=False)
     reads: list[ReadRecord] = field(default_factory=list)
     active: int = 0
+    computed: int = 0
     visible: int = 0
     wanted: int = 0
     seconds: float = 0.0

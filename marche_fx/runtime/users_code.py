@@ -13,6 +13,9 @@ import torch
 OWN_CODE = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))
 """Folders whose frames a warning looks past."""
 
+CHECKS = str(Path(torch.distributions.__file__).parent)
+"""Where every row of what a loop draws from is read, to see whether it is a distribution."""
+
 MODELS = str(Path(__file__).parents[1] / "models")
 """Models that come with the package, whose loops read as anybody's do."""
 
@@ -40,6 +43,16 @@ def is_own(frame: FrameType) -> bool:
 @cache
 def is_own_file(name: str) -> bool:
     return name.startswith(OWN_CODE)
+
+
+def is_check() -> bool:
+    """Whether it is no line of the loop that reads, but a check of what the loop draws from."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_own(frame):
+        if frame.f_code.co_filename.startswith(CHECKS):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def users_line() -> str:

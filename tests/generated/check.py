@@ -27,7 +27,7 @@ from marche_fx.passes.capture.arguments import opened
 from marche_fx.passes.graph.reach import ancestors
 from marche_fx.passes.rewrite.hooks import insert_hooks
 from marche_fx.refresh.presets import PresetName
-from tests.generated.arguments import make_arguments
+from tests.generated.arguments import Arguments, make_arguments
 from tests.generated.model import build
 from tests.generated.recipe import Recipe
 from tests.program import Program
@@ -183,17 +183,26 @@ def decode_by_policy(recipe: Recipe, model: nn.Module, optimized: nn.Module) -> 
     with decoding(optimized), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for number in range(5):
-            args, kwargs = arguments = make_arguments(recipe, generator) if number % 2 else arguments
-            results = [
-                leaf.clone() if isinstance(leaf, Tensor) else leaf
-                for leaf in resolved(leaves(optimized(*args, **kwargs)))
-            ]
-            found.append((results, leaves(model(*args, **kwargs))))
+            arguments = make_arguments(recipe, generator) if number % 2 else arguments
+            results, drawn = drawing(number, optimized, arguments)
+            results = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in results]
+            expected, drawn_by_model = drawing(number, model, arguments)
+            if not torch.equal(drawn, drawn_by_model):
+                raise GeneratedModelError(f"other random numbers are drawn in step {number}", recipe)
+            found.append((results, expected))
     session = report(optimized).session
     assert session is not None
     for own in session.choices:
         if own.active == own.visible:
             compare(*found[own.step], f"by {recipe.policy} in step {own.step}", recipe)
+
+
+def drawing(seed: int, step: nn.Module, arguments: Arguments) -> tuple[list[Any], Tensor]:
+    """What a step gives, and what is drawn after it, where random numbers begin with ``seed``."""
+    args, kwargs = arguments
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return resolved(leaves(step(*args, **kwargs))), torch.rand(())
 
 
 def compare(results: Sequence[Any], expected: Sequence[Any], what: str, recipe: Recipe) -> None:

@@ -67,6 +67,11 @@ class Generated(nn.Module):
         time = None
         if batch.time is not None:
             time = self.embed_time(torch.stack([batch.time.cos(), batch.time.sin()], dim=-1))
+        if self.recipe.draws == "never":
+            x = torch.where((torch.rand_like(x[..., 0]) < 0.0)[..., None], torch.zeros_like(x), x)
+        elif self.recipe.draws == "always":
+            # Whatever is drawn it is left out, as a label is of the unconditional half.
+            x = x + torch.where(torch.rand(3) < 1.0, 0.5, 2.0).to(x.dtype).mean()
         keep, context_keep = self.kept(batch), batch.context_keep
         if self.recipe.copies != "none":
             x, text, context = (self.doubled(own, 1 - self.dim) for own in (x, text, context))

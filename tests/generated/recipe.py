@@ -68,7 +68,8 @@ class Recipe(Described):
         shared: layers run twice. skips: the first layers' results are read by the last. branches: the model looks at
             shapes. given, returned: in what arguments and results come. results: what is returned beside the rows.
         drops: whether hidden tokens are dropped and blanks put in their place before the blocks or after the first.
-        copies: how samples are doubled inside the step. default_dtype: PyTorch's. policy: that of a session.
+        draws: whether random numbers decide nothing, since no token is left out, or every condition is. copies: how
+            samples are doubled inside the step. default_dtype: PyTorch's. policy: that of a session.
         seed: of weights, arguments and active sets.
     """
 
@@ -98,6 +99,7 @@ class Recipe(Described):
     default_dtype: str = "float32"
     policy: str = "exact"
     drops: str = "none"
+    draws: str = "none"
 
     @property
     def width(self) -> int:

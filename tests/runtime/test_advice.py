@@ -218,3 +218,42 @@ def test_what_may_move_is_drift_until_it_moves_further() -> None:
             resolved(optimized(ids, torch.full((2,), time))[:, 8:12])
             counts.append(session.records[-1].active)
     assert [own == models.N for own in counts] == [True, False, False, True, False]
+
+
+def drawn(model: Any, ids: Tensor, number: int) -> Tensor:
+    """Pieces for all masked tokens, drawn from what PyTorch checks to be a distribution."""
+    pieces = torch.distributions.Categorical(logits=model(ids)).sample()
+    return pieces[ids == MASK]
+
+
+@pytest.mark.parametrize("checks", [True, False])
+def test_a_check_of_a_distribution_is_named_with_how_to_do_without(checks: bool) -> None:
+    # Whoever loads the compiler has no checks any longer.
+    before = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(checks)
+    try:
+        found = told(made(), drawn, prompt=0, steps=8)
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(before)
+    if not checks:
+        assert not any("torch.distributions" in own for own in found)
+        return
+    whole, twice = found
+    assert "was read as a whole by a check of torch.distributions" in whole
+    assert "set_default_validate_args(False)" in whole
+    assert "torch.distributions reads a result as a whole, to check it, at test_advice.py:" in twice
+    assert "the step runs for both" in twice
+
+
+@torch.no_grad()
+def test_a_loop_that_leaves_the_model_in_training_is_not_told_of_a_change() -> None:
+    optimized, ids = marche_fx.transform(made(), compile=False), words()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with marche_fx.decoding(optimized):
+            for number in range(4):
+                optimized(ids)[:, 8:12] + 0
+                ids = reveal(ids, number)
+            optimized.train()
+    with pytest.raises(marche_fx.UnsupportedModelError, match="training mode"):
+        optimized(ids)
