@@ -1,8 +1,9 @@
-"""What the first decoding steps cost in processor time, by what is done: the tables of "Starting" in docs/performance.md.
+"""What the first decoding steps cost in processor time, by phase: the tables of "Starting" in docs/performance.md.
 
-Each line is a process of its own with one thread, and a folder of the compiler that is empty unless a line says
-otherwise: the original under `torch.compile`, the transformed model, and the latter with what such a process saved.
-Children count, as the C++ compiler.
+Each column is a process of its own with one thread: the original under `torch.compile`, the transformed model, both in
+a folder of the compiler that is empty, and the latter again with what that process saved, in its folder. Children
+count, as the C++ compiler. Importing PyTorch and marche_fx, loading the model and one eager generation come before.
+The header that the C++ compiler prepares once on a machine is there: run it twice.
 
     python scripts/first_call.py --batch 1 --batch 8
 """
@@ -17,9 +18,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
-import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +33,6 @@ COMPILER = {
 DYNAMO = {"Dynamo": ["torch._dynamo.convert_frame:_compile"]}
 OURS = {
     "traces of pieces": ["marche_fx.passes.lower.compiled:compile_alone"],
-    "keys": ["marche_fx.passes.lower.compiled:key_of"],
     "sizes": ["marche_fx.passes.lower.lower:ragged_dims"],
     "lower": ["marche_fx.passes.pipeline:lower"],
     "export": ["marche_fx.passes.capture.capture:export"],
@@ -61,7 +59,7 @@ class Phases:
     """Seconds and calls of each phase, none of them counted twice."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.calls: Counter[str] = Counter()
         self.open: list[str] = []
         self.since = 0.0
@@ -174,7 +172,19 @@ def main() -> None:
                 if given.only in (None, variant):
                     cache = f"{folder}/{'ours' if variant == 'again' else variant}"
                     found[variant] = in_a_process(variant, batch, given.steps, folder, cache)
-                    print(json.dumps({variant: found[variant]}), flush=True)
+        print("\n".join(table(batch, found)), flush=True)
+
+
+def table(batch: int, found: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Markdown: seconds, and calls in brackets."""
+    yield f"| batch {batch}{', guidance' if batch > 1 else ''} | {' | '.join(found)} |"
+    yield "| --- |" + " --- |" * len(found)
+    # What is told is all that was spent, so that what belongs to no phase is a row too.
+    names = [*dict.fromkeys(name for own in found.values() for name in own["seconds"])]
+    for name in sorted(names, key=lambda name: -max(own["seconds"].get(name, 0) for own in found.values())):
+        told = [f"{own['seconds'].get(name, 0):.1f} ({own['calls'].get(name, 0)})" for own in found.values()]
+        yield f"| {name or 'all else'} | {' | '.join(told)} |"
+    yield f"| **together** | {' | '.join(format(own['whole'], '.1f') for own in found.values())} |"
 
 
 if __name__ == "__main__":

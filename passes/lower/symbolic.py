@@ -37,17 +37,7 @@ def ragged_dims(split: Split, graph: fx.Graph) -> dict[fx.Node, dict[int, str]]:
         values[node] = ragged(mode, count, size, dtype, device)
     for node in others[len(sizes) :]:
         values[node] = like(mode, node.meta["val"])
-    known: dict[Any, Any] = {}
-    # Its own memory of shapes compares symbols, which takes longer than it saves.
-    with disable_fake_tensor_cache(mode), mode:
-        for node in graph.nodes:
-            if node.op == "call_function":
-                # Layers are alike, and to compute a shape takes long where a size is a symbol.
-                alike = label(node, lambda own: kind_of(values[own]))
-                if alike not in known or makes_sizes(node):
-                    args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-                    known[alike] = result_of(node, args, kwargs)
-                values[node] = known[alike]
+    propagate(graph, values, mode)
     return {
         node: {dim: str(size) for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt)}
         for node, value in values.items()
@@ -70,6 +60,21 @@ def like(mode: FakeTensorMode, captured: Any) -> Any:
     shape, stride = ([hint(size) for size in own] for own in (captured.shape, captured.stride()))
     with mode:
         return torch.empty_strided(shape, stride, dtype=captured.dtype, device=captured.device)
+
+
+def propagate(graph: fx.Graph, values: dict[fx.Node, Any], mode: FakeTensorMode) -> None:
+    """Add what every operator makes of ``values``, those that do the same to values of the same kinds once."""
+    known: dict[Any, Any] = {}
+    # The mode's own memory of shapes compares symbols, which takes longer than to compute most of them.
+    with disable_fake_tensor_cache(mode), mode:
+        for node in graph.nodes:
+            if node.op == "call_function":
+                # Layers are alike, and to compute a shape takes long where a size is a symbol.
+                alike = label(node, lambda own: kind_of(values[own]))
+                if alike not in known or makes_sizes(node):
+                    args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+                    known[alike] = result_of(node, args, kwargs)
+                values[node] = known[alike]
 
 
 def kind_of(value: Any) -> Any:
