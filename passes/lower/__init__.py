@@ -4,6 +4,7 @@ lower      the pass; start here
 repeats    layers that are the same computation, so that they are compiled once
 compiled   a module, and what it was compiled to for each kind of calls
 standalone compiles one by itself, without Dynamo    conditions   for which calls the code is right
+vectors    which vector instructions it may use
 kept       what this process compiled, by what it computes; written to files and read from them
 shared     code that programs of many lengths share
 relations  what holds of sizes, as a text that can do nothing but compare them

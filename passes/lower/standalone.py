@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from .conditions import Conditions
+from .vectors import granted_vectors
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Code:
     def loaded(cls, data: bytes, conditions: Conditions) -> Code:
         from torch._inductor.standalone_compile import AOTCompiledArtifact
 
-        return cls(AOTCompiledArtifact.deserialize(data), conditions)
+        with granted_vectors():
+            return cls(AOTCompiledArtifact.deserialize(data), conditions)
 
 
 def compile_alone(
@@ -69,6 +71,7 @@ def compile_alone(
     from torch._dispatch.python import enable_python_dispatcher
     from torch._inductor import standalone_compile
     from torch._subclasses import FakeTensorMode
+    from torch._subclasses.fake_tensor import disable_fake_tensor_cache
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
@@ -89,12 +92,14 @@ def compile_alone(
             rest = iter(given)
             return module(*(next(rest) if isinstance(own, Tensor) else own for own in fakes))
 
-        with torch._guards.tracing(torch._guards.TracingContext(mode)):
+        # The mode's own memory of shapes compares symbols, which takes longer than to compute most of them.
+        with torch._guards.tracing(torch._guards.TracingContext(mode)), disable_fake_tensor_cache(mode):
             # By the dispatcher that compilers trace with, without which torch 2.11 multiplies no rows of an open size.
             with mode, enable_python_dispatcher():
                 # Without our own functions in it, PyTorch knows how to write it to a file.
                 traced = make_fx(of_tensors)(*tensors)
-            run = standalone_compile(traced, [*tensors], dynamic_shapes="from_tracing_context", aot=True)
+            with granted_vectors():
+                run = standalone_compile(traced, [*tensors], dynamic_shapes="from_tracing_context", aot=True)
     numbers = [number for number, dims in enumerate(open_dims) if dims]
     relations = [*assumed(mode.shape_env, [fakes[number] for number in numbers], numbers), *equal_sizes(ragged)]
     return Code(run, Conditions.of(inputs, numbers, relations))

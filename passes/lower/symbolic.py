@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import disable_fake_tensor_cache
 
 from ... import ops
 from ..rewrite.parts import Split
 from ..rules.flops import hint
+from .repeats import label
 
 ACTIVE, READ, QUERIED = 7, 6, 5
 """Stand for any number of active tokens, and of those among them that are read and that hold the queried ones."""
@@ -35,11 +37,7 @@ def ragged_dims(split: Split, graph: fx.Graph) -> dict[fx.Node, dict[int, str]]:
         values[node] = ragged(mode, count, size, dtype, device)
     for node in others[len(sizes) :]:
         values[node] = like(mode, node.meta["val"])
-    with mode:
-        for node in graph.nodes:
-            if node.op == "call_function":
-                args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-                values[node] = result_of(node, args, kwargs)
+    propagate(graph, values, mode)
     return {
         node: {dim: str(size) for dim, size in enumerate(value.shape) if isinstance(size, torch.SymInt)}
         for node, value in values.items()
@@ -62,6 +60,36 @@ def like(mode: FakeTensorMode, captured: Any) -> Any:
     shape, stride = ([hint(size) for size in own] for own in (captured.shape, captured.stride()))
     with mode:
         return torch.empty_strided(shape, stride, dtype=captured.dtype, device=captured.device)
+
+
+def propagate(graph: fx.Graph, values: dict[fx.Node, Any], mode: FakeTensorMode) -> None:
+    """Add what every operator makes of ``values``, those that do the same to values of the same kinds once."""
+    known: dict[Any, Any] = {}
+    # The mode's own memory of shapes compares symbols, which takes longer than to compute most of them.
+    with disable_fake_tensor_cache(mode), mode:
+        for node in graph.nodes:
+            if node.op == "call_function":
+                # Layers are alike, and to compute a shape takes long where a size is a symbol.
+                alike = label(node, lambda own: kind_of(values[own]))
+                if alike not in known or makes_sizes(node):
+                    args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+                    known[alike] = result_of(node, args, kwargs)
+                values[node] = known[alike]
+
+
+def kind_of(value: Any) -> Any:
+    """Equal for values of which an operator makes results of the same shapes."""
+    if isinstance(value, (list, tuple)):
+        return tuple(kind_of(own) for own in value)
+    if isinstance(value, Tensor):
+        return value.dtype, value.device, str([*value.shape]), str([*value.stride()])
+    return type(value), str(value)
+
+
+def makes_sizes(node: fx.Node) -> bool:
+    """Whether a size or number of the result depends on values, so that it is another one each time."""
+    tags = getattr(node.target, "tags", ())
+    return torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags
 
 
 def result_of(node: fx.Node, args: Any, kwargs: Any) -> Any:
