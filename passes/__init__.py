@@ -10,4 +10,5 @@ rewrite    the plan applied: dropped tokens hidden, active rows gathered, caches
 lower      the rewritten region to compiled code
 
 `trail` keeps note of what each pass found and how long it took; `shown` tells it at length where PyTorch traces.
+`recent` bounds what is kept: of too many things those go that were not used for longest.
 """

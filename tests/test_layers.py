@@ -25,6 +25,7 @@ LAYERS = (
     "denoising",
     "orders",
     "passes.trail",
+    "passes.recent",
     "passes.graph",
     "passes.rules",
     "passes.capture",

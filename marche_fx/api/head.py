@@ -69,12 +69,19 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def replace_denoisers(
-    optimized: nn.Module, model: nn.Module, paths: Sequence[str], reuse: HeadReuse, *, compile: bool, verify: bool
+    optimized: nn.Module,
+    model: nn.Module,
+    paths: Sequence[str],
+    reuse: HeadReuse,
+    *,
+    compile: bool,
+    verify: bool,
+    most: int,
 ) -> dict[str, HeadStep]:
     """Put a `HeadStep` in place of methods of the model's children, ``diffloss.net.forward``, on copies of these.
 
     Args:
-        optimized: a copy of ``model``, whose children may be copies too.
+        optimized: a copy of ``model``, whose children may be copies too. most: captures that are kept of each.
     """
     found: dict[str, HeadStep] = {}
     copies: dict[str, nn.Module] = {"": optimized}
@@ -92,7 +99,14 @@ def replace_denoisers(
                     # Found before the child of this name, which stays among the modules that the two models share.
                     optimized.__dict__[name] = copies[own]
         step = HeadStep(
-            child(model, path), method, originals[path], path=path, reuse=reuse, compile=compile, verify=verify
+            child(model, path),
+            method,
+            originals[path],
+            path=path,
+            reuse=reuse,
+            compile=compile,
+            verify=verify,
+            most=most,
         )
         copies[".".join(parents)].__dict__[method] = found[path] = step
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from ..passes.capture.arguments import PLAIN, flattened
 from ..passes.capture.captured import Input
+from ..passes.recent import unused_for_longest
 from ..runtime.program import Program
 
 Pattern = tuple[tuple[bool, ...] | None, ...]
@@ -17,9 +17,6 @@ Pattern = tuple[tuple[bool, ...] | None, ...]
 
 Key = tuple[Any, ...]
 """The sizes and plain values of a call that a pattern names, and where they stand."""
-
-CLOCK = itertools.count(1)
-"""Counts uses of programs, so that of two it is known which was used later."""
 
 
 class Programs:
@@ -68,15 +65,9 @@ class Programs:
         """
         replaced = [own for own in self.near(args, kwargs) if own.accepts(args, kwargs)]
         kept = [*(own for own in self.programs if own not in replaced), program]
-        idle = sorted((own for own in kept[:-1] if not own.has_caches), key=lambda own: own.used)
-        gone = idle[: max(len(kept) - most, 0)]
+        idle = (own for own in kept[:-1] if not own.has_caches)
+        gone = unused_for_longest(idle, len(kept) - most)
         return Programs([own for own in kept if own not in gone], self.dropped + len(gone))
-
-
-def use(program: Program) -> Program:
-    """A call of it begins."""
-    program.used = next(CLOCK)
-    return program
 
 
 def pattern_of(inputs: Sequence[Input]) -> Pattern:

@@ -30,10 +30,11 @@ from ..passes.capture.structure import Place, changed_attributes, structure
 from ..passes.capture.surroundings import Surroundings
 from ..passes.lower.shared import SharedCode
 from ..passes.pipeline import make_plan, plan_of
+from ..passes.recent import use
 from ..refresh import FullRefresh, RefreshPolicy
 from ..runtime.call_inputs import CallInputs
 from ..runtime.late_results import late_results
-from ..runtime.method import Settings, StepMethod
+from ..runtime.method import Settings, StepMethod, dropped_in_words
 from ..runtime.open_sessions import current_session
 from ..runtime.pending import PendingStep
 from ..runtime.program import Program
@@ -48,7 +49,7 @@ from ..runtime.weights import fits_weights
 from .enclosing import is_under_compile
 from .forms import Forms
 from .lengths import Lengths
-from .programs import Programs, use
+from .programs import Programs
 from .refusals import refuse_gradients, refuse_in_full, refuse_unknown_names, tell_of_what_is_missing
 
 SIGNATURES = 8
@@ -309,12 +310,7 @@ class OptimizedStep:
             return
         self.shared.keep(own.lowered for own in self.programs)
         self.lengths.keep([own.plan.original for own in self.programs])
-        self.method.warn_once(
-            f"{self.name} was captured for more than {most} kinds of arguments (shapes, dtypes, plain values, ..). "
-            "Those that were not used for longest are dropped, and captured again when they are called. Pad inputs to "
-            "few shapes, or keep more: transform(..., max_captures=...)",
-            topic="dropped",
-        )
+        self.method.warn_once(dropped_in_words(self.name, most), topic="dropped")
 
     def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         """What to do with a step for arguments of this kind; captured unless another process did that."""

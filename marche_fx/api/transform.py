@@ -132,8 +132,9 @@ def transform(
             that further rows fill up; the report tells how often. Caches are kept for the sessions to come. Where none
             can be recorded, as on the CPU, a warning says so once and steps run as they do without. None is off:
             nobody has measured yet where they pay.
-        max_captures: kinds of arguments (shapes, dtypes, devices, plain values) for which the capture of a step is
-            kept; of more, those go that were not used for longest, with a warning the first time.
+        max_captures: kinds of arguments (shapes, dtypes, devices, plain values) for which the capture of a step, and of
+            a denoiser, is kept; of more, those go that were not used for longest, with a warning the first time. What
+            an open session has caches of, or a denoising goes on with, stays.
         pack_weights: on the CPU, keep a second copy of the steps' float32 weights, packed as oneDNN reads them for few
             rows; `report` says what they take. A weight is packed anew when it was written, replaced or moved, as far
             as PyTorch counts: writes through NumPy, ``.data`` or DLPack are not seen. Needs ``compile``.
@@ -232,5 +233,7 @@ def transform(
             # Found before the child of this name, which stays among the modules that the two models share.
             optimized.__dict__[name] = stand_in
     if wanted is not None:
-        optimization.heads = replace_denoisers(optimized, model, denoisers, wanted, compile=compile, verify=verify)
+        optimization.heads = replace_denoisers(
+            optimized, model, denoisers, wanted, compile=compile, verify=verify, most=max_captures
+        )
     return optimized

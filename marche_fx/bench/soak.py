@@ -23,6 +23,12 @@ from ..refresh import DriftRefresh, RandomRefresh, RefreshPolicy, SelectiveRefre
 from .resident import return_free_memory, status_kib
 
 WIDTH, HEADS, STEPS, READ = 16, 2, 4, 2
+MOST = 8
+"""Captures that are kept of each model."""
+
+RARE = 16
+"""Numbers of tokens that are rare."""
+
 Shape = tuple[int, int]
 SHAPES: list[Shape] = [(samples, tokens) for samples in (1, 2) for tokens in (16, 24, 40)]
 POLICIES: tuple[RefreshPolicy, ...] = (
@@ -48,7 +54,11 @@ class Tiny(nn.Module):
 
 @dataclass(frozen=True)
 class Reading:
-    """What there was after so many sessions, and what one of those since the last reading took."""
+    """What there was after so many sessions, and what one of those since the last reading took.
+
+    Attributes:
+        captures: that are kept. dropped: those that were, and are no more.
+    """
 
     sessions: int
     resident_mib: float
@@ -56,6 +66,7 @@ class Reading:
     threads: int
     descriptors: int
     captures: int
+    dropped: int
     operators: float
     microseconds: float
 
@@ -82,15 +93,26 @@ def session(optimized: Any, shape: tuple[int, int], number: int) -> None:
 
 
 def soak(
-    sessions: int, every: int, shapes: Sequence[Shape] = SHAPES, policies: Sequence[RefreshPolicy] = POLICIES
+    sessions: int,
+    every: int,
+    shapes: Sequence[Shape] = SHAPES,
+    policies: Sequence[RefreshPolicy] = POLICIES,
+    rare: int | None = None,
 ) -> Iterator[Reading]:
-    """A reading after every so many sessions."""
+    """A reading after every so many sessions.
+
+    Args:
+        rare: each time after so many sessions, one is of a number of tokens of which there are more than captures are
+            kept, so that some are dropped and made again.
+    """
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    models = [transform(Tiny().eval(), refresh=own, compile=False) for own in policies]
+    models = [transform(Tiny().eval(), refresh=own, compile=False, max_captures=MOST) for own in policies]
     operators, kinds, began = 0, len(shapes) * len(policies), time.process_time()
     for number in range(sessions):
         optimized, shape = models[number // len(shapes) % len(models)], shapes[number % len(shapes)]
+        if rare is not None and (number + 1) % rare == 0:
+            shape = 1, max(tokens for _, tokens in shapes) + 1 + (number + 1) // rare % RARE
         if number % every < kinds:
             with Operators() as counted:
                 session(optimized, shape, number)
@@ -106,13 +128,15 @@ def soak(
 def reading(sessions: int, models: list[Any], operators: float, microseconds: float) -> Reading:
     gc.collect()
     return_free_memory()
+    programs = [step.programs for own in models for step in optimization_of(own).steps.values()]
     return Reading(
         sessions,
         status_kib("VmRSS") / 1024,
         sum(isinstance(own, Tensor) for own in gc.get_objects()),
         threading.active_count(),
         len(os.listdir("/proc/self/fd")),
-        sum(len(step.programs) for own in models for step in optimization_of(own).steps.values()),
+        sum(len(own) for own in programs),
+        sum(own.dropped for own in programs),
         operators,
         microseconds,
     )

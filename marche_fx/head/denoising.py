@@ -62,6 +62,11 @@ class Denoising:
         """Values of residual branches, as they last were."""
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the last of the calls that are expected was made."""
+        return self.schedule is not None and self.place == len(self.schedule.calls) - 1
+
+    @property
     def reuses_guidance(self) -> bool:
         return self.reuse.guidance > 1 and self.program.has_halves
 
@@ -124,7 +129,7 @@ class Denoising:
             self.place = place
         self.count(rows, is_full, has_branches)
         results = self.program.leave(values, frontier)
-        if self.schedule is not None and self.place == len(self.schedule.calls) - 1:
+        if self.has_ended:
             # Nothing is kept for a loop that went to its end.
             self.slow, self.differences, self.held = {}, None, None
         return results

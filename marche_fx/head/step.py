@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,10 +14,13 @@ from ..errors import CaptureError, UnsupportedModelError
 from ..lazy.modes import untraced
 from ..passes.capture.alone import LOCK
 from ..passes.capture.any_rows import AnyRows, capture_any_rows
+from ..passes.recent import Recent
+from ..runtime.method import MOST_CAPTURES, dropped_in_words
 from ..runtime.terminal import saying
 from ..runtime.users_code import warn_once
 from ..runtime.verify import check_equal
 from .calls import Call, Key, look
+from .captured import Captured
 from .denoising import Denoising
 from .policy import HeadReuse
 from .program import HeadProgram
@@ -40,7 +44,8 @@ class HeadStep:
 
     Args:
         net: the original, which is captured and whose weights are read at every denoising. original: what to call as
-            long as nothing is captured. path: the method's, in the transformed model.
+            long as nothing is captured. path: the method's, in the transformed model. most: captures that are kept, see
+            ``max_captures`` of `transform`; one that a denoising goes on with stays.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class HeadStep:
         reuse: HeadReuse,
         compile: bool,
         verify: bool,
+        most: int = MOST_CAPTURES,
     ) -> None:
         self.net = net
         self.method = method
@@ -61,15 +67,13 @@ class HeadStep:
         self.reuse = reuse
         self.compile = compile
         self.verify = verify
-        self.programs: dict[Any, HeadProgram] = {}
-        self.schedules: dict[Any, Schedule] = {}
-        self.announced: dict[tuple[Any, tuple[float, ...]], Schedule] = {}
-        """Those that loops announced, by kind of calls."""
+        self.known: Recent[Any, Captured] = Recent(most, lambda own: own.is_in_use)
+        """By kind of calls."""
         self.stored: list[StoredHead] = []
         """Captures of another process."""
-        self.refused: dict[Any, str] = {}
+        self.refused: Recent[Any, str] = Recent(most)
         """Why calls of a kind run as they are."""
-        self.trusted: set[Schedule] = set()
+        self.trusted: weakref.WeakSet[Schedule] = weakref.WeakSet()
         """Schedules that a whole denoising kept to."""
         self.here = threading.local()
         """The last denoisings of each thread, of which several may take turns, as the two calls of guidance do."""
@@ -83,10 +87,10 @@ class HeadStep:
             return self.as_is(args, kwargs)
         with torch.no_grad():
             call = Call.of(self.original, args, kwargs)
-            program = self.program(call)
-            if program is None:
+            known = self.captured(call)
+            if known is None:
                 return self.as_is(args, kwargs)
-            return self.run(program, call, args, kwargs)
+            return self.run(known, call, args, kwargs)
 
     def expect(self, timesteps: Sequence[float]) -> None:
         """Take the calls that follow, in this thread, for denoisings that begin, at these timesteps in their order."""
@@ -96,13 +100,16 @@ class HeadStep:
         self.record.as_is += 1
         return self.original(*args, **kwargs)
 
-    def program(self, call: Call) -> HeadProgram | None:
+    @property
+    def programs(self) -> dict[Any, HeadProgram]:
+        """By kind of calls, in the order in which they were captured."""
+        return {kind: own.program for kind, own in self.known.items()}
+
+    def captured(self, call: Call) -> Captured | None:
         """What computes calls of this kind; None where the original does, for now or for good."""
-        found = self.programs.get(call.kind)
-        if found is not None:
+        found = self.known.get(call.kind)
+        if found is not None or self.refused.get(call.kind) is not None:
             return found
-        if call.kind in self.refused:
-            return None
         restored = self.restored(call)
         if restored is not None:
             return restored
@@ -124,19 +131,19 @@ class HeadStep:
                 )
             return None
         with LOCK:
-            found = self.programs.get(call.kind) or self.captured(call, roles)
+            found = self.known.get(call.kind) or self.captured_anew(call, roles)
         del finders[call.kind]
         self.here.earlier = call, finder.times(roles)
         return found
 
-    def restored(self, call: Call) -> HeadProgram | None:
+    def restored(self, call: Call) -> Captured | None:
         """What another process captured of calls of this kind, where that holds here; it is used now or never."""
         stored = next((own for own in self.stored if own.kind == call.kind), None)
         if stored is None:
             return None
         with LOCK:
             if stored not in self.stored:
-                return self.programs.get(call.kind)
+                return self.known.get(call.kind)
             self.stored.remove(stored)
             rows, reason = stored.restored(self.net, call)
             if rows is None:
@@ -144,33 +151,37 @@ class HeadStep:
                 return None
             return self.made(call, stored.roles, lambda: rows)
 
-    def captured(self, call: Call, roles: Roles) -> HeadProgram | None:
+    def captured_anew(self, call: Call, roles: Roles) -> Captured | None:
         rows = rows_of(call.leaves, roles)
         return self.made(
             call, roles, lambda: capture_any_rows(self.net, self.method, call.args, call.kwargs, rows=rows)
         )
 
-    def made(self, call: Call, roles: Roles, capturing: Callable[[], AnyRows]) -> HeadProgram | None:
-        """The program of a capture; None, after a warning, where there can be none."""
+    def made(self, call: Call, roles: Roles, capturing: Callable[[], AnyRows]) -> Captured | None:
+        """The program of a capture, which is kept; None, after a warning, where there can be none."""
         try:
             with saying(f"capturing {self.path}"):
                 found = HeadProgram(self.net, capturing, roles, branches=self.reuse.branches, compile=self.compile)
         except (CaptureError, UnsupportedModelError) as error:
-            self.refused[call.kind] = str(error)
+            self.refused.put(call.kind, str(error))
             self.tell(f"{self.path} runs as it is: {error}")
             return None
-        self.programs[call.kind] = found
+        known = Captured(found)
+        self.known.put(call.kind, known)
+        if self.known.dropped:
+            self.tell(dropped_in_words(self.path, self.known.most), topic="dropped")
         if self.reuse.guidance > 1 and found.multiple > 1 and not found.has_halves:
             self.tell(
                 f"{self.path} takes its rows for two halves and computes both at every call, for all that "
                 f"guidance={self.reuse.guidance} asks: {found.halves}. The network must run on cat([half, half]) of "
                 "one noisy value, each row by itself"
             )
-        return found
+        return known
 
-    def run(self, program: HeadProgram, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run(self, known: Captured, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        program = known.program
         rows = len(program.given(call)[program.noisy])
-        denoising, key = self.denoising(program, call)
+        denoising, key = self.denoising(known, call)
         if key is None or rows % program.multiple or not program.fits(call):
             what = "times that differ between rows" if key is None else "other numbers of rows than it was captured for"
             self.tell(f"{self.path} was called with {what}, and ran as it is", topic=what)
@@ -179,7 +190,7 @@ class HeadStep:
             if not program.holds_for(self.net):
                 self.forget()
                 return self.as_is(args, kwargs)
-            denoising = self.begin(program, call, key)
+            denoising = self.begin(known, call, key)
         has_departed = denoising.has_departed
         results = denoising.run(call, key)
         if denoising.has_departed and not has_departed:
@@ -190,49 +201,49 @@ class HeadStep:
             program.note_verified(rows)
         return results
 
-    def denoising(self, program: HeadProgram, call: Call) -> tuple[Denoising | None, Key | None]:
+    def denoising(self, known: Captured, call: Call) -> tuple[Denoising | None, Key | None]:
         """The denoising that a call goes on with, None where it is the first of one, and its times."""
-        known = self.here.__dict__.setdefault("denoisings", [])
-        expected = self.schedules.get(call.kind)
+        last, program = self.here.__dict__.setdefault("denoisings", []), known.program
         announced = self.here.__dict__.get("announced")
-        for own in known:
+        for own in last:
             if own.program is program and own.announced is announced:
                 seen = own.look(call)
-                if seen.key is not None and own.goes_on_with(call, seen.key, all(seen.same), expected):
-                    known.remove(own)
-                    known.insert(0, own)
+                if seen.key is not None and own.goes_on_with(call, seen.key, all(seen.same), known.schedule):
+                    last.remove(own)
+                    last.insert(0, own)
                     return own, seen.key
         given = program.given(call)
         return None, look([given[node] for node in program.times]).key
 
-    def begin(self, program: HeadProgram, call: Call, key: Key) -> Denoising:
+    def begin(self, known: Captured, call: Call, key: Key) -> Denoising:
         """A denoising that starts with this call."""
-        known = self.here.denoisings
-        for own in reversed(known):
-            self.learn(call.kind, own)
+        last = self.here.denoisings
+        for own in reversed(last):
+            self.learn(known, own)
         # Where every call comes with another condition, what is computed for later timesteps is lost.
-        is_restless = len(known) == TURNS and all(len(own.seen) == 1 for own in known)
+        is_restless = len(last) == TURNS and all(len(own.seen) == 1 for own in last)
         announced = self.here.__dict__.get("announced")
-        schedule = None if is_restless else self.expected(program, call, key, announced)
-        found = Denoising(program, call, self.reuse, schedule, announced)
+        schedule = None if is_restless else self.expected(known, call, key, announced)
+        found = Denoising(known.program, call, self.reuse, schedule, announced)
+        known.begin(found)
         # Of those calls that told which argument is what.
         first, times = self.here.__dict__.pop("earlier", (call, []))
         found.seen += times if first is call else []
-        del known[TURNS - 1 :]
-        known.insert(0, found)
+        del last[TURNS - 1 :]
+        last.insert(0, found)
         self.record.denoisings.append(found.record)
         return found
 
-    def expected(self, program: HeadProgram, call: Call, key: Key, announced: Announced | None) -> Schedule | None:
+    def expected(self, known: Captured, call: Call, key: Key, announced: Announced | None) -> Schedule | None:
         """The times of a denoising that starts with this call: those announced, or those of the one before."""
-        learned = self.schedules.get(call.kind)
+        learned, program = known.schedule, known.program
         if announced is None or len(key) != 1:
             return learned
-        if (call.kind, announced.times) not in self.announced:
+        own = known.announced.get(announced.times)
+        if own is None:
             (time,) = (program.given(call)[node] for node in program.times)
-            calls = tuple(Time.alike(time, number) for number in announced.times)
-            self.announced[call.kind, announced.times] = Schedule(calls, announced.times)
-        own = self.announced[call.kind, announced.times]
+            own = Schedule(tuple(Time.alike(time, number) for number in announced.times), announced.times)
+            known.announced.put(announced.times, own)
         # Where guidance holds at some timesteps only, each of two methods is called at some of those announced.
         is_part = learned is not None and learned.announced == announced.times and learned in self.trusted
         return learned if is_part or key not in own.numbers else own
@@ -240,19 +251,21 @@ class HeadStep:
     def forget(self) -> None:
         """Drop what was captured of a denoiser that has other modules, hooks or attributes by now."""
         with LOCK:
-            self.programs, self.schedules, self.announced, self.refused, self.stored = {}, {}, {}, {}, []
+            self.known.clear()
+            self.refused.clear()
+            self.stored = []
             self.here = threading.local()
 
-    def learn(self, kind: Any, ended: Denoising) -> None:
+    def learn(self, known: Captured, ended: Denoising) -> None:
         """Expect the times of a denoising in the next one."""
-        schedule = self.schedules.get(kind)
+        schedule = known.schedule
         is_news = len(ended.seen) > max(ended.learned, SHORTEST - 1)
-        if ended.program is not self.programs.get(kind) or not is_news:
+        if ended.program is not known.program or not is_news:
             return
         ended.learned = len(ended.seen)
         if schedule is None or not schedule.holds([own.key for own in ended.seen]):
             announced = None if ended.announced is None else ended.announced.times
-            self.schedules[kind] = Schedule(tuple(ended.seen), announced)
+            known.schedule = Schedule(tuple(ended.seen), announced)
         elif len(ended.seen) == len(schedule.calls):
             self.trusted.add(schedule)
 

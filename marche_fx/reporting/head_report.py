@@ -150,7 +150,7 @@ def head_report(step: HeadStep) -> HeadReport:
         "" if program is None else program.halves,
         () if program is None else slow_values_of(step, program),
         () if program is None else branches_of(program),
-        tuple(step.refused.values()),
+        tuple(reason for _, reason in step.refused.items()),
         record.as_is,
         len(record.denoisings),
         record.calls,

@@ -46,7 +46,7 @@ def explain_heads(
     with torch.no_grad():
         (sample or denoise_a_few)(optimized)
     heads = optimization_of(optimized).heads
-    if not any(own.programs or own.refused for own in heads.values()):
+    if not any(own.programs or len(own.refused) for own in heads.values()):
         raise ArgumentError(
             f"sample called {' and '.join(heads)} less often than tells which argument is what: three times in one "
             "denoising, with four rows or more"

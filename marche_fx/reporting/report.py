@@ -20,7 +20,6 @@ from ..checks import check_flag, is_number, path_of, shown
 from ..errors import ArgumentError
 from ..passes.analysis.row_outputs import can_wait, find_row_outputs
 from ..passes.pipeline import make_plan, rewrite
-from ..passes.trail import counted
 from ..refresh.builtin import OBSERVED
 from ..renamed import renamed_argument
 from ..runtime.open_sessions import current_session
@@ -29,6 +28,7 @@ from ..saving.files import write_text
 from ..speed.prediction import Prediction, rates_for
 from .cuda_graphs import CudaGraphsReport, cuda_graphs_report
 from .dot import graphviz
+from .dropped import dropped_notes
 from .graphs import graph_table
 from .head_report import HeadReport, head_report
 from .heads import explain_heads
@@ -184,11 +184,7 @@ def report(optimized: nn.Module, *, active: float = 0.1) -> Report:
             f"{count} calls of {name} were made outside of a session, and computed every token. Decode inside "
             "`with marche_fx.decoding(model):`"
         )
-    for step in (own for part in parts for own in part.steps.values() if own.programs.dropped):
-        notes.append(
-            f"{step.name}: {counted(step.programs.dropped, 'capture')} dropped for others, since "
-            f"max_captures={step.settings.max_captures}"
-        )
+    notes += dropped_notes(parts)
     notes += recipe_notes(optimization)
     store = optimization.settings.graphs
     packs = optimization.settings.pack_weights

@@ -17,7 +17,16 @@ Query = Callable[..., Tensor]
 
 
 MOST_CAPTURES = 64
-"""Captures of a step that are kept unless `transform` is told another number."""
+"""Captures of a step, or of a denoiser, that are kept unless `transform` is told another number."""
+
+
+def dropped_in_words(name: str, most: int) -> str:
+    """What is warned of where a method was captured more often than there is room for."""
+    return (
+        f"{name} was captured for more than {most} kinds of arguments (shapes, dtypes, plain values, ..). Those that "
+        "were not used for longest are dropped, and captured again when they are called. Pad inputs to few shapes, or "
+        "keep more: transform(..., max_captures=...)"
+    )
 
 
 @dataclass

@@ -6,4 +6,5 @@ fingerprint  what a capture depends on              signing  which files this us
 files        files that are written whole or not at all, and say so when damaged
 locks        files and folders that one process at a time writes
 refused      what the system refuses
+uncollected  work in which Python does not look for garbage
 """

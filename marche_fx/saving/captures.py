@@ -24,6 +24,7 @@ from .container import read_container, tensors_as_bytes, tensors_of_bytes, write
 from .fingerprint import Fingerprint, differences, fingerprint, machine, software
 from .kernels import beside, kernels_of, read_kernels, restore_kernels, write_kernels
 from .locks import held
+from .uncollected import uncollected
 
 FORMAT = 8
 
@@ -141,7 +142,8 @@ def load_captures(
     """
     optimization, source = optimization_of(optimized), path_of("path", path)
     try:
-        content, steps, heads = read(source, optimization, frozenset(operators))
+        with uncollected():
+            content, steps, heads = read(source, optimization, frozenset(operators))
     except UnusableError as error:
         warnings.warn(f"{path} is not used: {error}", stacklevel=2)
         return False

@@ -1,8 +1,12 @@
-"""What this process compiled, or was given by another: modules that are the same computation share it."""
+"""What this process compiled, or was given by another: modules that are the same computation share it.
+
+There is no more of it than `MOST_KEPT`. What goes stays in the programs that run it, and is compiled again for others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +17,16 @@ from torch.utils import _pytree as pytree
 from ... import ops
 from ..capture.arguments import PLAIN
 from ..capture.digests import digest
+from ..recent import unused_for_longest, use
 from .conditions import Conditions
 from .repeats import hashable
 from .standalone import Code, Ragged
 
 Key = str
 """Equal for modules that are the same computation, with the same dimensions of any size, and the same compiler."""
+
+MOST_KEPT = 512
+"""Compiled modules: those of some hundred captures."""
 
 
 @dataclass(frozen=True)
@@ -30,47 +38,66 @@ class Stored:
     data: bytes
 
 
+@dataclass(eq=False)
+class Kept:
+    """Code for some kinds of calls; as it stands in a file until it is first asked for."""
+
+    conditions: Conditions
+    code: Code | Stored
+    used: int = 0
+
+    def loaded(self) -> Code:
+        if isinstance(self.code, Stored):
+            self.code = Code.loaded(self.code.data, self.conditions)
+        return self.code
+
+
 class KeptCode:
     """Compiled code by what it computes.
 
     Attributes:
-        count: modules that were compiled in this process.
+        count: modules that were compiled in this process. dropped: how many are kept no more, in favour of others.
     """
 
-    def __init__(self) -> None:
-        self.known: dict[Key, list[Code]] = {}
-        self.stored: dict[Key, list[Stored]] = {}
-        self.count = 0
+    def __init__(self, most: int = MOST_KEPT) -> None:
+        self.most = most
+        self.known: dict[Key, list[Kept]] = {}
+        self.count = self.dropped = 0
+        self.lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[Kept]:
+        return (own for alike in self.known.values() for own in alike)
 
     def find(self, key: Key | None, inputs: Sequence[Any]) -> Code | None:
-        """Code that holds for ``inputs``; what was stored is loaded when it is first asked for."""
-        if key is None:
-            return None
-        found = next((own for own in self.known.get(key, ()) if own.conditions.hold_for(inputs)), None)
-        if found is not None:
-            return found
-        for own in self.stored.get(key, ()):
-            if own.conditions.hold_for(inputs):
-                self.stored[key].remove(own)
-                return self.add(key, Code.loaded(own.data, own.conditions))
-        return None
+        """Code that holds for ``inputs``."""
+        alike = [] if key is None else self.known.get(key, [])
+        found = next((own for own in alike if own.conditions.hold_for(inputs)), None)
+        return None if found is None else use(found).loaded()
 
     def add(self, key: Key | None, code: Code) -> Code:
         if key is not None:
-            self.known.setdefault(key, []).append(code)
+            self.put(key, code)
         return code
 
     def restore(self, stored: Sequence[Stored]) -> None:
-        """Have what another process compiled."""
+        """Have what another process compiled, but for what there is."""
         for own in stored:
-            held = self.stored.setdefault(own.key, [])
-            if own not in held:
-                held.append(own)
+            if all(kept.conditions != own.conditions for kept in self.known.get(own.key, ())):
+                self.put(own.key, own)
+
+    def put(self, key: Key, code: Code | Stored) -> None:
+        """Keep code, in place of what there is no room for."""
+        with self.lock:
+            known = {**self.known, key: [*self.known.get(key, ()), use(Kept(code.conditions, code))]}
+            gone = unused_for_longest(self, len([*self]) + 1 - self.most)
+            self.dropped += len(gone)
+            # Another dictionary: a thread may be looking through this one.
+            kept = {name: [own for own in alike if own not in gone] for name, alike in known.items()}
+            self.known = {name: alike for name, alike in kept.items() if alike}
 
     def forget(self) -> None:
         """Compile everything anew."""
-        self.known.clear()
-        self.stored.clear()
+        self.known = {}
 
 
 KEPT = KeptCode()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, disable_fake_tensor_cache
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from .refused import UnusableError
@@ -46,8 +46,10 @@ class Trial:
         if kind in self.done:
             return
         assert self.mode.shape_env is not None
-        # Nothing is learned of symbols here, and PyTorch need not tell what fails: the error does.
-        with self.mode, self.mode.shape_env.suppress_guards(), torch.no_grad(), silent():
+        # Nothing is learned of symbols here, and PyTorch need not tell what fails: the error does. Nothing is tried
+        # twice, so what it would remember of each trial, at as much again, is of no use.
+        apart = disable_fake_tensor_cache(self.mode), self.mode.shape_env.suppress_guards()
+        with self.mode, apart[0], apart[1], torch.no_grad(), silent():
             try_operator(node)
         self.done.add(kind)
 

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from marche_fx.models import MAR
 from marche_fx.sampling import Share
 from marche_fx.sampling.bundled import MarLoop
 from tests.sampling.tiny import TOLD, garments, sampled
@@ -27,6 +28,10 @@ from tests.sampling.tiny import TOLD, garments, sampled
 SHARES, BATCH = 12, 2
 COUNT = SHARES * BATCH - 1
 OPTIONS: dict[str, Any] = {"count": COUNT, "batch": BATCH}
+
+
+KILLED = "TESTS_KILLED_ONCE"
+"""In the environment, the file that says that a process was killed."""
 
 
 class Watched(MarLoop):
@@ -52,6 +57,17 @@ class Watched(MarLoop):
         if Watched.calls == 2:
             store.set("there is one", "")
 
+    def killed_once(self) -> None:
+        """The first process of the second machine in its first share, once there is one of another."""
+        store, sign = dist.distributed_c10d._get_default_store(), Path(os.environ[KILLED])
+        # Machines count their restarts apart, and may change their numbers.
+        if os.environ["GROUP_RANK"] == "1" and os.environ["LOCAL_RANK"] == "0" and not sign.exists():
+            store.wait(["there is one"])
+            sign.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if Watched.calls == 2:
+            store.set("there is one", "")
+
     def slow(self) -> None:
         """Rank 3 in its first share, until all others are begun."""
         store = dist.distributed_c10d._get_default_store()
@@ -59,6 +75,14 @@ class Watched(MarLoop):
             store.set("the others are begun", "")
         if dist.get_rank() == 3:
             store.wait(["the others are begun"])
+
+
+def killed_once() -> tuple[MAR, Watched]:
+    """What ``--model tests.sampling.program:killed_once`` names."""
+    torch.set_num_threads(1)
+    Watched.mode = "killed_once"
+    mar = garments()
+    return mar, Watched(mar, TOLD)
 
 
 def rank(out: str, mode: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -60,6 +61,54 @@ def test_after_a_process_was_killed_all_are_started_again_and_nothing_is_lost_or
     runs = [own["run"] for own in records(tmp_path)]
     assert len(runs) == SHARES
     assert len(set(runs)) == 2, "shares of the first start are there, and those of the second"
+
+
+def free_port() -> int:
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", 0))
+        return int(own.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_two_machines_of_which_one_loses_a_process_start_again_and_make_the_same_images(
+    tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    """Two agents of torchrun, with two processes each, stand in for two machines that see one folder."""
+    out, killed = tmp_path / "images", tmp_path / "killed"
+    launching = (
+        "--nnodes 2 --nproc-per-node 2 --max-restarts 1 --monitor-interval 0.1 --local-addr 127.0.0.1 "
+        f"--rdzv-backend c10d --rdzv-id run --rdzv-endpoint 127.0.0.1:{free_port()}"
+    )
+    sampling = (
+        f"-m marche_fx sample --count {COUNT} --batch {BATCH} --device cpu --model {program.__name__}:killed_once"
+    )
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", *launching.split(), *sampling.split()]
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    agents = [
+        subprocess.Popen(
+            [*command, "--out", str(out)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | own | {program.KILLED: str(killed)},
+        )
+        for _ in range(2)
+    ]
+    try:
+        told = [agent.communicate(timeout=300)[0] for agent in agents]
+    finally:
+        for agent in agents:
+            # It ends its processes.
+            agent.terminate()
+    assert [agent.returncode for agent in agents] == [0, 0], told
+    assert killed.exists()
+    assert any("SIGKILL" in each or "-9" in each for each in told), told
+    images = {name: own for name, own in expected.items() if name.startswith("images/")}
+    assert {f"images/{path.name}": path.read_bytes() for path in (out / "images").iterdir()} == images
+    made = records(out)
+    assert sum(int(str(each["count"])) for each in made) == COUNT
+    assert len({each["run"] for each in made}) == 2, "shares of the first start are there, and those of the second"
 
 
 def test_runs_that_are_killed_at_random_moments_go_on_to_the_same_bits(
