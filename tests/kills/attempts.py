@@ -24,6 +24,9 @@ from marche_fx.stopping import KILLED, run_command
 
 DAY = 86_400
 
+SOON = 20.0
+"""Seconds in which a command ends that is told to stop."""
+
 UNEXPECTED = 70
 """Exit code of a command that raised what no user can mend."""
 
@@ -103,7 +106,7 @@ class Attempt:
 
     def __init__(self, command: Command, out: Path, number: int, stop: str | None = None, after: float = 0.0) -> None:
         self.out, self.stop, self.told = out, stop, out.with_name(f"{out.name}.told")
-        self.was_stopped = False
+        self.was_stopped, self.after = False, after
         ready, begun = os.pipe()
         self.child = os.fork()
         if not self.child:
@@ -124,7 +127,6 @@ class Attempt:
         self.code = os.waitstatus_to_exitcode(os.waitpid(self.child, 0)[1])
         self.text = self.told.read_text()
         self.told.unlink()
-        globals()["after"] = after
         print(f"{out.name}: {stop if self.is_stopped else 'ended'} after {self.seconds:.2f} s", flush=True)
 
     def interrupt(self) -> None:
@@ -174,9 +176,10 @@ class Attempt:
             raise NotResumedError(f"{self.out}: does not name the folder that was removed: {self.text}")
         if self.code != 0 and self.stop == "told" and not last.startswith("stopped by SIGTERM: "):
             raise NotResumedError(f"{self.out}: does not say that it was told to stop: {self.text}")
-        if self.stop == "told":
-            if self.was_stopped and not self.code: print("LOST", after, self.text)
+        if self.was_stopped and self.stop == "told":
             self.leaves_nothing()
+            if self.seconds > self.after + SOON:
+                raise NotResumedError(f"{self.out}: was told to stop, and went on: {self.text}")
 
     def leaves_nothing(self) -> None:
         """Nothing is half-written or held."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,18 @@ def benchmarked(out: Path) -> dict[str, Any]:
     return {"rows": rows, "settings": found["settings"], "steps": found["timed_steps"], "picture": has_picture}
 
 
+# -------------------------------------------------------------------------------------------- what does not go on
+
+
+def forget(out: Path) -> None:
+    """Writes ``b`` in its first run alone, whether that came so far or not."""
+    is_first = not out.exists()
+    out.mkdir(exist_ok=True)
+    threading.Event().wait(1)
+    if is_first:
+        (out / "b").write_text("b")
+
+
 def load() -> None:
     """What all of them load when they need it."""
     import torch._dynamo
@@ -200,3 +213,6 @@ COMMANDS = {
     "save": Command(run_saving, contents, captured),
     "bench": Command(run_benchmark, benchmarked, load),
 }
+
+FORGETFUL = Command(forget, contents)
+"""By which is checked that what forgets something is noticed."""
