@@ -47,9 +47,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex}.partial")
     with writing(path):
-        # Made here and now: what somebody put there, as a link to another place, is not written to.
-        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
         try:
+            # Made here and now: what somebody put there, as a link to another place, is not written to.
+            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
             yield partial
             os.replace(partial, path)
         finally:

@@ -95,20 +95,21 @@ def locked(lock: Path, what: Path, patience: float, doing: str) -> Iterator[None
 
     What that process left half-written of ``what`` is removed.
     """
-    descriptor = acquired(lock, what, patience)
-    if descriptor is None:
-        yield
-        return
+    descriptor = None
     try:
-        os.ftruncate(descriptor, 0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.write(descriptor, f"process {os.getpid()} on {platform.node()}, {doing} since {since}".encode()[:LONGEST])
-        remove_half_written(what)
+        descriptor = acquired(lock, what, patience)
+        if descriptor is not None:
+            os.ftruncate(descriptor, 0)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            holder = f"process {os.getpid()} on {platform.node()}, {doing} since {since}"
+            os.write(descriptor, holder.encode()[:LONGEST])
+            remove_half_written(what)
         yield
     finally:
-        # Before it is let go, so that nobody who has it by then loses his.
-        lock.unlink(missing_ok=True)
-        os.close(descriptor)
+        if descriptor is not None:
+            # Before it is let go, so that nobody who has it by then loses his.
+            lock.unlink(missing_ok=True)
+            os.close(descriptor)
 
 
 def acquired(lock: Path, what: Path, patience: float) -> int | None:

@@ -91,7 +91,8 @@ def stop_and_go_on(command: Command, out: Path, stops: Sequence[str], draws: ran
         differing = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
         if differing:
             raise NotResumedError(f"{own.out}: {', '.join(differing)} differ from an uninterrupted run's")
-        own.leaves_nothing()
+        if own.half_written():
+            raise NotResumedError(f"left behind: {', '.join(own.half_written())}")
         if not left:
             return
         run += 1
@@ -107,6 +108,7 @@ class Attempt:
     def __init__(self, command: Command, out: Path, number: int, stop: str | None = None, after: float = 0.0) -> None:
         self.out, self.stop, self.told = out, stop, out.with_name(f"{out.name}.told")
         self.was_stopped, self.after = False, after
+        self.before = self.half_written()
         ready, begun = os.pipe()
         self.child = os.fork()
         if not self.child:
@@ -177,12 +179,15 @@ class Attempt:
         if self.code != 0 and self.stop == "told" and not last.startswith("stopped by SIGTERM: "):
             raise NotResumedError(f"{self.out}: does not say that it was told to stop: {self.text}")
         if self.was_stopped and self.stop == "told":
-            self.leaves_nothing()
+            self.leaves_nothing_half_written()
             if self.seconds > self.after + SOON:
                 raise NotResumedError(f"{self.out}: was told to stop, and went on: {self.text}")
 
-    def leaves_nothing(self) -> None:
-        """Nothing is half-written or held."""
-        names = [str(own) for own in self.out.rglob("*") if own.name.endswith((".partial", ".lock"))]
+    def half_written(self) -> set[str]:
+        return {str(own) for own in self.out.rglob("*.partial")}
+
+    def leaves_nothing_half_written(self) -> None:
+        """But what was there before."""
+        names = self.half_written() - self.before
         if names:
             raise NotResumedError(f"{self.stop}: left behind {', '.join(names)}")

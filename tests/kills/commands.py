@@ -23,7 +23,7 @@ from marche_fx.models.checkpoint import load_checkpoint, save_weights
 from marche_fx.models.train import WEIGHTS_FILE, train
 from marche_fx.models.train import Recipe as TrainingRecipe
 from marche_fx.models.training_state import STATE_FILE
-from marche_fx.saving.files import read_sealed_tensors, tensors_hash
+from marche_fx.saving.files import read_sealed_tensors, remove_half_written, tensors_hash
 from marche_fx.tuning import generation
 from tests.around import MOVED, X, optimize, transformer
 from tests.evaluate.test_run import figures
@@ -46,7 +46,7 @@ def contents(out: Path) -> dict[str, Any]:
 
 
 def sample(out: Path) -> None:
-    sampling.sampled(out, count=23, batch=2)
+    sampling.sampled(out, count=63, batch=2)
 
 
 def sampled(out: Path) -> dict[str, Any]:
@@ -145,8 +145,12 @@ def layers() -> tuple[nn.Module, nn.Module]:
 
 
 def run_saving(out: Path) -> None:
-    """What stands there from before is one of two; then both are written in turn."""
+    """What stands there from before is one of two; then both are written in turn.
+
+    Policies, recipes and weights have no lock, by which one could know that who wrote half of one is dead.
+    """
     out.mkdir(exist_ok=True)
+    remove_half_written(out)
     refuse_others(out)
     for turn in range(SAVES):
         marche_fx.save_captures(captured()[turn % 2], out / "steps")
