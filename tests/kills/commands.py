@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import marche_fx
-from marche_fx import RandomRefresh, Recipe, SelectiveRefresh, tune, tune_recipe
+from marche_fx import RandomRefresh, Recipe, RefreshPolicy, SelectiveRefresh, tune, tune_recipe
 from marche_fx.bench import Settings as BenchSettings
 from marche_fx.bench.command import Wanted, run_bench
 from marche_fx.evaluate import Settings, evaluate, parse_points
@@ -93,7 +93,7 @@ def trained(out: Path) -> dict[str, Any]:
 
 
 def run_tuning(out: Path) -> None:
-    candidates = {
+    candidates: dict[str, list[RefreshPolicy]] = {
         "selective": [SelectiveRefresh(fraction, warmup=1) for fraction in (0.0, 0.2, 0.5)],
         "random": [RandomRefresh(0.3, warmup=1)],
     }
@@ -104,7 +104,7 @@ def run_tuning(out: Path) -> None:
 
 def run_search(out: Path) -> None:
     known = search.Known()
-    generation.clock_for = lambda *_, **__: known  # type: ignore[assignment]
+    generation.clock_for = lambda *_, **__: known
     found = tune_recipe(
         search.tiny_garments(),
         known.generate,
@@ -139,7 +139,7 @@ def captured() -> tuple[nn.Module, nn.Module]:
 
 
 @functools.cache
-def layers() -> tuple[nn.Module, nn.Module]:
+def layers() -> tuple[nn.Linear, nn.Linear]:
     torch.manual_seed(0)
     return nn.Linear(64, 64), nn.Linear(64, 64)
 

@@ -84,4 +84,4 @@ def launch(out: str, mode: str, processes: int = 4) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    launch(*sys.argv[1:])
+    launch(sys.argv[1], sys.argv[2])
