@@ -242,7 +242,7 @@ def test_a_stop_that_comes_in_a_destructor_stops_too(capsys: pytest.CaptureFixtu
     def command() -> None:
         own = KilledInTheEnd()
         del own
-        ended.wait(60)
+        ended.wait(10)
         ended.set()
 
     with pytest.raises(SystemExit) as stopped:
