@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,9 @@ from .saving.refused import refusal
 
 SIGNALS = {signal.SIGINT: "by Ctrl-C", signal.SIGTERM: "by SIGTERM"}
 """What a command is told to stop by."""
+
+AGAIN = 0.05
+"""Seconds after which a stop that Python could not raise is raised again."""
 
 KILLED = 128
 """With the number of a signal the exit code of a program that it ended."""
@@ -29,15 +34,30 @@ class StoppedError(BaseException):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Inside, the signals raise `StoppedError`: files that are being written are removed, and older ones stay."""
+    """Inside, the signals raise `StoppedError`: files that are being written are removed, and older ones stay.
+
+    From a destructor, or a callback of a weak reference, Python lets nothing out: then it is raised a little later.
+    """
+    lost: list[threading.Timer] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise StoppedError(number)
 
+    def ignored(told: sys.UnraisableHookArgs) -> None:
+        if not isinstance(told.exc_value, StoppedError):
+            hook(told)
+            return
+        lost.append(threading.Timer(AGAIN, os.kill, (os.getpid(), told.exc_value.number)))
+        lost[-1].start()
+
+    hook, sys.unraisablehook = sys.unraisablehook, ignored
     before = {own: signal.signal(own, stop) for own in SIGNALS}
     try:
         yield
     finally:
+        for timer in lost:
+            timer.cancel()
+        sys.unraisablehook = hook
         for own, handler in before.items():
             signal.signal(own, handler)
 

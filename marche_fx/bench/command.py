@@ -16,6 +16,7 @@ from ..evaluate.run import wide_console
 from ..models import MAR
 from ..models.devices import device_of
 from ..saving.files import replacing, write_json
+from ..saving.locks import held_folder
 from ..speed.clock import clock_for
 from .ablation import ablation_of, ablation_variants
 from .breakdown import Breakdown, break_down
@@ -99,28 +100,41 @@ def run_bench(wanted: Wanted, settings: Settings, out: Path, *, console: Console
     """Benchmark what is wanted; print tables, write JSON and pictures to the folder ``out``.
 
     Raises:
-        ArgumentError: an option is out of its range or names what does not exist, or there is not the memory for it.
+        ArgumentError: an option is out of its range or names what does not exist, there is not the memory for it, or
+            another process is at work in ``out``.
     """
     console = console or wide_console()
     device, variants = device_of(wanted.device), wanted.variants(settings)
-    if wanted.scaling:
-        make_folder(out)
-        run_scaling(out, device, settings, console)
-        return
-    if wanted.model is None:
+    loaded = None
+    # A folder is made once nothing that was asked for is refused.
+    if wanted.model is not None and not wanted.scaling:
+        loaded = user_workload(wanted.model)
+    elif not wanted.scaling:
         refuse_what_does_not_fit(wanted.name, variants, settings, device)
-        make_folder(out)
-        subject: MAR | Workload = sized(wanted.name, device, settings.seed)
-    else:
-        subject = user_workload(wanted.model)
-        make_folder(out)
+    with held_folder(out, "benchmarking"):
+        if wanted.scaling:
+            run_scaling(out, device, settings, console)
+        else:
+            subject = sized(wanted.name, device, settings.seed) if loaded is None else loaded
+            run_variants(subject, wanted, variants, settings, out, console)
+
+
+def run_variants(
+    subject: MAR | Workload,
+    wanted: Wanted,
+    variants: Sequence[Variant],
+    settings: Settings,
+    out: Path,
+    console: Console,
+) -> None:
+    """Profile variants of a model, count what their steps cost, or time their generations, as it is wanted."""
     if wanted.profile:
         run_profile(next(workloads(subject, settings, wanted.name)), variants, settings, out, console)
         return
     if wanted.overhead:
         run_overhead(next(workloads(subject, settings, wanted.name)), wanted, variants, settings, out, console)
         return
-    known = cut_off(out, variants, settings, device)
+    known = cut_off(out, variants, settings, device_of(wanted.device))
     for batch, cfg in known.done if known else ():
         console.print(f"batch {batch}, guidance {cfg:g}: as the run before found, which was cut off", markup=False)
     show = partial(save_bench, out=out)
@@ -152,14 +166,6 @@ def run_overhead(
     write_json(out / "overhead.json", {**values, "cfg": workload.cfg, "rows": rows})
     console.print(overhead_table(found, workload), markup=False, highlight=False)
     console.print(f"{out}: overhead.json")
-
-
-def make_folder(out: Path) -> None:
-    """A folder for results, once nothing that was asked for is refused."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArgumentError(f"the folder {out} cannot be written: {error}") from error
 
 
 def run_profile(

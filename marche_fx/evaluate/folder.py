@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import ArgumentError, CheckpointError
 from ..plain import parse_json
 from ..saving.files import (
-    MOST_TEXT,
     DamagedError,
-    open_regular,
-    read_sealed,
     read_sealed_json,
-    write_json,
-    write_sealed,
+    read_sealed_tensors,
     write_sealed_json,
+    write_sealed_tensors,
 )
-from ..saving.refused import make_folder
+from ..saving.folder import Differing, OwnFolder, told, whole
 from .points import Point
 
 SETTINGS_FILE = "settings.json"
 
-MALFORMED = (DamagedError, SafetensorError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
+MALFORMED = (DamagedError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
 """What reading a file raises that is not as it was written."""
 
 OTHERS = "others"
@@ -72,24 +66,34 @@ class Drift:
         return sum(self.by_step) / len(self.by_step)
 
 
-class Folder:
-    """Results in the folder ``path``, which belongs to one ``identity`` (`settings.identity`).
+class SettingsFolder(OwnFolder):
+    """The folder of what was evaluated under settings.
 
     Raises:
-        ArgumentError: it cannot be written, or holds results of another identity.
+        ArgumentError: it cannot be written, or holds results of others. CheckpointError: it does not say of which.
     """
 
+    identity_file = SETTINGS_FILE
+    advice = "Choose another --out"
+
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        self.path = path
-        self.identity = dict(identity)
-        known = path / SETTINGS_FILE
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            if not known.exists():
-                write_json(known, self.identity)
-        except OSError as error:
-            raise ArgumentError(f"the folder {path} cannot be written: {error}") from error
-        refuse_others(read_json(known), self.identity, path)
+        super().__init__(path, identity)
+        self.open()
+
+    def of_another(self, differing: Differing) -> ArgumentError:
+        return ArgumentError(
+            f"{self.path} holds results of another evaluation: {told(differing)}. Choose another --out."
+        )
+
+
+class PolicyFolder(SettingsFolder):
+    """The folder of a point in that of an evaluation: a policy of its name may have other arguments."""
+
+    identity_file = "policy.json"
+
+
+class Folder(SettingsFolder):
+    """Results of points, under what `settings.identity` tells."""
 
     def claim(self, point: Point) -> None:
         """Take the folder of a point.
@@ -97,29 +101,21 @@ class Folder:
         Raises:
             ArgumentError: it holds results of a policy of this name with other arguments.
         """
-        own = self.path / point.folder
-        make_folder(own)
-        known, policy = own / "policy.json", {"spec": point.spec, "policy": point.policy_values}
-        if not known.exists():
-            write_json(known, policy)
-        # As JSON has it, without tuples.
-        refuse_others(
-            {"policy": read_json(known).get("policy")}, {"policy": json.loads(json.dumps(policy["policy"]))}, own
-        )
+        PolicyFolder(self.path / point.folder, {"policy": point.policy_values})
 
     def batch_file(self, point: Point, batch: int) -> Path:
         return self.path / point.folder / f"batch-{batch:04d}.safetensors"
 
     def has_batch(self, point: Point, batch: int) -> bool:
         """Whether a batch is there and whole; a warning names one that is damaged, to be generated again."""
-        return is_whole(self.batch_file(point, batch), lambda: self.read_batch(point, batch))
+        return whole(self.batch_file(point, batch), lambda _: self.read_batch(point, batch)) is not None
 
     def write_batch(self, point: Point, number: int, batch: Batch) -> None:
         values = dict(vars(batch))
-        tensors = {name: value.cpu().contiguous() for name, value in values.items() if isinstance(value, Tensor)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         others = {name: value for name, value in values.items() if name not in tensors}
         tensors[OTHERS] = torch.tensor(list(json.dumps(others).encode()), dtype=torch.uint8)
-        write_sealed(self.batch_file(point, number), save(tensors))
+        write_sealed_tensors(self.batch_file(point, number), tensors)
 
     def read_batch(self, point: Point, number: int) -> Batch:
         """What `write_batch` wrote.
@@ -129,7 +125,7 @@ class Folder:
         """
         path = self.batch_file(point, number)
         try:
-            values: dict[str, Any] = load(read_sealed(path))
+            values: dict[str, Any] = read_sealed_tensors(path)
             return Batch(**parse_json(bytes(values.pop(OTHERS).tolist()), float), **values)
         except MALFORMED as error:
             raise CheckpointError(f"{path} is damaged. Remove it; its images are then made again.") from error
@@ -142,7 +138,7 @@ class Folder:
 
     def has_drift(self, point: Point) -> bool:
         """Whether its drift is there and whole; a warning names a file that is damaged, to be measured again."""
-        return is_whole(self.drift_file(point), lambda: self.read_drift(point))
+        return whole(self.drift_file(point), lambda _: self.read_drift(point)) is not None
 
     def write_drift(self, point: Point, drift: Drift) -> None:
         write_sealed_json(self.drift_file(point), asdict(drift))
@@ -159,32 +155,3 @@ class Folder:
             return Drift(tuple(map(float, values["by_step"])), float(values["flops_ratio"]))
         except MALFORMED as error:
             raise CheckpointError(f"{path} is damaged. Remove it; the drift is then measured again.") from error
-
-
-def is_whole(path: Path, read: Callable[[], object]) -> bool:
-    """Whether there is a file and ``read`` can read it; where it cannot, warn."""
-    if not path.exists():
-        return False
-    try:
-        read()
-    except CheckpointError:
-        warnings.warn(f"{path} is damaged and not used; what it held is computed again", stacklevel=3)
-        return False
-    return True
-
-
-def refuse_others(found: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:
-    names = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
-    if names:
-        changes = ", ".join(f"{name} was {found.get(name)} and is {expected.get(name)}" for name in names)
-        raise ArgumentError(f"{path} holds results of another evaluation: {changes}. Choose another --out.")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        with open_regular(path) as file:
-            return dict(parse_json(file.read(MOST_TEXT), float))
-    except (OSError, RecursionError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error}. Choose another --out: nothing else says what the results there are of."
-        ) from error

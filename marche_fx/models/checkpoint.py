@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, OutOfMemoryError, is_out_of_memory
 from ..saving.files import replacing, tensors_hash
 from .presets import SIZES
 
@@ -82,22 +82,35 @@ def read_safetensors(path: Path) -> Any:
 
 def read_torch_file(path: Path) -> Any:
     """What ``torch.save`` wrote to ``path``, with nothing in it executed."""
-    refuse_compressed(path, path)
     # Checkpoints of the official training script carry its command line, a Namespace: plain attributes, no code.
     with torch.serialization.safe_globals([argparse.Namespace]):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except Exception as error:  # The unpickler raises whatever the damaged bytes lead it to.
-            refused = re.search(r"GLOBAL (\S+)", str(error))
-            if refused:
-                # Without its cause, which recommends to load the file unsafely.
-                raise CheckpointError(
-                    f"{path} refers to code ({refused[1]}), which could do anything when loaded, so it was not. "
-                    "Store the tensors alone, as safetensors or a plain state dict."
-                ) from None
+        return unpickled(path, path, mmap=zipfile.is_zipfile(path))
+
+
+def unpickled(file: Path | BytesIO, path: Path, *, mmap: bool = False) -> Any:
+    """What ``torch.save`` wrote to ``file``, called ``path``, on the CPU, with nothing in it executed.
+
+    Raises:
+        CheckpointError: it is something else. OutOfMemoryError: there is not the memory for it, which is no damage.
+    """
+    refuse_compressed(file, path)
+    if isinstance(file, BytesIO):
+        file.seek(0)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # The unpickler raises whatever the damaged bytes lead it to.
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(f"no memory is left to read {path}. Free some; the file is as it was") from error
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused:
+            # Without its cause, which recommends to load the file unsafely.
             raise CheckpointError(
-                f"{path} is cut, damaged, or no checkpoint of torch.save ({type(error).__name__})"
-            ) from error
+                f"{path} refers to code ({refused[1]}), which could do anything when loaded, so it was not. "
+                "Store the tensors alone, as safetensors or a plain state dict."
+            ) from None
+        raise CheckpointError(
+            f"{path} is cut, damaged, or no checkpoint of torch.save ({type(error).__name__})"
+        ) from error
 
 
 def refuse_compressed(file: Path | BytesIO, path: Path) -> None:

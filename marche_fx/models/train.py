@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import TrainingError
+from ..saving.locks import alone
 from .dataset import LabelledImages, to_pixels
-from .training_state import prepare_folder, resume, save
+from .training_state import resume, save, training_folder
 
 Model = TypeVar("Model", bound=nn.Module)
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -50,6 +51,7 @@ class Recipe:
     seed: int = 0
 
 
+@alone("training", training_folder)
 def train(
     model: Model,
     dataset: LabelledImages,
@@ -78,8 +80,8 @@ def train(
     Raises:
         TrainingError: ``out`` cannot be written, or holds a damaged state or that of another model or recipe; the
             images are fewer than a batch; the loss is no longer finite.
+        ArgumentError: another process is at work in ``out``.
     """
-    prepare_folder(out)
     if len(dataset) < recipe.batch:
         raise TrainingError(f"{len(dataset)} images do not fill one batch of {recipe.batch}")
     decayed = [p for p in model.parameters() if p.ndim > 1]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import TrainingError
+from ..errors import CheckpointError, TrainingError
 from ..saving.files import DamagedError, read_sealed, replacing, seal
-from .checkpoint import refuse_compressed
+from ..saving.locks import held_folder
+from .checkpoint import unpickled
 
 STATE_FILE = "training.pt"
 EARLIER_FILE = "training.earlier.pt"
@@ -32,17 +35,19 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
-def prepare_folder(out: Path) -> None:
+@contextmanager
+def training_folder(out: Path, doing: str) -> Iterator[None]:
+    """Have a folder for a training alone, as `held_folder` does.
+
+    Raises:
+        TrainingError: there cannot be such a folder.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for partial in out.glob(f"{STATE_FILE}.*.partial"):
-            # Of a run that was killed while it wrote its state.
-            partial.unlink()
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
     except OSError as error:
         raise TrainingError(f"the training folder {out} cannot be written: {error}") from error
+    with held_folder(out, doing):
+        yield
 
 
 def save(
@@ -118,20 +123,20 @@ def last_state(out: Path) -> dict[str, Any] | None:
     """The newest state in ``out`` that is whole; None where there is none at all.
 
     Raises:
-        TrainingError: all that there are are damaged.
+        TrainingError: all that there are are damaged, or the newest cannot be read.
+        OutOfMemoryError: there is not the memory for it.
     """
     damaged: list[Path] = []
     for path in (out / STATE_FILE, out / EARLIER_FILE):
         try:
-            content = io.BytesIO(read_sealed(path))
-            refuse_compressed(content, path)
-            content.seek(0)
-            state = dict(torch.load(content, weights_only=True, map_location="cpu"))
-            if not {*state} >= PARTS:
-                raise DamagedError
+            state = unpickled(io.BytesIO(read_sealed(path)), path)
         except FileNotFoundError:
             continue
-        except Exception:  # The unpickler raises whatever the damaged bytes lead it to.
+        except OSError as error:
+            raise TrainingError(f"{path} cannot be read: {error.strerror}. It may be whole: see that it can") from error
+        except (DamagedError, CheckpointError):
+            state = None
+        if not isinstance(state, dict) or not {*state} >= PARTS:
             damaged.append(path)
             continue
         if damaged:

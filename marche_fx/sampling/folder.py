@@ -12,10 +12,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import ArgumentError, CheckpointError
-from ..saving.files import DamagedError, read_sealed_json, replacing, write_sealed_json
+from ..saving.files import DamagedError, read_sealed_json, remove_half_written, replacing, write_sealed_json
+from ..saving.folder import Differing, OwnFolder, told
+from ..saving.refused import make_folder
 
 MANIFEST_FILE = "manifest.json"
 SUMMARY_FILE = "summary.json"
@@ -40,58 +41,38 @@ class Record:
     run: str
 
 
-class Folder:
-    """The folder ``path`` of the run that ``manifest`` tells of; see `Folder.open`."""
+class Folder(OwnFolder):
+    """The folder of the run that its manifest tells of."""
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
-        self.path = path
-        self.manifest = dict(manifest)
+    identity_file = MANIFEST_FILE
+    advice = "Choose another folder"
 
-    def make(self) -> None:
-        """Write the manifest if there is none.
+    def of_another(self, differing: Differing) -> ArgumentError:
+        return ArgumentError(f"{self.path} holds images of another run: {told(differing)}. Choose another folder")
+
+    def begin(self) -> None:
+        """Write the manifest.
 
         Raises:
-            ArgumentError: the folder cannot be written, or holds images that are of no run.
+            ArgumentError: the folder holds images that are of no run.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            known = self.path / MANIFEST_FILE
-            if not known.exists():
-                strangers = [name for name in (IMAGES, SHARES, FEATURES) if (self.path / name).exists()]
-                if strangers:
-                    raise ArgumentError(
-                        f"{self.path} has {' and '.join(strangers)} and no {MANIFEST_FILE} that says of what. Choose "
-                        "another folder"
-                    )
-                write_sealed_json(known, self.manifest)
-            for name in (IMAGES, SHARES, FEATURES):
-                (self.path / name).mkdir(exist_ok=True)
-        except OSError as error:
-            raise ArgumentError(f"the folder {self.path} cannot be written: {error}") from error
+        strangers = [name for name in (IMAGES, SHARES, FEATURES) if (self.path / name).exists()]
+        if strangers:
+            raise ArgumentError(
+                f"{self.path} has {' and '.join(strangers)} and no {MANIFEST_FILE} that says of what. Choose another "
+                "folder"
+            )
+        super().begin()
+
+    def make(self) -> None:
+        super().make()
+        for name in (IMAGES, SHARES, FEATURES):
+            make_folder(self.path / name)
 
     def remove_half_written(self) -> None:
         """Remove what killed processes left, once no other run is at work here."""
         for name in (IMAGES, SHARES, FEATURES):
-            for partial in (self.path / name).glob("*.partial"):
-                partial.unlink(missing_ok=True)
-
-    def check(self) -> None:
-        """Refuse a folder of another run.
-
-        Raises:
-            ArgumentError: its images come from something else. CheckpointError: what they come from cannot be read.
-        """
-        path = self.path / MANIFEST_FILE
-        try:
-            known = read_sealed_json(path)
-        except (OSError, DamagedError) as error:
-            raise CheckpointError(
-                f"{path} cannot be read, and nothing else says what the images there are of. Choose another folder"
-            ) from error
-        names = [name for name in {**known, **self.manifest} if known.get(name) != self.manifest.get(name)]
-        if names:
-            changes = ", ".join(f"{name} was {known.get(name)!r} and is {self.manifest.get(name)!r}" for name in names)
-            raise ArgumentError(f"{self.path} holds images of another run: {changes}. Choose another folder")
+            remove_half_written(self.path / name)
 
     def record_file(self, index: int) -> Path:
         return self.path / SHARES / f"{index:06d}.json"

@@ -122,8 +122,8 @@ def sample(
     folder, console = Folder(Path(out), manifest), console or Console()
     with ranks() as own, contextlib.ExitStack() as stack:
         if own.is_first:
-            folder.make()
             stack.enter_context(held_folder(folder.path, "sampling"))
+            folder.make()
             folder.remove_half_written()
         own.gather(None)
         folder.check()

@@ -21,6 +21,7 @@ from ..passes.written.constants import Constants
 from ..passes.written.refused import UnusableError, malformed_is_unusable
 from ..passes.written.values import VALUES, checked
 from .container import read_container, tensors_as_bytes, tensors_of_bytes, write_container
+from .files import remove_half_written
 from .fingerprint import Fingerprint, differences, fingerprint, machine, software
 from .kernels import beside, kernels_of, read_kernels, restore_kernels, write_kernels
 from .locks import held
@@ -62,6 +63,7 @@ def save_captures(optimized: nn.Module, path: str | Path) -> None:
         raise ArgumentError("nothing has been captured yet, or the model was changed since; decode once, then save")
     kernels = kernels_of(optimization)
     with held(target, PATIENCE, "saving"):
+        remove_half_written(beside(target))
         digest, reason = write_kernels(target, kernels) if kernels.modules else (None, "")
         content = {
             "made for": made_for(optimization, assigned),

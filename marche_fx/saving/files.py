@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from .refused import writing
@@ -24,6 +27,9 @@ SEAL = b"\nmarche_fx sha256 "
 
 MOST_TEXT = 1 << 26
 """Bytes of JSON that are read."""
+
+HALF_WRITTEN = re.compile(r"(?P<name>.+)\.\d+-\w+\.partial")
+"""What a file is called while it is written, see `replacing`."""
 
 
 class DamagedError(Exception):
@@ -41,12 +47,21 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex}.partial")
     with writing(path):
-        # Made here and now: what somebody put there, as a link to another place, is not written to.
-        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
         try:
+            # Made here and now: what somebody put there, as a link to another place, is not written to.
+            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
             yield partial
             os.replace(partial, path)
         finally:
+            partial.unlink(missing_ok=True)
+
+
+def remove_half_written(place: Path) -> None:
+    """Remove what processes that were killed left of a file, or of all files in a folder; whoever asks has it alone."""
+    folder, names = (place, None) if place.is_dir() else (place.parent, {place.name})
+    for partial in folder.glob("*.partial"):
+        found = HALF_WRITTEN.fullmatch(partial.name)
+        if found and (names is None or found["name"] in names):
             partial.unlink(missing_ok=True)
 
 
@@ -80,6 +95,20 @@ def unsealed(data: bytes) -> bytes:
     if not content or hashlib.sha256(content).digest() != digest:
         raise DamagedError
     return content
+
+
+def write_sealed_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write ``tensors`` with a digest behind them."""
+    write_sealed(path, save({name: own.detach().cpu().contiguous() for name, own in tensors.items()}))
+
+
+def read_sealed_tensors(path: Path) -> dict[str, Tensor]:
+    """What `write_sealed_tensors` wrote, on the CPU; raises as `read_sealed` does."""
+    try:
+        found: dict[str, Tensor] = load(read_sealed(path))
+    except SafetensorError as error:
+        raise DamagedError from error
+    return found
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -10,11 +10,12 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from ..errors import ArgumentError
+from .files import remove_half_written
 
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
@@ -24,35 +25,14 @@ LOCK_FILE = ".lock"
 PAUSE = 0.02
 """Seconds between two looks."""
 
+GRACE = 1.0
+"""Seconds beyond one's patience in which a lock that was let go meanwhile is asked for again."""
+
 LONGEST = 500
 """Bytes of what a holder says of himself."""
 
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What file systems say that have no locks."""
-
-
-def alone(doing: str, *, in_folder: bool = True) -> Callable[[Callable[Given, Found]], Callable[Given, Found]]:
-    """Decorates a function with an argument ``out``: one process at a time runs it there.
-
-    Args:
-        doing: what others are told. in_folder: ``out`` is a folder; else a file. None, it is nowhere.
-    """
-
-    def decorate(function: Callable[Given, Found]) -> Callable[Given, Found]:
-        signature = inspect.signature(function)
-
-        @functools.wraps(function)
-        def wrapped(*args: Given.args, **kwargs: Given.kwargs) -> Found:
-            out = signature.bind(*args, **kwargs).arguments.get("out")
-            # Of what is no path, and of a folder that is not there, the function itself says so.
-            if not isinstance(out, (str, Path)) or not (in_folder or Path(out).resolve().parent.is_dir()):
-                return function(*args, **kwargs)
-            with held_folder(Path(out), doing) if in_folder else held(Path(out), 0, doing):
-                return function(*args, **kwargs)
-
-        return wrapped
-
-    return decorate
 
 
 @contextmanager
@@ -71,6 +51,38 @@ def held_folder(folder: Path, doing: str) -> Iterator[None]:
 
 
 @contextmanager
+def held_file(path: Path, doing: str) -> Iterator[None]:
+    """Have a file for oneself at once; where its folder is not there, whoever writes it says so."""
+    with held(path, 0, doing) if path.resolve().parent.is_dir() else nullcontext():
+        yield
+
+
+Hold = Callable[[Path, str], AbstractContextManager[None]]
+
+
+def alone(doing: str, hold: Hold = held_folder) -> Callable[[Callable[Given, Found]], Callable[Given, Found]]:
+    """Decorates a function with an argument ``out``: one process at a time runs it there. None, it is nowhere.
+
+    Args:
+        doing: what others are told. hold: has ``out`` for oneself.
+    """
+
+    def decorate(function: Callable[Given, Found]) -> Callable[Given, Found]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def wrapped(*args: Given.args, **kwargs: Given.kwargs) -> Found:
+            out = signature.bind(*args, **kwargs).arguments.get("out")
+            # Of what is no path the function itself says so.
+            with hold(Path(out), doing) if isinstance(out, (str, Path)) else nullcontext():
+                return function(*args, **kwargs)
+
+        return wrapped
+
+    return decorate
+
+
+@contextmanager
 def held(path: Path, patience: float, doing: str) -> Iterator[None]:
     """Have a file for oneself, after so many seconds at most; raises as `held_folder` does."""
     with locked(path.with_name(f".{path.name}{LOCK_FILE}"), path, patience, doing):
@@ -79,20 +91,25 @@ def held(path: Path, patience: float, doing: str) -> Iterator[None]:
 
 @contextmanager
 def locked(lock: Path, what: Path, patience: float, doing: str) -> Iterator[None]:
-    """Hold ``lock``, a file that is there while it is held. What a dead process held is free: the system sees to it."""
-    descriptor = acquired(lock, what, patience)
-    if descriptor is None:
-        yield
-        return
+    """Hold ``lock``, a file that is there while it is held. What a dead process held is free: the system sees to it.
+
+    What that process left half-written of ``what`` is removed.
+    """
+    descriptor = None
     try:
-        os.ftruncate(descriptor, 0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.write(descriptor, f"process {os.getpid()} on {platform.node()}, {doing} since {since}".encode()[:LONGEST])
+        descriptor = acquired(lock, what, patience)
+        if descriptor is not None:
+            os.ftruncate(descriptor, 0)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            holder = f"process {os.getpid()} on {platform.node()}, {doing} since {since}"
+            os.write(descriptor, holder.encode()[:LONGEST])
+            remove_half_written(what)
         yield
     finally:
-        # Before it is let go, so that nobody who has it by then loses his.
-        lock.unlink(missing_ok=True)
-        os.close(descriptor)
+        if descriptor is not None:
+            # Before it is let go, so that nobody who has it by then loses his.
+            lock.unlink(missing_ok=True)
+            os.close(descriptor)
 
 
 def acquired(lock: Path, what: Path, patience: float) -> int | None:
@@ -112,20 +129,20 @@ def acquired(lock: Path, what: Path, patience: float) -> int | None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if is_still(lock, descriptor):
                 return descriptor
-            # Whoever had it has taken it away meanwhile.
-            os.close(descriptor)
+            # Whoever had it has let it go and taken it away meanwhile: the next try may be the first.
+            holder, grace = "processes that take turns", GRACE
         except BlockingIOError:
-            holder = os.pread(descriptor, LONGEST, 0).decode(errors="replace") or "another process"
-            os.close(descriptor)
-            if time.monotonic() >= latest:
-                raise ArgumentError(f"{what} is in use by {holder}. Wait for it, or choose another place") from None
-            time.sleep(PAUSE)
+            holder, grace = os.pread(descriptor, LONGEST, 0).decode(errors="replace") or "another process", 0.0
         except OSError as error:
             os.close(descriptor)
             if error.errno not in UNSUPPORTED:
                 raise ArgumentError(f"{what} cannot be written: {error}") from error
             tell_of_none(what, str(error))
             return None
+        os.close(descriptor)
+        if time.monotonic() >= latest + grace:
+            raise ArgumentError(f"{what} is in use by {holder}. Wait for it, or choose another place")
+        time.sleep(PAUSE)
 
 
 def is_still(lock: Path, descriptor: int) -> bool:

@@ -29,7 +29,7 @@ from ..refresh import FullRefresh, RefreshPolicy, policy_from_dict, policy_to_di
 from ..runtime.method import Query
 from ..saving.files import DamagedError, read_sealed_json, weights_hash, write_sealed_json
 from ..saving.fingerprint import software
-from ..saving.locks import alone
+from ..saving.locks import alone, held_file
 from .families import families_for
 from .replay import Recording, record, replay
 
@@ -90,7 +90,7 @@ class Tuned:
         yield table
 
 
-@alone("tuning", in_folder=False)
+@alone("tuning", held_file)
 def tune(
     model: Model,
     run: Callable[[Model, int], Any],

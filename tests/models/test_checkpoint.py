@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from marche_fx.errors import CheckpointError
+from marche_fx.errors import CheckpointError, OutOfMemoryError
 from marche_fx.models.checkpoint import load_checkpoint, save_weights
 from marche_fx.models.presets import mar_fashion
 from marche_fx.saving.files import replacing
@@ -215,6 +215,19 @@ def test_a_flipped_bit_of_saved_weights_is_refused(tmp_path: Path) -> None:
 def test_weights_that_cannot_be_written_are_reported(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be written"):
         save_weights(nn.Linear(2, 2), tmp_path / "absent" / "weights.safetensors")
+
+
+def test_a_file_for_which_there_is_not_the_memory_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save({"weight": torch.ones(2)}, tmp_path / "weights.pth")
+
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(OutOfMemoryError, match="no memory is left to read"):
+        load_checkpoint(nn.Linear(2, 2), tmp_path / "weights.pth")
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from marche_fx.errors import TrainingError
+from marche_fx.errors import OutOfMemoryError, TrainingError
 from marche_fx.models.dataset import LabelledImages, to_pixels
 from marche_fx.models.fashion import Fashion
 from marche_fx.models.mar import MAR
@@ -215,7 +215,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_vanishes_during_training_is_reported(tmp_path: Path) -> None:
     class Vandal(Bias):
         def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-            (tmp_path / "run").rmdir()
+            shutil.rmtree(tmp_path / "run")
             return super().forward(images, labels)
 
     with pytest.raises(TrainingError, match="state cannot be written"):
@@ -231,6 +231,29 @@ def test_a_truncated_state_is_refused_and_left_as_it_is(tmp_path: Path, share: f
     with pytest.raises(TrainingError, match=r"training\.pt is damaged"):
         train(fresh_model(), IMAGES, tmp_path, RECIPE)
     assert path.read_bytes() == cut
+
+
+def test_a_state_for_which_there_is_not_the_memory_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_after(5, tmp_path)
+    before = {own.name: own.read_bytes() for own in tmp_path.iterdir()}
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(OutOfMemoryError, match=r"no memory is left to read .*training\.pt\. Free some"):
+        last_state(tmp_path)
+    assert {own.name: own.read_bytes() for own in tmp_path.iterdir()} == before, "it is not put in the place of another"
+
+
+def test_a_state_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
+    killed_after(5, tmp_path)
+    (tmp_path / STATE_FILE).unlink()
+    (tmp_path / STATE_FILE).mkdir()
+    with pytest.raises(TrainingError, match=r"training\.pt cannot be read: .*see that it can"):
+        train(fresh_model(), IMAGES, tmp_path, RECIPE)
 
 
 def test_every_flipped_bit_of_a_state_is_noticed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs of many processes, and runs that are killed, in a process of its own that forks: ``python -m`` this.
+"""Runs of many processes, in a process of its own that forks: ``python -m`` this.
 
 Forked, processes need not import everything again.
 """
@@ -6,12 +6,8 @@ Forked, processes need not import everything again.
 from __future__ import annotations
 
 import os
-import random
 import signal
 import sys
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,49 +106,6 @@ def launch(out: str, mode: str, processes: int = 4) -> None:
     elastic_launch(config, rank)(out, mode)
 
 
-def kill(out: str, times: str, seed: str) -> None:
-    """Kill runs at so many random moments; each goes on until it ends by itself, and then another begins.
-
-    ``out/whole`` is of a run that nobody disturbs, ``out/0``, ``out/1`` of those that are killed.
-    """
-    whole = forked(Path(out, "whole"), None)
-    assert whole is not None
-    chosen = random.Random(int(seed))
-    left, run = int(times), 0
-    while left:
-        left -= 1
-        # Most of these end before the run does, which goes on from there.
-        while forked(Path(out, str(run)), chosen.uniform(0, whole / 2)) is None and left:
-            left -= 1
-        run += 1
-    forked(Path(out, str(run - 1)), None)
-
-
-def forked(out: Path, kill_after: float | None) -> float | None:
-    """One process that samples; how long it took, or None where it was killed before."""
-    began = time.monotonic()
-    child = os.fork()
-    if not child:
-        try:
-            rank(str(out), "")
-            os._exit(0)
-        finally:
-            os._exit(1)
-    timer = threading.Timer(kill_after or 0, os.kill, (child, signal.SIGKILL))
-    if kill_after is not None:
-        timer.start()
-    _, status = os.waitpid(child, 0)
-    timer.cancel()
-    seconds = time.monotonic() - began
-    is_killed = kill_after is not None and status == signal.SIGKILL
-    assert is_killed or status == 0, f"the run ended by itself with {status}"
-    there, half = len(list(out.glob("shares/*.json"))), len(list(out.rglob("*.partial")))
-    end = "killed" if is_killed else "ended"
-    print(f"{out.name}: {end} after {seconds:.2f} s with {there} shares and {half} half-written files", flush=True)
-    return None if is_killed else seconds
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    commands: dict[str, Callable[..., None]] = {"launch": launch, "kill": kill}
-    commands[sys.argv[1]](*sys.argv[2:])
+    launch(sys.argv[1], sys.argv[2])

@@ -42,7 +42,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def test_a_slow_process_makes_one_share_and_the_others_the_rest(tmp_path: Path, expected: dict[str, bytes]) -> None:
-    run("launch", str(tmp_path), "slow")
+    run(str(tmp_path), "slow")
     assert files(tmp_path) == expected, "the same bits as one process"
     made = Counter(own["rank"] for own in records(tmp_path))
     assert made[3] <= 1
@@ -56,7 +56,7 @@ def test_a_slow_process_makes_one_share_and_the_others_the_rest(tmp_path: Path, 
 def test_after_a_process_was_killed_all_are_started_again_and_nothing_is_lost_or_doubled(
     tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
-    run("launch", str(tmp_path), "killed")
+    run(str(tmp_path), "killed")
     assert files(tmp_path) == expected
     runs = [own["run"] for own in records(tmp_path)]
     assert len(runs) == SHARES
@@ -109,16 +109,6 @@ def test_two_machines_of_which_one_loses_a_process_start_again_and_make_the_same
     made = records(out)
     assert sum(int(str(each["count"])) for each in made) == COUNT
     assert len({each["run"] for each in made}) == 2, "shares of the first start are there, and those of the second"
-
-
-def test_runs_that_are_killed_at_random_moments_go_on_to_the_same_bits(
-    tmp_path: Path, expected: dict[str, bytes]
-) -> None:
-    told = run("kill", str(tmp_path), "8", "1")
-    assert told.count("killed") >= 5, told
-    for out in tmp_path.iterdir():
-        assert files(out) == expected
-        assert sum(int(str(own["count"])) for own in records(out)) == COUNT
 
 
 def test_a_process_alone_claims_every_share_in_turn() -> None:

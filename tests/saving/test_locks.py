@@ -17,9 +17,15 @@ import pytest
 from torch import nn
 
 from marche_fx import ArgumentError, tune, tune_recipe
+from marche_fx.bench import Settings
+from marche_fx.bench.command import Wanted, run_bench
 from marche_fx.evaluate.run import evaluate, evaluate_drift
 from marche_fx.evaluate.text.run import study_text
 from marche_fx.evaluate.tokens.run import study_tokens
+from marche_fx.models.text.training import train_text
+from marche_fx.models.tokens.command import run_training as train_tokens
+from marche_fx.models.train import train
+from marche_fx.saving import locks
 from marche_fx.saving.captures import HEADING
 from marche_fx.saving.container import read_container
 from marche_fx.saving.kernels import read_kernels
@@ -83,6 +89,31 @@ def test_threads_that_hold_one_file_take_turns(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_lock_that_is_always_replaced_is_waited_for_so_long_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def replaced(lock: Path, descriptor: int) -> bool:
+        asked.append(lock)
+        return False
+
+    monkeypatch.setattr(locks, "is_still", replaced)
+    monkeypatch.setattr(locks, "GRACE", 0.1)
+    with pytest.raises(ArgumentError, match="in use by processes that take turns"), held_folder(tmp_path, "trying"):
+        pass
+    assert len(asked) > 1, "somebody who has just let it go is no reason to give up"
+
+
+def test_what_a_kill_left_half_written_is_removed_by_the_next_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("a.12-ab3.partial", "b.12-ab3.partial", "own.partial", "a"):
+        (tmp_path / name).touch()
+    with held(tmp_path / "a", 0, "writing"):
+        assert sorted(own.name for own in tmp_path.iterdir()) == [".a.lock", "a", "b.12-ab3.partial", "own.partial"]
+    with held_folder(tmp_path, "writing"):
+        assert sorted(own.name for own in tmp_path.iterdir()) == [".lock", "a", "own.partial"]
+
+
 def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -98,7 +129,10 @@ def test_an_error_inside_leaves_it_free(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("run", [evaluate, evaluate_drift, study_text, study_tokens, tune_recipe])
+RUNS = [evaluate, evaluate_drift, study_text, study_tokens, tune_recipe, train, train_text, train_tokens]
+
+
+@pytest.mark.parametrize("run", RUNS)
 def test_what_another_process_works_in_is_refused_before_anything_is_done(
     run: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -108,6 +142,12 @@ def test_what_another_process_works_in_is_refused_before_anything_is_done(
         with pytest.raises(ArgumentError, match=f"in use by process {other.pid} "):
             run(**others, out=folder)
         assert [own.name for own in folder.iterdir()] == [".lock"]
+
+
+def test_a_benchmark_has_its_folder_for_itself(tmp_path: Path) -> None:
+    with holding(tmp_path) as other, pytest.raises(ArgumentError, match=f"in use by process {other.pid} "):
+        run_bench(Wanted(model="tests.bench.models:text"), Settings(), tmp_path)
+    assert [own.name for own in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_search_has_its_file_for_itself(tmp_path: Path) -> None:

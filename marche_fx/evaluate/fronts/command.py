@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ...models.emoji.drawing import save_pictures
 from ...saving.files import write_json
+from ...saving.locks import held_folder
 from ..generation import Models
 from ..run import wide_console
 from ..settings import Settings
@@ -105,29 +106,30 @@ def run(given: argparse.Namespace, console: Console | None = None) -> None:
         batch=given.batch or defaults.batch,
     )
     ways = ways_of(given.ways or defaults.ways, task)
-    folder = open_front(given.out / FEATURES, ways, settings, task)
-    measured, models = Measured(given.out), Models(task, settings)
-    if given.time:
-        measured.take_times(models, ways, given.time_batch, given.turns)
-    else:
-        draw(folder, ways, settings, task, console)
-    if given.flops:
-        measured.count_flops(models, ways)
-    missing = [way.spec for way in ways if not all(folder.has_batch(way, own) for own in range(settings.batches))]
-    if missing:
-        console.print(f"{given.out}: the times are kept; {', '.join(missing)} are yet to be drawn")
-        return
-    front = measured.costs_of(measure(folder, ways, settings, task))
-    write_json(given.out / FIGURES, front.to_dict())
-    for way in ways:
-        shown = folder.read_batch(way, 0).images.float() / 127.5 - 1
-        save_pictures(shown.expand(-1, 3, -1, -1), given.out / f"{way.folder}.png")
-    console.print(front_table(front))
-    written = [FIGURES]
-    if front.cost(front.rows[0]) is not None:
-        save_front(front, given.out / PICTURE)
-        written.append(PICTURE)
-    console.print(f"{given.out}: {', '.join(written)}")
+    with held_folder(given.out, "drawing"):
+        folder = open_front(given.out / FEATURES, ways, settings, task)
+        measured, models = Measured(given.out), Models(task, settings)
+        if given.time:
+            measured.take_times(models, ways, given.time_batch, given.turns)
+        else:
+            draw(folder, ways, settings, task, console)
+        if given.flops:
+            measured.count_flops(models, ways)
+        missing = [way.spec for way in ways if not all(folder.has_batch(way, own) for own in range(settings.batches))]
+        if missing:
+            console.print(f"{given.out}: the times are kept; {', '.join(missing)} are yet to be drawn")
+            return
+        front = measured.costs_of(measure(folder, ways, settings, task))
+        write_json(given.out / FIGURES, front.to_dict())
+        for way in ways:
+            shown = folder.read_batch(way, 0).images.float() / 127.5 - 1
+            save_pictures(shown.expand(-1, 3, -1, -1), given.out / f"{way.folder}.png")
+        console.print(front_table(front))
+        written = [FIGURES]
+        if front.cost(front.rows[0]) is not None:
+            save_front(front, given.out / PICTURE)
+            written.append(PICTURE)
+        console.print(f"{given.out}: {', '.join(written)}")
 
 
 def main() -> None:

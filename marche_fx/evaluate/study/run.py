@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ... import version
 from ...errors import ArgumentError
 from ...saving.files import weights_hash, write_json
-from ..folder import SETTINGS_FILE, read_json, refuse_others
+from ..folder import SettingsFolder
 from ..progress import progress
 from .figures import StudyRow
 from .generation import Decoder
@@ -108,14 +108,7 @@ def open_lines(out: Path, settings: StudySettings, **models: nn.Module) -> Lines
     """
     hashes = {name: weights_hash(model) for name, model in models.items()}
     own = {**asdict(settings), **hashes, "version": version.__version__}
-    known = out / SETTINGS_FILE
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not known.exists():
-            write_json(known, own)
-    except OSError as error:
-        raise ArgumentError(f"the folder {out} cannot be written: {error}") from error
-    refuse_others(read_json(known), own, out)
+    SettingsFolder(out, own)
     return Lines(out / LINES_FILE)
 
 
@@ -124,7 +117,7 @@ def tell(
 ) -> None:
     """Write the rows of a loop, draw pictures by what follows the loop's name in theirs, and print the table."""
     loop = rows[0].loop
-    content: dict[str, Any] = {"settings": read_json(out / SETTINGS_FILE), "rows": [asdict(row) for row in rows]}
+    content: dict[str, Any] = {"settings": SettingsFolder.known(out), "rows": [asdict(row) for row in rows]}
     write_json(out / f"{loop}.json", content)
     names = {f"{loop}{ending}.png": draw for ending, draw in pictures.items()}
     for name, draw in names.items():

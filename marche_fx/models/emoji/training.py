@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...saving.files import weights_hash, write_json
-from ...saving.refused import make_folder
+from ...saving.locks import held_folder
 from ...stopping import run_command
 from ..checkpoint import load_checkpoint, save_weights
 from ..dataset import LabelledImages
@@ -110,7 +110,6 @@ def run(given: argparse.Namespace) -> None:
     torch.backends.cudnn.benchmark = True  # Few shapes, seen thousands of times.
     device = torch.device(given.device)
     emoji = load_emoji(given.data)
-    make_folder(given.out)
     write_json(given.out / KINDS_FILE, [asdict(kind) for kind in emoji.kinds])
     folder = given.run or given.out
     if given.judge:
@@ -200,7 +199,9 @@ def main() -> None:
     add("--steps", type=int, nargs="+", default=[64], help="decoding steps to draw with")
     add("--cfg", type=float, nargs="+", default=[1.5, 3.0], help="scales of guidance to draw with")
     add("--temperature", type=float, nargs="+", default=[0.9, 1.0], help="of the head, to draw with")
-    run(parser.parse_args())
+    given = parser.parse_args()
+    with held_folder(given.out, "training"):
+        run(given)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ...saving.files import write_text
+from ...saving.locks import held_file
 from ...saving.refused import make_folder
 from ..checkpoint import load_checkpoint
 from ..devices import device_of
@@ -45,23 +46,25 @@ def run_training(
     place = device_of(device)
     training, held_out = split_lines(read_lines(text))
     make_folder(out)
-    if not (out / VOCABULARY_FILE).exists():
-        save_tokenizer(train_tokenizer(training, VOCABULARY_SIZE), out / VOCABULARY_FILE)
-    tokenizer = read_tokenizer(out / VOCABULARY_FILE)
-    unseen = encode(held_out, tokenizer).to(place)
-    torch.manual_seed(recipe.seed)
-    model = train_text(
-        TextDiffusion(tokenizer.get_vocab_size(), dropout=dropout).to(place),
-        encode(training, tokenizer).to(place),
-        out,
-        recipe,
-        bf16=bf16,
-        compile=compile,
-        minutes=minutes,
-        checkpoint_seconds=checkpoint_seconds,
-        watch=watch(unseen, tokenizer, out / WEIGHTS_FILE, bf16=bf16),
-    )
-    load_checkpoint(model, out / WEIGHTS_FILE)
-    written = [samples(model, unseen, tokenizer, temperature) for temperature in (0.0, 0.8)]
-    write_text(out / SAMPLES_FILE, "\n\n\n".join(written) + "\n")
+    # A model belongs to its vocabulary: no other process puts its own there meanwhile.
+    with held_file(out / VOCABULARY_FILE, "training"):
+        if not (out / VOCABULARY_FILE).exists():
+            save_tokenizer(train_tokenizer(training, VOCABULARY_SIZE), out / VOCABULARY_FILE)
+        tokenizer = read_tokenizer(out / VOCABULARY_FILE)
+        unseen = encode(held_out, tokenizer).to(place)
+        torch.manual_seed(recipe.seed)
+        model = train_text(
+            TextDiffusion(tokenizer.get_vocab_size(), dropout=dropout).to(place),
+            encode(training, tokenizer).to(place),
+            out,
+            recipe,
+            bf16=bf16,
+            compile=compile,
+            minutes=minutes,
+            checkpoint_seconds=checkpoint_seconds,
+            watch=watch(unseen, tokenizer, out / WEIGHTS_FILE, bf16=bf16),
+        )
+        load_checkpoint(model, out / WEIGHTS_FILE)
+        written = [samples(model, unseen, tokenizer, temperature) for temperature in (0.0, 0.8)]
+        write_text(out / SAMPLES_FILE, "\n\n\n".join(written) + "\n")
     print(f"averaged weights: {out / WEIGHTS_FILE}, vocabulary: {out / VOCABULARY_FILE}, samples: {out / SAMPLES_FILE}")

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from ...errors import TrainingError
+from ...saving.locks import alone
 from ..optimizer import MuonWithAdamW
-from ..training_state import prepare_folder, resume, save
+from ..training_state import resume, save, training_folder
 from .averaging import average
 from .batches import Batch, draw_batch
 from .corpus import Corpus
@@ -36,6 +37,7 @@ class Progress:
     pieces_per_second: float
 
 
+@alone("training", training_folder)
 def train_text(
     model: TextDiffusion,
     corpus: Corpus,
@@ -59,8 +61,8 @@ def train_text(
     Raises:
         TrainingError: ``out`` cannot be written, or holds a damaged state or that of another model or recipe; the text
             is too short; the loss is no longer finite.
+        ArgumentError: another process is at work in ``out``.
     """
-    prepare_folder(out)
     optimizer = MuonWithAdamW(model, recipe.weight_decay)
     averaged = AveragedModel(model)
     smoothed = cast(TextDiffusion, averaged.module)

@@ -10,7 +10,8 @@ import matplotlib.image
 import torch
 from torch import Tensor
 
-from ...saving.refused import make_folder, writing
+from ...saving.locks import alone
+from ...saving.refused import writing
 from ..bundled import load_judge
 from ..checkpoint import save_weights
 from ..dataset import to_pixels
@@ -33,6 +34,7 @@ HELD_OUT = 1000
 Say = Callable[[str], None]
 
 
+@alone("training")
 def run_training(
     data: Path, out: Path, recipe: Recipe, *, minutes: float, device: torch.device, bf16: bool, per_class: int = 100
 ) -> None:
@@ -40,7 +42,6 @@ def run_training(
     began = time.monotonic()
     training = load_fashion(data).to(device)
     test = first(load_fashion(data, "t10k"), HELD_OUT).to(device)
-    make_folder(out)
     say = log_to(out / LOG_FILE)
     torch.manual_seed(recipe.seed)
     garments = TokenGarments().to(device)

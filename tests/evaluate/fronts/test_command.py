@@ -20,6 +20,7 @@ from marche_fx.models.emoji.autoencoder import AUTOENCODER_FILE
 from marche_fx.models.emoji.judge import emoji_judge
 from marche_fx.models.judge import JUDGE_FILE
 from marche_fx.models.train import WEIGHTS_FILE
+from marche_fx.saving.locks import held_folder
 from tests.evaluate.fronts.small import task
 from tests.evaluate.tiny import silent, written
 from tests.models.emoji.tiny import EMOJI, tiny_autoencoder, tiny_mar
@@ -54,6 +55,14 @@ def test_it_draws_then_times_then_draws_its_picture(tmp_path: Path, monkeypatch:
     assert set(rows[0]["over_first"].values()) == {0.0}
     assert (tmp_path / "front.png").exists()
     assert (tmp_path / "disa-steps4.png").exists()
+
+
+def test_a_front_has_its_folder_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "garments", lambda *_: task())
+    with held_folder(tmp_path, "holding"):
+        with pytest.raises(ArgumentError, match=r"in use by .* holding since"):
+            call(tmp_path, "--task", "garments", *SMALL)
+        assert [own.name for own in tmp_path.iterdir()] == [".lock"]
 
 
 @pytest.fixture
