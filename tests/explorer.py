@@ -69,7 +69,12 @@ def address_in(output: int) -> str:
 def address_of(address: str, collection: str, graph: str, node: str) -> str:
     """The same page at a node of a graph, as its bookmarks have it."""
     server, _, given = address.partition("?data=")
-    pane = {"selectedCollectionLabel": collection, "selectedGraphId": graph, "selectedNodeId": node}
-    pane |= {"deepestExpandedGroupNodeIds": [], "widthFraction": 1}
+    pane = {
+        "selectedCollectionLabel": collection,
+        "selectedGraphId": graph,
+        "selectedNodeId": node,
+        "deepestExpandedGroupNodeIds": [],
+        "widthFraction": 1,
+    }
     state = json.loads(unquote(given)) | {"uiState": {"paneStates": [pane]}}
     return f"{server}?data={quote(json.dumps(state))}"

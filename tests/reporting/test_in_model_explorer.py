@@ -27,7 +27,7 @@ pytestmark = [
     ),
     pytest.mark.skipif(
         shutil.which(COMMAND) is None,
-        reason=f"needs {COMMAND} on the path: pip install ai-edge-model-explorer",
+        reason=f"needs {COMMAND} on the path: pipx install ai-edge-model-explorer",
     ),
 ]
 
