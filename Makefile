@@ -3,8 +3,9 @@ BIN := .venv/bin
 
 # One newer than the pinned one; 2.11.0 is the oldest that is supported.
 TORCH ?= 2.14.1
-# Kept between checkouts: several GB each where an index has no builds for the CPU.
-OTHER := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/marche_fx/torch-$(TORCH)
+# Kept between checkouts: several GB each where an index has no builds for the CPU. One for each torch, and Python where
+# it is another than python3: `torch-2.11.0`, `torch-2.11.0-python3.13`.
+OTHER := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/marche_fx/torch-$(TORCH)$(addprefix -,$(notdir $(PYTHON:python3=)))
 # From capture to saved files, on models of ours alone.
 SMOKE := tests/test_layers.py tests/api/test_transform.py tests/saving tests/lazy \
 	tests/passes/capture/test_capture.py tests/passes/lower tests/models/test_mar.py tests/runtime/test_session.py
@@ -17,9 +18,9 @@ demo: .venv/installed
 test: .venv/installed-test lint
 	$(BIN)/pytest -n 2 --dist worksteal
 
-# A part of the tests with another torch, in an environment of its own: `make smoke TORCH=2.11.0`. Indexes without
-# PyTorch's builds for the CPU give one of several GB; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu in the
-# environment adds these.
+# A part of the tests with another torch, in an environment of its own: `make smoke TORCH=2.11.0`, and with another
+# Python `make smoke TORCH=2.11.0 PYTHON=python3.13`. Indexes without PyTorch's builds for the CPU give one of several GB;
+# PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu in the environment adds these.
 smoke: $(OTHER)/installed
 	PYTHONPATH=$(CURDIR) $(OTHER)/bin/python -m pytest -q -n 2 --dist worksteal -m 'not slow' $(SMOKE)
 

@@ -71,8 +71,8 @@ class Page:
         message, _, self.buffer = self.buffer.partition(b"\0")
         return json.loads(message)
 
-    def open(self, path: Path, *, width: int = 1200, height: int = 900, dark: bool = False) -> float:
-        """Load a file in a window of this size; how many seconds until it was laid out."""
+    def open(self, page: Path | str, *, width: int = 1200, height: int = 900, dark: bool = False) -> float:
+        """Load a file or an address in a window of this size; how many seconds until it was laid out."""
         self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -84,7 +84,7 @@ class Page:
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         self.events.clear()
         start = time.perf_counter()
-        self.send("Page.navigate", url=path.as_uri())
+        self.send("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not any(own.get("method") == "Page.loadEventFired" for own in self.events):
             self.events.append(self.receive())
         # Layout is done when a size is asked for.
@@ -99,6 +99,15 @@ class Page:
         if "exceptionDetails" in found:
             raise BrowserError(str(found["exceptionDetails"].get("exception", found["exceptionDetails"])))
         return found["result"].get("value")
+
+    def wait(self, condition: str) -> None:
+        """Until an expression of JavaScript is true."""
+        end, failure = 1000 * PATIENCE, json.dumps(f"never true: {condition}")
+        self.run(
+            "new Promise((resolve, reject) => {"
+            f"const look = () => ({condition}) ? resolve() : performance.now() > {end} ? reject({failure})"
+            " : requestAnimationFrame(look); look(); })"
+        )
 
     def press(self, key: str, code: int, text: str = "") -> None:
         for kind in ("keyDown", "keyUp"):
@@ -143,6 +152,8 @@ def opened_browser() -> Iterator[Page]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         options = ["--headless=new", "--remote-debugging-pipe", f"--user-data-dir={folder}", "--no-first-run"]
         options += ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--mute-audio"]
+        # No page is to need a server elsewhere.
+        options += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
         # Its sandbox needs rights that neither root nor most containers have; the pages are our own.
         options += ["--no-sandbox", "--disable-dev-shm-usage"]
         process = subprocess.Popen(

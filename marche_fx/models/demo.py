@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ..api.recipes import recipe_for
 from ..api.transform import transform
+from ..denoising import Denoising
 from ..errors import ArgumentError
 from ..recipes import Recipe
 from ..refresh import FullRefresh
@@ -28,12 +29,13 @@ class Run:
     """One generation of the demo.
 
     Attributes:
+        denoising_steps: of the head; two numbers where they fall, from the first decoding step to the last.
         recipe: None for the original.
     """
 
     name: str
     steps: int
-    denoising_steps: int
+    denoising_steps: tuple[int, ...]
     generation: Generation
     recipe: Recipe | None = None
 
@@ -77,8 +79,7 @@ def run_demo(
     console.print(f"  largest difference of a pixel (-1..1): {difference:.1e}")
 
     console.print(f"{len(labels)} images, guidance {cfg:g}, temperature {temperature:g}: {EXACT}, {steps} steps ...")
-    own_steps = len(mar.diffloss.gen_diffusion)
-    runs = [Run(EXACT, steps, own_steps, generate(mar, draws, sampling))]
+    runs = [Run(EXACT, steps, denoising_steps(mar, None), generate(mar, draws, sampling))]
     for name, recipe in own_recipes.items():
         runs.append(run_recipe(name, recipe, mar, draws, sampling, compile=compile, console=console))
 
@@ -105,7 +106,13 @@ def run_recipe(
         generate(optimized, draws, own, progress=False)
     console.print(f"{name}, {own.steps} steps ...")
     generation = generate(optimized, draws, own)
-    return Run(name, own.steps, len(optimized.diffloss.gen_diffusion), generation, recipe)
+    return Run(name, own.steps, denoising_steps(mar, recipe.denoising), generation, recipe)
+
+
+def denoising_steps(mar: MAR, denoising: Denoising | None) -> tuple[int, ...]:
+    """What is asked for, or the model's own number."""
+    asked = () if denoising is None else denoising.counts
+    return asked or (len(mar.diffloss.gen_diffusion),)
 
 
 def timing_table(runs: Sequence[Run]) -> Table:
@@ -113,7 +120,7 @@ def timing_table(runs: Sequence[Run]) -> Table:
     table = Table("", *(run.name for run in runs), title="Time on this machine")
     first = runs[0].generation
     table.add_row("decoding steps", *(str(run.steps) for run in runs))
-    table.add_row("denoising steps", *(str(run.denoising_steps) for run in runs))
+    table.add_row("denoising steps", *(" to ".join(map(str, run.denoising_steps)) for run in runs))
     shares = (1.0 if own is None else own.rows_ratio for own in (run.generation.session for run in runs))
     table.add_row("rows computed in a step", *(f"{own:.1%}" for own in shares))
     table.add_row("transformer s", *(f"{run.generation.transformer_seconds:.1f}" for run in runs))

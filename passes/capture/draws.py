@@ -73,7 +73,8 @@ def decide_draws(graph: fx.Graph) -> tuple[Draw, ...]:
 @contextmanager
 def draws_undone(devices: Iterable[torch.device]) -> Iterator[None]:
     """Leave the global generators of random numbers as they were."""
-    numbers = sorted({torch.cuda.current_device() if own.index is None else own.index for own in devices if own.type == "cuda"})
+    indices = (torch.cuda.current_device() if own.index is None else own.index for own in devices if own.type == "cuda")
+    numbers = sorted({*indices})
     before, cuda, plain = torch.get_rng_state(), [torch.cuda.get_rng_state(own) for own in numbers], random.getstate()
     known = bytes_of(before)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 from itertools import accumulate
+
 import torch
 from torch import fx
 

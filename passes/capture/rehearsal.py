@@ -6,7 +6,6 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -76,7 +75,8 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
     surroundings = Surroundings(classes_and_modules(own.model))
     before, asks = attributes(own.model), Asks()
     try:
-        with plain_mode(), draws_undone(tensor.device for tensor in tensors), noted(surroundings), WritesUndone(own.model), asks:
+        devices = {tensor.device for tensor in tensors}
+        with plain_mode(), draws_undone(devices), noted(surroundings), WritesUndone(own.model), asks:
             own.call([tensor.clone() for tensor in tensors])
     except MarcheError:
         raise
