@@ -113,18 +113,27 @@ def caches_read(values: Iterable[fx.Node], plan: Plan, rewritten: Split) -> set[
 def attention_report(site: AttentionSite, plan: Plan, rewritten: Split, active: Sequence[int]) -> SiteReport:
     """An attention site, where ``active`` tokens of each stream are recomputed."""
     claimed, status = attention_status(site, plan, rewritten)
+    heads = heads_of(site, plan)
     products = [node for node in (site.product, site.node) if node is not None]
     return SiteReport(
         "attention",
         site.path,
         site.line,
-        f"{site.heads} heads x {site.head_width}",
+        f"{heads} heads x {site.head_width}",
         claimed,
         status,
-        *site_rows(site.node, math.prod(shape_of(site.q)[:-1]) // site.heads, plan, active),
+        *site_rows(site.node, math.prod(shape_of(site.q)[:-1]) // heads, plan, active),
         *site_flops(products, plan, active),
         byte_count(caches_read([site.k, site.v], plan, rewritten)),
     )
+
+
+def heads_of(site: AttentionSite, plan: Plan) -> int:
+    """How many heads there are, which some models put before the samples: ``[H, B, N, d]``."""
+    shape = shape_of(site.q)
+    beside = 3 - site.query_dim
+    is_first = len(shape) == 4 and beside in (1, 2) and plan.axes.axes.of(site.q, beside) == plan.region.samples_axis
+    return int(shape[0]) if is_first else site.heads
 
 
 def mlp_report(site: MlpSite, plan: Plan, active: Sequence[int]) -> SiteReport:

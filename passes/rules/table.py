@@ -173,6 +173,8 @@ RULES: dict[Any, Rule] = {
     aten.triu.default: pattern("... n m -> ... n m | mixes n m"),
     # along dimensions that go
     aten.sum.dim_IntList: reduced,
+    aten.nansum.default: reduced,
+    aten.aminmax.default: reduced,
     aten.mean.dim: reduced,
     aten.prod.dim_int: reduced,
     aten.amax.default: reduced,

@@ -397,3 +397,24 @@ def test_explain_says_which_steps_there_are_where_the_arguments_do_not_tell() ->
         marche_fx.explain(small_mar().eval(), X)
     with pytest.raises(ArgumentError, match=r"Alike has 2, of which several accept .* step='forward_mae_encoder'"):
         marche_fx.explain(Alike().eval(), X)
+
+
+class HeadsFirst(nn.Module):
+    """Attention over ``[H, B, N, d]``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 4)).permute(2, 3, 0, 1, 4)
+        attended = torch.einsum("hblt,hbtv->hblv", (torch.einsum("hblk,hbtk->hblt", q, k) / 2).softmax(-1), v)
+        return x + self.out(attended.permute(1, 2, 0, 3).flatten(2))
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_heads_that_stand_before_samples_are_counted(samples: int) -> None:
+    (step,) = marche_fx.explain(HeadsFirst().eval(), torch.randn(samples, 12, 16)).steps
+    (site,) = step.sites
+    assert site.size == "4 heads x 4"
+    assert site.rows == (12 * samples,)

@@ -138,6 +138,12 @@ EXAMPLES: dict[Any, Examples] = {
         ),
         lambda s: [(r(s.b, s.n, s.c), 1), (r(s.b, s.n, s.c), -1, True)],
     ),
+    aten.nansum.default: lambda s: [(r(s.b, s.n, s.c), [1]), (r(s.b, s.n, s.c), [0, -1], True)],
+    aten.aminmax.default: lambda s: [
+        (r(s.b, s.n, s.c), {"dim": 1}),
+        (r(s.b, s.n, s.c), {"dim": -1, "keepdim": True}),
+        (r(s.b, s.n),),
+    ],
     aten.kthvalue.default: lambda s: [(r(s.b, s.n, s.c), 1, -1), (r(s.b, s.n, s.c), 1, 1, True)],
     **each((aten.any.dim, aten.any.dims), lambda s: [(no(s.b, s.n, s.c), 1), (no(s.b, s.n, s.c), -1, True)]),
     **each((aten.all.dim, aten.all.dims), lambda s: [(~no(s.b, s.n, s.c), 1), (~no(s.b, s.n, s.c), -1, True)]),
