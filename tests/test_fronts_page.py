@@ -40,6 +40,7 @@ def table(section: str) -> str:
         line(
             f"`{row['way']}`",
             f"{shares[row['way']]:.1%}",
+            *([f"{row['time_ratio']:.1%}"] if "time_ratio" in row else []),
             spoken(row["frechet"]),
             spoken(row["over_first"], "+") if number else "",
             f"{row['label_accuracy']:.1%}",
