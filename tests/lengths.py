@@ -65,7 +65,7 @@ def of_any_length(recipe: Recipe) -> Recipe:
         )
         for layer in recipe.layers
     )
-    return replace(recipe, layers=layers, position="none", drops="none", default_dtype="float32")
+    return replace(recipe, layers=layers, position="none", drops="none", draws="none", default_dtype="float32")
 
 
 def call_with(recipe: Recipe, tokens: int) -> Arguments:

@@ -37,7 +37,6 @@ def choose_recipe(choose: Choose) -> Recipe:
         registers=0 if text else choose(0, 0, 0, 1, 2),
         padding=choose("none", "input", "ids"),
         timed=choose(False, True),
-        draws=choose("none", "none", "never", "always"),
         tokens_first=choose(False, False, True),
         shared=choose(False, False, False, True),
         branches=choose(False, False, True),
@@ -59,6 +58,7 @@ def choose_recipe(choose: Choose) -> Recipe:
             default_dtype=choose("float32", "float32", "bfloat16", "float64"),
             policy=choose("exact", "attention", "attention", "drift"),
             drops=choose(*["none"] * 6, "before", "between"),
+            draws=choose("none", "none", "never", "always"),
         )
     )
 
