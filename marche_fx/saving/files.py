@@ -46,14 +46,20 @@ def replacing(path: Path) -> Iterator[Path]:
         StorageError: the system refuses to write it.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex}.partial")
+    is_ours = True
     with writing(path):
         try:
-            # Made here and now: what somebody put there, as a link to another place, is not written to.
-            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
+            try:
+                # Made here and now: what somebody put there, as a link to another place, is not written to.
+                os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
+            except FileExistsError:
+                is_ours = False
+                raise
             yield partial
             os.replace(partial, path)
         finally:
-            partial.unlink(missing_ok=True)
+            if is_ours:
+                partial.unlink(missing_ok=True)
 
 
 def remove_half_written(place: Path) -> None:
