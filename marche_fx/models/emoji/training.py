@@ -104,7 +104,12 @@ def mean_loss(model: MAR, latents: LabelledImages, batch: int = 256, passes: int
 
 
 def run(given: argparse.Namespace) -> None:
-    """Train what is asked for, write the weights, then draw with them as they are stored."""
+    """Train what is asked for, write the weights, then draw with them as they are stored; alone in their folder."""
+    with held_folder(given.out, "training"):
+        train_and_draw(given)
+
+
+def train_and_draw(given: argparse.Namespace) -> None:
     # The products of float32 matrices, which sampling is made of, may be as coarse as those of training.
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True  # Few shapes, seen thousands of times.
@@ -199,9 +204,7 @@ def main() -> None:
     add("--steps", type=int, nargs="+", default=[64], help="decoding steps to draw with")
     add("--cfg", type=float, nargs="+", default=[1.5, 3.0], help="scales of guidance to draw with")
     add("--temperature", type=float, nargs="+", default=[0.9, 1.0], help="of the head, to draw with")
-    given = parser.parse_args()
-    with held_folder(given.out, "training"):
-        run(given)
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":
