@@ -288,14 +288,20 @@ def inputs_of(node: fx.Node, names: Mapping[fx.Node, str]) -> list[str]:
 def token_inputs(plan: Plan, watched: Sequence[Watched]) -> set[fx.Node]:
     """Arguments with a token axis, and those that tokens are made of, as a picture of which a step makes patches.
 
-    Some may be joined to others before: a class's token and those of a picture are one axis.
+    Some may be joined to others before: a class's token and those of a picture are one axis. Beside an argument with
+    rows of its own, which may be what moves from step to step, they are not known to be what a step changes.
     """
     axes = plan.axes.axes
-    joined = {part for axis in plan.axes.token_axes for part in axes.with_parts(axis)}
+    parts = {part for axis in plan.axes.token_axes for part in axes.with_parts(axis)}
     found = {node for node in plan.inputs if plan.axes.dims.get(node)}
-    for node in plan.inputs:
-        if any(size != 1 and axes.of(node, dim) in joined for dim, size in enumerate(node.meta["val"].shape)):
-            found.add(node)
+    shapes = {node: node.meta["val"].shape for node in plan.inputs}
+    joined = {
+        node
+        for node, shape in shapes.items()
+        if any(size != 1 and axes.of(node, dim) in parts for dim, size in enumerate(shape))
+    }
+    if not any(len(shape) > 2 for node, shape in shapes.items() if node not in joined):
+        found |= joined
     for own in watched:
         given = [node for node in plan.inputs if node in ancestors([own.node])]
         # Of two dimensions it is a vector of each sample, which was only repeated for its tokens.
