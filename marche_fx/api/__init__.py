@@ -6,6 +6,7 @@ placement  models that are wrapped for several devices, or whose weights are els
 samples    `keep_samples`: a loop that stops decoding some samples of its batch
 children   loops that call a child of the model and never its step
 step       what stands in for a step method: finds or makes its program, opens or finds the session
+forms      arguments passed as they first were, so that one capture serves every way
 refusals   what it refuses or says when it is called or captured
 programs   how it finds a program, and how many are kept
 lengths    how it captures: for a new length without a trace, where one capture holds for many

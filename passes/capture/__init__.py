@@ -12,6 +12,7 @@ tables     attributes that a step sets for itself      watched    those that it 
 structure  what a capture bakes in beside weights      normalise  fewer kinds of operators
 constants  tensors that count by their values        digests  what is baked in, comparable between processes
 writes     into arguments, of arguments alone
+draws      random numbers that decide nothing, drawn at every call
 lengths    one capture for many lengths    sizes  what its symbols stand for    fixed  where one became a number
 bools      one capture for a mask of numbers and a bool one
 specialise  a graph with numbers for symbols       alike  whether two captures are one
