@@ -136,6 +136,7 @@ class ChildCalls:
 
 
 def is_method_of(owner: Any, name: str, frame: FrameType) -> bool:
+    """Whether a frame is of the method of this name."""
     method = getattr(owner, name, None)
     return getattr(inspect.unwrap(method), "__code__", None) is frame.f_code if callable(method) else False
 

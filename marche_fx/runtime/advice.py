@@ -49,6 +49,8 @@ class Findings:
             changed nearly every token.
         readers: the same by line of the loop that reads nearly all rows, and whether it is the user's query that names
             them. lopsided: by line that reads those of some samples, these samples, and whether a query does.
+        first_readers: by line that read a result as a whole first, and whether a check did, the calls that ran more
+            than once.
         oldest: steps since the oldest row was computed that was read by name.
     """
 
