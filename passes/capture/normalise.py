@@ -18,6 +18,9 @@ CASTS_WEIGHTS = (aten.linear.default, aten.addmm.default, aten.mm.default, aten.
 
 SPLITS = (aten.split.Tensor, aten.split_with_sizes.default)
 
+COPIES = ("aten.clone.default", "aten.alias.default", "aten.detach.default", "prims.copy_strided.default")
+"""By name, since not every torch has the last, which is left of filling rows of a transposed tensor."""
+
 
 def remove_weight_casts(graph: fx.Graph, weights: Iterable[fx.Node]) -> None:
     """Under autocast, let matrix products cast their weights themselves when they run: PyTorch does so once, not at
@@ -40,7 +43,7 @@ def remove_checks(graph: fx.Graph) -> None:
 def remove_copies(graph: fx.Graph) -> None:
     """Erase copies that an in-place program needs and a functional one does not (inactive dropout leaves one)."""
     for node in list(graph.nodes):
-        copies = node.target in (aten.clone.default, aten.alias.default, aten.detach.default) and not node.kwargs
+        copies = str(node.target) in COPIES and not node.kwargs
         # A result that is an argument itself keeps its copy, so that the caller's tensor is not handed back to it.
         returned = any(user.op == "output" for user in node.users)
         if copies and not (returned and node.args[0].op == "placeholder"):

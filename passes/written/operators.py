@@ -16,11 +16,25 @@ from torch._ops import OpOverload, OpOverloadPacket
 from .refused import UnusableError
 from .values import shortened
 
+OWN = ("aten", "prims")
+"""PyTorch's own operators: those that models call, and those that some of them are made of."""
+
 NAME = re.compile(r"(\w+)\.(\w+)\.(\w+)")
 """As in ``aten.linear.default``."""
 
 MAKERS = (
-    *("arange", "empty", "empty_strided", "empty_permuted", "eye", "full", "hann_window", "linspace", "logspace"),
+    *(
+        "arange",
+        "empty",
+        "empty_strided",
+        "empty_permuted",
+        "eye",
+        "full",
+        "hann_window",
+        "iota",
+        "linspace",
+        "logspace",
+    ),
     *("ones", "rand", "randint", "randn", "randperm", "scalar_tensor", "tril_indices", "triu_indices", "zeros"),
 )
 """Operators that make tensors of numbers alone."""
@@ -54,7 +68,7 @@ def name_of_operator(target: Any) -> str:
         TypeError: no file may call it.
     """
     if isinstance(target, OpOverload):
-        if target.namespace == "aten" and not is_pure(target):
+        if target.namespace in OWN and not is_pure(target):
             raise TypeError(f"{target}, which does more than compute tensors of tensors")
         return str(target)
     if target not in PYTHON_NAMES:
@@ -77,7 +91,7 @@ def operator_of_name(name: Any, allowed: Collection[str]) -> Any:
     if parts is None:
         raise UnusableError(f"it calls {shortened(name)}, which is no operator")
     namespace, own, overload = parts.groups()
-    if namespace != "aten" and f"{namespace}::{own}" not in allowed:
+    if namespace not in OWN and f"{namespace}::{own}" not in allowed:
         raise UnusableError(
             f"it calls {namespace}::{own}, which is no operator of PyTorch; if you know what it does, "
             f"load_captures(..., operators=[{f'{namespace}::{own}'!r}]) lets files call it"
@@ -85,7 +99,7 @@ def operator_of_name(name: Any, allowed: Collection[str]) -> Any:
     found = overload_of(namespace, own, overload)
     if found is None:
         raise UnusableError(f"it calls {name}, which is no operator of this process")
-    if namespace == "aten" and not is_pure(found):
+    if namespace in OWN and not is_pure(found):
         raise UnusableError(f"it calls {name}, which does more than compute tensors of tensors")
     return found
 
@@ -105,7 +119,7 @@ def is_pure(own: OpOverload) -> bool:
     schema = own._schema
     takes_tensors = any("Tensor" in str(argument.type) for argument in schema.arguments)
     gives_tensors = bool(schema.returns) and all("Tensor" in str(each.type) for each in schema.returns)
-    name = schema.name.removeprefix("aten::")
+    name = schema.name.partition("::")[2]
     if name in SIZES:
         return True
     return not schema.is_mutable and gives_tensors and (takes_tensors or name in MAKERS)

@@ -68,7 +68,9 @@ class Generated(nn.Module):
         if batch.time is not None:
             time = self.embed_time(torch.stack([batch.time.cos(), batch.time.sin()], dim=-1))
         if self.recipe.draws == "never":
-            x = torch.where((torch.rand_like(x[..., 0]) < 0.0)[..., None], torch.zeros_like(x), x)
+            # Where tokens are dropped for each sample: draws for as many tokens as are kept are refused.
+            drawn_for = x.narrow(self.dim, 0, 1) if self.recipe.drops == "between" else x
+            x = torch.where((torch.rand_like(drawn_for[..., 0]) < 0.0)[..., None], torch.zeros_like(x), x)
         elif self.recipe.draws == "always":
             # Whatever is drawn it is left out, as a label is of the unconditional half.
             x = x + torch.where(torch.rand(3) < 1.0, 0.5, 2.0).to(x.dtype).mean()

@@ -166,6 +166,7 @@ HOSTILE: dict[str, tuple[Callable[[Any], None], str]] = {
     "a custom operator": (calls("marche_fx_hostile.touch.default"), "which is no operator of PyTorch; if you know"),
     "an operator that reads files": (calls("aten.from_file.default", "/etc/passwd"), "does more than compute"),
     "an operator that prints": (calls("aten._print.default", "hello"), "does more than compute"),
+    "a part of operators that writes": (calls("prims.copy_to.default"), "does more than compute"),
     "an operator that writes": (calls("aten.add_.Tensor"), "does more than compute"),
     "a function of Python": (calls("os.system", "true"), "which is no operator"),
     "a power": (calls("operator.pow", 10, 10**9), "which is no operator"),

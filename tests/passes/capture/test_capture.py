@@ -141,6 +141,15 @@ def test_a_copy_of_an_argument_stays_a_copy() -> None:
     assert run(captured, nn.Module(), x)[0] is not x
 
 
+def test_rows_that_are_filled_where_they_stand_transposed_are_no_copy() -> None:
+    def fill(x: Tensor) -> Tensor:
+        return x.transpose(0, 1).index_fill(1, torch.tensor([1]), 0.0) * 2
+
+    targets = {str(node.target) for node in capture_function(fill, torch.randn(2, 3, 4)).graph_module.graph.nodes}
+    assert "aten.index_put.default" in targets or "aten.index_copy.default" in targets
+    assert not any("prims" in own for own in targets)
+
+
 def test_checks_on_sizes_are_gone(encoder: Capture, decoder: Capture) -> None:
     for captured in (encoder, decoder):
         assert "assert" not in graph_text(captured.graph_module.graph)

@@ -89,3 +89,15 @@ def test_branches_of_guidance_have_streams_of_their_own_where_a_class_is_a_token
     session = marche_fx.report(optimized).session
     assert session is not None
     assert session.streams == 2
+
+
+class DrawsForKept(nn.Module):
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x[~mask].view(len(x), -1, D)
+        return x * (torch.rand_like(x) >= 0.0)
+
+
+def test_draws_for_as_many_tokens_as_are_kept_are_refused() -> None:
+    mask = torch.arange(N).expand(2, N) > 5
+    with pytest.raises(UnsupportedModelError, match=r"draws random numbers in aten\.rand_like"):
+        capture(DrawsForKept(), "forward", (torch.randn(2, N, D), mask))
