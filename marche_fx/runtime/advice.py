@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .choose import BUCKET
+from .choose import BUCKET, ActiveStreams
 from .method import StepMethod
 from .program import Program, inputs_of, value_name
 from .records import CallRecord
@@ -229,8 +229,14 @@ def nearly_all(step: str, found: Findings) -> str:
     )
 
 
+def tell_of_a_whole_read(method: StepMethod, program: Program, active: ActiveStreams) -> None:
+    """Warn once of a result of which few rows are new, and the loop may think that all are."""
+    topic = "read as a whole"
+    if topic not in method.warned:
+        method.warn_once(read_as_a_whole(program, sum(active.counts), active.visible), topic=topic)
+
+
 def read_as_a_whole(program: Program, active: int, visible: int) -> str:
-    """Of a result of which few rows are new, and the loop may think that all are."""
     start = f"a result of {program.step} was read as a whole"
     few = f"only {active} of its {visible} tokens were recomputed"
     if is_check():

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from ..lazy.memory import is_still_wanted, tokens_wanted
 from ..passes.capture.arguments import opened
 from ..refresh import FullRefresh, InputDrift, Refresh
-from .advice import read_as_a_whole, tell_of_a_moving_value
+from .advice import tell_of_a_moving_value, tell_of_a_whole_read
 from .choose import ActiveStreams, highest
 from .method import StepMethod
 from .monitor import drift_of_cached
@@ -220,8 +220,7 @@ class PendingStep:
         self.record.seconds += 0.0 if is_new else time.perf_counter() - began
         self.exact = None
         if is_read and queried is None and self.method.is_last and not active.complete:
-            told = read_as_a_whole(self.program, sum(active.counts), active.visible)
-            self.method.warn_once(told, topic="read as a whole")
+            tell_of_a_whole_read(self.method, self.program, active)
         if self.record.is_forced and not again:
             tell_of_a_moving_value(self.method, self.log.calls)
         if self.expected is not None:
