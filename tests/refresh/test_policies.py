@@ -32,9 +32,9 @@ from marche_fx.api.optimization import optimization_of
 from marche_fx.lazy.tensor import resolved
 from marche_fx.models.mar import MAR
 from marche_fx.runtime.open_sessions import current_session
+from tests.by_hand import ByHand, moved
 from tests.oracle import Oracle
 from tests.pages import ran_blocks
-from tests.passes.rewrite.test_hooks import ByHand, moved
 from tests.program import oracle_of
 from tests.sessions import TOKENS, decode, grid_mar, inputs, positions, records, run, transformer
 
