@@ -7,7 +7,8 @@ TORCH ?= 2.14.1
 # it is another than python3: `torch-2.11.0`, `torch-2.11.0-python3.13`.
 OTHER := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/marche_fx/torch-$(TORCH)$(addprefix -,$(notdir $(PYTHON:python3=)))
 # From capture to saved files, on models of ours alone.
-SMOKE := tests/test_layers.py tests/api/test_transform.py tests/saving tests/lazy \
+SMOKE := tests/test_layers.py tests/api/test_transform.py tests/api/test_transform_mar.py tests/api/test_transform_loops.py \
+	tests/api/test_transform_returned.py tests/saving tests/lazy \
 	tests/passes/capture/test_capture.py tests/passes/lower tests/models/test_mar.py tests/runtime/test_session.py
 
 .PHONY: demo test smoke obtainable docs lint format clean

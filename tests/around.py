@@ -20,7 +20,7 @@ TOKENS, WIDTH = 20, 8
 X = torch.randn(2, TOKENS, WIDTH, generator=torch.Generator().manual_seed(1))
 MOVED = X.clone()
 MOVED[:, 3] += 1
-EAGER = SelectiveRefresh(0.0, warmup=0)
+FULL, EAGER = FullRefresh(), SelectiveRefresh(0.0, warmup=0)
 
 
 def transformer(**options: Any) -> Transformer:

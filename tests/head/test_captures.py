@@ -17,7 +17,7 @@ import marche_fx
 from marche_fx.head.captured import MOST_ANNOUNCED
 from marche_fx.head.roles import TURNS
 from tests.head.denoisers import Model
-from tests.head.test_step import TIMES, assert_close, head_of
+from tests.head.heads import TIMES, assert_close, head_of
 
 ROWS, CHANNELS, WIDTH = 5, 3, 6
 SHORT = TIMES[:5]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from marche_fx.head.calls import Call
 from marche_fx.head.roles import FRUITLESS, PATIENT, RoleFinder
+from tests.head.heads import arguments, assert_close, head_of, model_of, transformed
 from tests.head.loops import FIRST, SAME, SECOND, SOLVERS, Loop
-from tests.head.test_step import arguments, assert_close, head_of, model_of, transformed
 
 LOOPS = st.builds(Loop, st.sampled_from(SOLVERS), st.integers(2, 5), st.booleans())
 

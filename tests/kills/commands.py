@@ -28,7 +28,7 @@ from marche_fx.tuning import generation
 from tests.around import MOVED, X, optimize, transformer
 from tests.evaluate.test_run import figures
 from tests.evaluate.tiny import silent, tiny_garments
-from tests.models.test_train import IMAGES, fresh_model
+from tests.models.runs import IMAGES, fresh_model
 from tests.models.tiny import tiny_mar
 from tests.sampling import tiny as sampling
 from tests.tuning import test_generation as search

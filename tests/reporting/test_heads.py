@@ -11,7 +11,7 @@ import marche_fx
 from marche_fx import ArgumentError, HeadReuse, HoldBranches
 from tests.api.test_denoiser import BOTH, trained_mar
 from tests.head.denoisers import Denoiser, Model, denoised
-from tests.head.test_step import TIMES, arguments
+from tests.head.heads import TIMES, arguments
 
 
 def model_of(kind: str) -> Any:

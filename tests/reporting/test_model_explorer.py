@@ -17,8 +17,8 @@ from marche_fx.reporting.report import Report
 from tests.networks import Transformer
 from tests.reporting.hostile import hostile
 from tests.reporting.page.reports import bounded
-from tests.reporting.test_report import used
 from tests.reporting.test_step_choices import decoded_mar, session_of
+from tests.reporting.used import used
 
 
 def saved(report: Report, folder: Path) -> dict[str, Any]:

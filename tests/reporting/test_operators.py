@@ -15,7 +15,7 @@ from marche_fx.api.optimization import optimization_of
 from marche_fx.reporting.operators import StepGraph, graph_dict
 from marche_fx.runtime.records import StepRecord
 from tests.networks import FoldedAttention, Transformer, WithConvolution, small_mar
-from tests.reporting.test_report import Joined
+from tests.reporting.test_report_sites import Joined
 
 
 class Recorder(fx.Interpreter):

@@ -24,7 +24,7 @@ from marche_fx.reporting.session_report import SessionReport
 from marche_fx.reporting.step_choices import by_name, choices_of
 from marche_fx.runtime.records import REASONS
 from tests.networks import Transformer, small_mar
-from tests.reporting.test_report import X, used
+from tests.reporting.used import X, used
 
 
 @cache

@@ -31,7 +31,7 @@ from marche_fx.lazy.rows import RowNumbers
 from marche_fx.lazy.tensor import LateTensor
 from marche_fx.models.mar import mask_by_order
 from marche_fx.runtime.stream import LOOKED
-from tests.refresh.test_policies import FastMovers
+from tests.refresh.test_own_policies import FastMovers
 from tests.sessions import TOKENS, WIDTH, grid_mar, inputs, records, transformer
 
 READS = {

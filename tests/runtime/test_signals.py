@@ -25,8 +25,8 @@ from marche_fx import (
 )
 from marche_fx.api.optimization import optimization_of
 from marche_fx.refresh.history import SMOOTHING
+from tests.by_hand import ByHand, moved, same, spread
 from tests.networks import FoldedAttention, Transformer
-from tests.passes.rewrite.test_hooks import ByHand, moved, same, spread
 
 TOKENS, WIDTH, PATH = 40, 16, "blocks.0.attention"
 

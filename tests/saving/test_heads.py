@@ -15,7 +15,8 @@ import torch
 import marche_fx
 from marche_fx.api.optimization import optimization_of
 from marche_fx.head import step as head_step
-from tests.head.test_step import TIMES, arguments, assert_close, denoised, head_of, model_of, transformed
+from tests.head.denoisers import denoised
+from tests.head.heads import TIMES, arguments, assert_close, head_of, model_of, transformed
 
 METHOD = "forward_with_cfg"
 

@@ -18,8 +18,8 @@ from marche_fx.reporting.page.html import VOID
 from marche_fx.reporting.report import Report
 from tests.reporting.hostile import NAMES
 from tests.reporting.page.reports import bounded, hostile_report
-from tests.reporting.test_report import used
 from tests.reporting.test_step_choices import decoded_mar
+from tests.reporting.used import used
 
 REPORTS: dict[str, Callable[[], Report]] = {
     "a session": lambda: marche_fx.report(used()),
