@@ -12,7 +12,7 @@ from torch import Tensor
 from .demand import Compute, Demand, Rows, Source
 from .expressions import Expression, as_like, in_shape
 from .geometry import Frame, Geometry
-from .operands import Operand, Seen
+from .operands import Looked, Operand, Seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,24 +169,33 @@ class Repeated(Expression):
     """A value into which a function wrote that nobody proved token-wise: repeated on all of it.
 
     Args:
-        write: called with the view ``geometry`` of the value.
+        write: called with the view ``geometry`` of the value, and with what the views ``read`` show.
     """
 
-    def __init__(self, source: Expression, geometry: Geometry, write: Callable[[Tensor], Any]) -> None:
-        super().__init__(source.like, source.frame, source.device, source.sources)
+    def __init__(
+        self,
+        source: Expression,
+        geometry: Geometry,
+        write: Callable[[Tensor, list[Tensor]], Any],
+        read: Sequence[Looked],
+    ) -> None:
+        calls = (own.expression.sources for own in read)
+        super().__init__(source.like, source.frame, source.device, source.sources.union(*calls))
         self.source = source
         self.geometry = geometry
         self.write = write
+        self.read = read
 
     def prepare(self, rows: Rows | None, demand: Demand) -> Compute:
         if rows is not None:
             # So that they are computed in the step whose result this is; the others may be older.
             demand.want(self.source, rows)
         whole = demand.want(self.source, None)
+        read = [own.prepare(demand) for own in self.read]
 
         def compute() -> Tensor:
             value = torch.empty_strided(self.like.shape, self.like.stride(), dtype=self.like.dtype, device=self.device)
-            self.write(self.geometry.of(value.copy_(whole())))
+            self.write(self.geometry.of(value.copy_(whole())), [own() for own in read])
             return value if rows is None else self.frame.taken(value, rows.on(value.device))
 
         return compute

@@ -40,6 +40,8 @@ class Memory:
         self.filled: Tensor | None = None
         self.last: Tensor | None = None
         """The whole as it was last read, in which rows may be older than in what is computed for the next read."""
+        self.agrees = False
+        """Whether rows of ``last`` that are True are no older than that."""
 
     @property
     def device(self) -> torch.device:
@@ -78,6 +80,22 @@ class Memory:
         front = geometry.frame.rows_first(found)
         front.copy_(channels.reshape(front.shape))
         return found
+
+    def mask(self, geometry: Geometry) -> Tensor:
+        """What a view of a mask shows, to say which rows of other values are read.
+
+        These will be computed, and some may then be none that the mask would name: of rows that it names, the mask is
+        computed anew. Those that it would name only now may stay as they were, as in any whole.
+        """
+        value = self.value(geometry)
+        if self.last is None or self.frame.channels != 1 or self.agrees:
+            return value
+        rows = self.frame.rows_first(self.last).reshape(-1).nonzero()[:, 0]
+        if len(rows):
+            self.last = self.last.clone()
+            self.frame.put(self.last, rows, evaluated(self.expression, Rows(rows, are_chosen=True)))
+        self.agrees = True
+        return geometry.of(self.last)
 
     def rows_in(self, geometry: Geometry) -> Tensor:
         """The rows that a view shows, ``[R, C]`` with all their channels."""
@@ -152,7 +170,7 @@ class Memory:
 
     def write(self, expression: Expression) -> None:
         """From now on it holds something else."""
-        self.expression, self.last = expression, None
+        self.expression, self.last, self.agrees = expression, None, False
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +193,11 @@ class View:
     def value(self) -> Tensor:
         """The values, to be read and not written."""
         return self.memory.value(self.geometry)
+
+    def positions(self) -> Tensor:
+        """The values, to say which rows of others are read or written."""
+        is_mask = self.geometry.like.dtype is torch.bool
+        return self.memory.mask(self.geometry) if is_mask else self.memory.value(self.geometry)
 
     def handed_out(self) -> Tensor:
         """The values in memory that the loop may write."""

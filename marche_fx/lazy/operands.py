@@ -128,6 +128,14 @@ class Looked:
     def all_of(cls, expression: Expression) -> Looked:
         return cls(expression, Geometry.whole(expression.like, expression.frame))
 
+    def prepare(self, demand: Demand) -> Compute:
+        """Ask for what it shows."""
+        if self.geometry.frame.count < self.expression.frame.count:
+            # So that they are computed in the step whose result this is; the others may be older.
+            demand.want(self.expression, Rows(self.geometry.numbers()))
+        whole = demand.want(self.expression, None)
+        return lambda: self.geometry.of(whole())
+
 
 def placed(leaf: Tensor | Looked, place: Place) -> Seen | Plain:
     """An argument of an operator as an operand; of a tensor the values that it has now."""

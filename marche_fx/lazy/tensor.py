@@ -24,7 +24,7 @@ from .operators import recorded
 from .picks import Pick
 from .rows import RowNumbers
 from .trees import leaves_of, mapped
-from .writes import drawn, refuse_reshaping, written
+from .writes import as_fill, drawn, refuse_reshaping, written
 
 aten = torch.ops.aten
 
@@ -121,6 +121,8 @@ class LateTensor(Tensor):
             return own.write(func, args[1:], kwargs) if is_written(first) else by_operator(func, args, kwargs)
         if func is aten.clone.default and own.late.shows_few:
             return func(own.late.value(), **kwargs)
+        if func is aten.nonzero.default:
+            return func(own.late.positions())
         pick = pick_of(func, args, kwargs)
         if pick is not None:
             return own.late.memory.picked(own.late.geometry, pick)
@@ -142,6 +144,11 @@ class LateTensor(Tensor):
     def write(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LateTensor:
         """Write into it, which reads nothing of it."""
         memory, looked = self.late.memory, self.looked
+        if function is aten.index_put_.default:
+            fill = as_fill(self, looked.geometry, args)
+            function, args = (
+                (aten.masked_fill_.Tensor, fill) if fill else (function, (positions_of(args[0]), *args[1:]))
+            )
         function, args, kwargs = drawn(looked, function, args, kwargs)
         args, kwargs = looks((args, kwargs)) if memory.held is None else values_of((args, kwargs))
         found = written(looked, function, args, kwargs, records=memory.records)
@@ -216,7 +223,7 @@ def late_value(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 def pick_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pick | Gather | None:
     """What is read of the first argument, where the others say it by positions."""
     if function is aten.index.Tensor:
-        return Pick(tuple(values_of(args[1])))
+        return Pick(tuple(positions_of(args[1])))
     if function is aten.index_select.default:
         dim = args[1] % max(args[0].ndim, 1)
         return Pick.along(dim, values_of(args[2]))
@@ -225,7 +232,7 @@ def pick_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pic
         is_of_rows = dim in args[0].late.geometry.frame.dims
         return Gather(dim, values_of(args[2])) if is_of_rows else None
     if function is aten.masked_select.default:
-        return Pick((values_of(args[1]).expand(args[0].shape),))
+        return Pick((positions_of(args[1]).expand(args[0].shape),))
     return None
 
 
@@ -238,6 +245,11 @@ def values_of(tree: Any) -> Any:
     if is_simple(tree):
         return tree
     return pytree.tree_map(lambda leaf: leaf.late.value() if isinstance(leaf, LateTensor) else leaf, tree)
+
+
+def positions_of(tree: Any) -> Any:
+    """The same of what says which rows of others are read or written."""
+    return mapped(lambda leaf: leaf.late.positions() if isinstance(leaf, LateTensor) else leaf, tree)
 
 
 def resolved(tree: Any) -> Any:

@@ -12,7 +12,7 @@ from ..errors import ArgumentError
 from .computed import Repeated, Written
 from .draws import FILLS, empty
 from .expressions import Expression
-from .geometry import Frame, stand_in
+from .geometry import Frame, Geometry, stand_in
 from .operands import Looked, Place, Plain, placed
 from .operators import recorded
 from .picks import Pick, is_mask
@@ -60,11 +60,29 @@ def written(own: Looked, function: Any, args: tuple[Any, ...], kwargs: dict[str,
     kept, spec = pytree.tree_flatten((args, kwargs))
     kept = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in kept]
 
-    def write(view: Tensor) -> None:
-        own_args, own_kwargs = pytree.tree_unflatten(kept, spec)
+    def write(view: Tensor, values: list[Tensor]) -> None:
+        rest = iter(values)
+        leaves = [next(rest) if isinstance(leaf, Looked) else leaf for leaf in kept]
+        own_args, own_kwargs = pytree.tree_unflatten(leaves, spec)
         function(view, *own_args, **own_kwargs)
 
-    return Repeated(own.expression, own.geometry, write)
+    return Repeated(own.expression, own.geometry, write, [leaf for leaf in kept if isinstance(leaf, Looked)])
+
+
+def as_fill(own: Tensor, geometry: Geometry, args: tuple[Any, ...]) -> tuple[Tensor, Tensor] | None:
+    """Mask and value of ``own[mask] = value``, ``index_put_`` with ``args``, if it is one value for all that it names.
+
+    Such a write needs no positions, so that the mask may be late, or say it of channels. Of rows that a tensor names,
+    what stood there need not be computed: that is an index.
+    """
+    (mask, *others), value, *adds = args
+    is_fill = isinstance(mask, Tensor) and mask.dtype is torch.bool and not others and not any(adds)
+    if not is_fill or not isinstance(value, Tensor) or value.numel() != 1 or mask.shape != own.shape[: mask.ndim]:
+        return None
+    is_plain = type(mask) is Tensor
+    if is_plain and Pick((mask,)).is_of_rows(geometry):
+        return None
+    return mask.reshape(*mask.shape, *[1] * (own.ndim - mask.ndim)), value.reshape(())
 
 
 def token_wise(

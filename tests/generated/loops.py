@@ -59,6 +59,7 @@ class Loop(Described):
     operators: bool = False
     asks: bool = False
     seed: int = 0
+    full: bool = False
 
 
 POLICIES: dict[str, Callable[[], marche_fx.RefreshPolicy]] = {
@@ -86,6 +87,7 @@ def choose_loop(choose: Callable[..., Any]) -> Loop:
         seed=choose(*range(100)),
         operators=choose(False, True),
         asks=choose(False, True),
+        full=choose(False, False, False, True),
     )
 
 
@@ -103,6 +105,9 @@ WRITES: tuple[Callable[[Tensor, Tensor], Any], ...] = (
     lambda z, mask: z[:, -1].fill_(4.0),
     lambda z, mask: z.transpose(0, 1)[0].clamp_(-0.1, 0.1),
     lambda z, mask: z.masked_fill_(mask.unflatten(1, (-1, *[1] * (z.ndim - 2))), 0.25),
+    lambda z, mask: z.__setitem__(z < z.mean(-1, keepdim=True), -1.0),
+    lambda z, mask: z.__setitem__((..., -1), z[..., -1] + 0.5),
+    lambda z, mask: z[..., 0].__iadd__(z.amax(-1)),
 )
 
 OPERATORS: tuple[Callable[[Tensor], Tensor], ...] = (
@@ -270,7 +275,7 @@ class Generation:
             if record.stream not in branch.oracles:
                 branch.oracles[record.stream] = oracle_of(record.program.plan, self.model)
             # Where the policy has no room for what is read, it may be older than its token's keys and values.
-            read = record.computed if self.loop.policy == "bounded" else None
+            read = record.computed if self.loop.policy == "bounded" and not self.loop.full else None
             expected = branch.oracles[record.stream].step(inputs, positions(record), read)
         self.known = len(records)
         return expected
@@ -326,7 +331,10 @@ def check_loop(recipe: Recipe, loop: Loop) -> None:
         return torch.rand(program.shape, generator=asked) < 0.1
 
     optimized = marche_fx.transform(
-        model, refresh=POLICIES[loop.policy](), query=query if loop.asks else None, compile=False
+        model,
+        refresh="exact" if loop.full else POLICIES[loop.policy](),
+        query=query if loop.asks else None,
+        compile=False,
     )
     args, kwargs = passed(recipe, make_batch(recipe, Generator().manual_seed(loop.seed)))
     with warnings.catch_warnings():
