@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..checks import called
 from ..errors import ArgumentError, CaptureError, UnsupportedModelError
 from ..lazy.modes import untraced
-from ..lazy.tensor import resolved, values_of
+from ..lazy.tensor import given_values, resolved
 from ..passes.analysis.plan import Plan
 from ..passes.capture.alone import LOCK
 from ..passes.capture.arguments import closed, opened
@@ -105,7 +105,7 @@ class OptimizedStep:
     # Its graphs are compiled one by one; a torch.compile around the model stops here.
     @untraced
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        args, kwargs = values_of(opened((args, kwargs)))
+        args, kwargs = given_values(opened((args, kwargs)))
         self.owner.update(self.model)
         if self.owner.whole is not None and not self.programs:
             return self.tried(args, kwargs)

@@ -194,6 +194,13 @@ class View:
         """The values, to be read and not written."""
         return self.memory.value(self.geometry)
 
+    def given(self) -> Tensor:
+        """The values that a step is given, and that it stays with: read later it is what the step has seen."""
+        value, memory = self.value(), self.memory
+        if memory.held is None and memory.last is not None:
+            memory.hold(memory.last)
+        return value
+
     def positions(self) -> Tensor:
         """The values, to say which rows of others are read or written."""
         is_mask = self.geometry.like.dtype is torch.bool

@@ -247,6 +247,13 @@ def values_of(tree: Any) -> Any:
     return pytree.tree_map(lambda leaf: leaf.late.value() if isinstance(leaf, LateTensor) else leaf, tree)
 
 
+def given_values(tree: Any) -> Any:
+    """The same of what a step is given, which its loop cannot have otherwise afterwards."""
+    if is_simple(tree):
+        return tree
+    return pytree.tree_map(lambda leaf: leaf.late.given() if isinstance(leaf, LateTensor) else leaf, tree)
+
+
 def positions_of(tree: Any) -> Any:
     """The same of what says which rows of others are read or written."""
     return mapped(lambda leaf: leaf.late.positions() if isinstance(leaf, LateTensor) else leaf, tree)

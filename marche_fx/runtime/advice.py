@@ -159,16 +159,24 @@ def tell_of_a_moving_value(method: StepMethod, calls: Sequence[CallRecord]) -> N
         return
     found = find(alike)
     if found.values and found.values.most_common(1)[0][1] == IN_A_ROW:
-        method.warn_once(moving_value(method.name, found), topic="a moving value")
+        method.warn_once(moving_value(method, found, f"{IN_A_ROW} calls in a row"), topic="a moving value")
 
 
-def moving_value(step: str, found: Findings) -> str:
-    (name, argument), times = found.values.most_common(1)[0]
-    return (
-        f"every token of {step} was recomputed in {times} of {found.calls} calls, because every token reads {name}, "
-        "which moved. If rows may stay as they are while it moves a little, say how far: "
-        f"marche_fx.transform(model, tolerance={{{argument!r}: 0.3}}); if not, the step cannot be cached here"
-    )
+def moving_value(method: StepMethod, found: Findings, when: str) -> str:
+    """Of a value that made every token run, ``when`` it did."""
+    (name, argument), _ = found.values.most_common(1)[0]
+    allowed = method.settings.tolerance.get(argument)
+    start = f"every token of {method.name} was recomputed in {when}, because every token reads {name}, which moved"
+    if allowed is None:
+        mend = f". If rows may stay as they are while it moves a little, say how far: {telling(argument, 0.3)}"
+    else:
+        further = telling(argument, 2 * allowed)
+        mend = f" by more than the {allowed:g} of its size that it may. Let it move further: {further}"
+    return f"{start}{mend}; if not, the step cannot be cached here"
+
+
+def telling(argument: str, allowed: float) -> str:
+    return f"marche_fx.transform(model, tolerance={{{argument!r}: {allowed:g}}})"
 
 
 def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord]) -> None:
@@ -177,7 +185,7 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord]) 
         own = [call for call in calls if call.name == method.name]
         found = find(own)
         if found.has_gained_nothing and not method.warned & {"a moving value", "length", "nearly all"}:
-            method.warn_once(nearly_all(method.name, found), topic="nearly all")
+            method.warn_once(nearly_all(method, found), topic="nearly all")
         if found.oldest >= OLD:
             method.warn_once(
                 f"rows of a result of {method.name} were read at {found.oldest_line} that had been computed "
@@ -187,11 +195,13 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord]) 
             )
 
 
-def nearly_all(step: str, found: Findings) -> str:
+def nearly_all(method: StepMethod, found: Findings) -> str:
     if found.values:
-        return moving_value(step, found)
+        times = found.values.most_common(1)[0][1]
+        return moving_value(method, found, f"{times} of {found.calls} calls")
     start = (
-        f"{found.share:.0%} of the rows of {step} were computed in {found.calls} calls, so hardly anything is gained: "
+        f"{found.share:.0%} of the rows of {method.name} were computed in {found.calls} calls, so hardly anything is "
+        "gained: "
     )
     if 2 * found.first_readers.total() >= found.calls:
         (line, by_check), times = found.first_readers.most_common(1)[0]

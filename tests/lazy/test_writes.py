@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import marche_fx
+from marche_fx.lazy.expressions import Given
 from marche_fx.lazy.rows import RowNumbers
-from marche_fx.lazy.tensor import LateTensor, resolved
+from marche_fx.lazy.tensor import LateTensor, given_values, resolved
 
 B, N, V = 2, 8, 4
 
@@ -315,3 +316,14 @@ def test_a_late_mask_agrees_with_the_rows_that_it_names() -> None:
         written, positions = torch.zeros(B, N, dtype=torch.float64), mask.nonzero()
         written[mask] = named
         assert torch.equal(positions, written.nonzero())
+
+
+def test_what_a_step_was_given_stays_as_it_saw_it() -> None:
+    """And so nothing that it was computed of is computed again, however many calls it goes through."""
+    step = PartialStep()
+    with torch.no_grad():
+        late: Any = step.late() * 2
+        seen = given_values(late).clone()
+        assert torch.equal(seen, step.stale * 2)
+        assert torch.equal(late[MASK], seen[MASK])
+        assert isinstance(late.late.memory.expression, Given)

@@ -47,9 +47,16 @@ def far(model: Any, ids: Tensor, number: int) -> Tensor:
 
 def test_a_value_that_moves_every_token_is_named_once_with_its_operator_and_line() -> None:
     (message,) = told(made(models.Timed), far)
-    assert "every token of forward was recomputed in 3 of 3 calls" in message
+    assert "every token of forward was recomputed in 3 calls in a row" in message
     assert "'time', read by aten.add (models.py:" in message
     assert "tolerance={'time': 0.3}" in message
+
+
+def test_a_value_that_moves_further_than_it_may_is_told_so() -> None:
+    (message,) = told(made(models.Timed), far, tolerance={"time": 0.05})
+    assert "'time', read by aten.add (models.py:" in message
+    assert "which moved by more than the 0.05 of its size that it may. Let it move further: " in message
+    assert "tolerance={'time': 0.1}" in message
 
 
 def test_a_session_that_reads_everything_is_told_which_line_does() -> None:
