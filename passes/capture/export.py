@@ -48,4 +48,19 @@ def decompositions() -> dict[Any, Callable]:
         name = operator.name().removeprefix("aten::").split(".")[0]
         if name in COMPOSITES:
             del table[operator]
+    table[torch.ops.aten.index_fill.int_Scalar] = filled
+    table[torch.ops.aten.index_fill.int_Tensor] = filled
     return table
+
+
+def filled(x: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+    """`index_fill` of parts that write nothing: those of torch 2.11 copy a transposed result into a tensor that they
+    make, which no graph without writes can hold."""
+    rows = x.unsqueeze(0) if x.ndim == 0 else x
+    value = value if isinstance(value, Tensor) else torch.scalar_tensor(value, dtype=x.dtype, device=x.device)
+    shape = list(rows.shape)
+    shape[dim] = index.numel()
+    written = rows.index_copy(dim, index, value.expand(shape)).view(x.shape)
+    # As `index_fill` does, so that what was a view of its result still is one.
+    stride = torch.empty_like(x).stride()
+    return written if written.stride() == stride else torch.ops.prims.copy_strided(written, stride)

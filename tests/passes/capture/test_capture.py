@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -141,13 +142,37 @@ def test_a_copy_of_an_argument_stays_a_copy() -> None:
     assert run(captured, nn.Module(), x)[0] is not x
 
 
-def test_rows_that_are_filled_where_they_stand_transposed_are_no_copy() -> None:
-    def fill(x: Tensor) -> Tensor:
-        return x.transpose(0, 1).index_fill(1, torch.tensor([1]), 0.0) * 2
+FILLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "transposed": lambda x: x.transpose(0, 1).index_fill(1, torch.tensor([1]), 0.0) * 2,
+    "in place": lambda x: x.clone().transpose(0, 1).index_fill_(1, torch.tensor([1]), 3.0) * 2,
+    "one tensor": lambda x: x.index_fill(-1, torch.tensor([3, 1]), torch.tensor(0.5)),
+    "one index": lambda x: x.index_fill(0, torch.tensor(0), 1),
+    "expanded": lambda x: x[:1].expand(2, 3, 4).index_fill(0, torch.tensor([1]), 1.0),
+    "a number": lambda x: x + x.sum().index_fill(0, torch.tensor([0]), 7.0),
+    "integers": lambda x: x.long().index_fill(1, torch.tensor([2]), 9),
+}
 
-    targets = {str(node.target) for node in capture_function(fill, torch.randn(2, 3, 4)).graph_module.graph.nodes}
+
+@pytest.mark.parametrize("name", FILLS)
+def test_filled_rows_are_written_and_not_copied(name: str) -> None:
+    x = torch.randn(2, 3, 4)
+    captured = capture_function(FILLS[name], x)
+    assert torch.equal(run(captured, nn.Module(), x)[0], FILLS[name](x))
+    targets = {str(node.target) for node in captured.graph_module.graph.nodes}
     assert "aten.index_put.default" in targets or "aten.index_copy.default" in targets
-    assert not any("prims" in own for own in targets)
+    assert not any(own.startswith("prims") or own == "aten.copy_.default" for own in targets)
+
+
+def test_what_was_a_view_of_filled_rows_is_captured_as_one() -> None:
+    def flat(x: Tensor) -> Tensor:
+        return x.transpose(0, 1).index_fill(1, torch.tensor([1]), 0.0).transpose(0, 1).view(-1)
+
+    shapes = [
+        node.meta["val"].shape
+        for node in capture_function(flat, torch.randn(2, 3, 4)).graph_module.graph.nodes
+        if "val" in node.meta
+    ]
+    assert shapes[-1] == (24,)
 
 
 def test_checks_on_sizes_are_gone(encoder: Capture, decoder: Capture) -> None:
