@@ -14,6 +14,7 @@ constants  tensors that count by their values        digests  what is baked in, 
 writes     into arguments, of arguments alone
 draws      random numbers that decide nothing, drawn at every call
 lengths    one capture for many lengths    sizes  what its symbols stand for    fixed  where one became a number
+scripts    functions under `torch.jit.script`, where Python has another
 bools      one capture for a mask of numbers and a bool one
 specialise  a graph with numbers for symbols       alike  whether two captures are one
 any_rows   one capture of a denoiser for any number of rows

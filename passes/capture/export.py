@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .dropping import KeepsTwoTokens
+from .scripts import compiled_functions_traced
 from .step import Step, plain_mode
 
 
@@ -18,7 +19,7 @@ def export(
     samples = next((len(tensor) for tensor in tensors if tensor.ndim), 1)
     shapes = None if dynamic is None else {"leaves": dynamic}
     try:
-        with plain_mode(), KeepsTwoTokens(samples):
+        with plain_mode(), KeepsTwoTokens(samples), compiled_functions_traced():
             return torch.export.export(step, (tensors,), dynamic_shapes=shapes, strict=False)
     except Exception as error:
         failure = step.failure(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import traceback
 import types
 import warnings
@@ -141,7 +140,7 @@ class Step(nn.Module):
         what = f"torch.export cannot capture {self.name}{failing_line(self, error)}: {type(error).__name__}: {reason}\n"
         if "data-dependent" in reason or isinstance(error, DataDependentOutputException):
             return BranchError(what + BRANCHES)
-        return CaptureError(what + TRACES + scripted(self.model))
+        return CaptureError(what + TRACES)
 
     def is_unread(self, place: Place) -> bool:
         """Whether what a call leaves at a place means nothing to the next, or a hook keeps it for somebody else."""
@@ -178,24 +177,6 @@ TRACES = (
     "marche_fx.transform(model.net); name the method that runs in each step, step='tokens_to_logits'; or switch off "
     "what the step does beside its result, as use_cache=False, flash=False or torch.nn.utils.remove_weight_norm."
 )
-
-
-def scripted(model: nn.Module) -> str:
-    """What is to be known of functions that `torch.jit` compiled beside the classes of a model."""
-    files = {type(own).__module__ for own in model.modules()}
-    names = {
-        name
-        for file in files
-        for name, value in vars(sys.modules.get(file, torch.jit)).items()
-        if isinstance(value, torch.jit.ScriptFunction) and not file.startswith("torch.")
-    }
-    if not names:
-        return ""
-    return (
-        f" {' and '.join(sorted(names))} under torch.jit.script: traced is the Python function that was compiled, and "
-        "it finds functions by the names that they have now. One that was defined anew since is another than the "
-        "compiled one: give it a name of its own."
-    )
 
 
 def placeholder(plain: Any, is_tensor: bool) -> Any:

@@ -283,26 +283,3 @@ def test_plain_values_of_any_type_are_baked_in() -> None:
     assert torch.equal(run(captured, model, x, None, None, None)[0], x.double() + 2)
     assert captured.accepts((x, torch.float64, torch.device("cpu"), "ab"), {})
     assert not captured.accepts((x, torch.float32, torch.device("cpu"), "ab"), {})
-
-
-def shifted(x: Tensor, by: Tensor) -> Tensor:
-    return x + by
-
-
-@torch.jit.script
-def shifted_and_compiled(x: Tensor, by: Tensor) -> Tensor:
-    return shifted(x, by)
-
-
-def shifted(x: Tensor, by: Tensor) -> Tensor:  # type: ignore[no-redef]  # noqa: F811
-    return x + by.unflatten(0, (3, 5))
-
-
-class Scripted(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return shifted_and_compiled(x, x)
-
-
-def test_a_compiled_function_of_which_a_trace_is_another_is_named() -> None:
-    with pytest.raises(CaptureError, match=r"shifted_and_compiled under torch\.jit\.script: traced is the Python"):
-        capture(Scripted(), "forward", (torch.randn(2, 3),))
