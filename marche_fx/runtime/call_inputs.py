@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,18 +28,21 @@ class LeafInput:
         rows: a number for each of its rows ``[B, N]``, or its values where it has no more dimensions than that; a
             tensor while they are on another device and nobody has looked at them, see `look_at`.
         is_tokens: whether it says what the tokens are, so that a decoding step is expected to change some of its rows.
+        may_be_time: whether it is at most a number for each sample, as a timestep is.
     """
 
     tensor: weakref.ref[Tensor]
     version: int | None
     rows: np.ndarray[Any, Any] | Tensor
     is_tokens: bool
+    may_be_time: bool
 
     @classmethod
     def of(cls, tensor: Tensor, *, is_tokens: bool) -> LeafInput:
         version = None if tensor.is_inference() else tensor._version
         rows = rows_on_host(tensor) if tensor.device.type == "cpu" else rows_of(tensor.detach())
-        return cls(weakref.ref(tensor), version, rows, is_tokens)
+        may_be_time = not is_tokens and math.prod(tensor.shape[1:]) == 1
+        return cls(weakref.ref(tensor), version, rows, is_tokens, may_be_time)
 
     @property
     def waits(self) -> bool:
@@ -91,13 +96,17 @@ class CallInputs:
         others = [own.is_the_same(before) for own, before in pairs if not own.is_tokens]
         return all(others) and len(others) < len(self.leaves)
 
-    def distance(self, other: CallInputs) -> tuple[int, int]:
-        """How far another call of the program is: arguments without tokens that differ, then rows of all that do."""
+    def distance(self, other: CallInputs, times: Collection[int]) -> tuple[int, int]:
+        """How far another call of the program is: arguments without tokens that differ, then rows of all that do.
+
+        Args:
+            times: which arguments tell the time, and no condition.
+        """
         conditions = rows = 0
-        for own, before in zip(self.leaves, other.leaves):
+        for at, (own, before) in enumerate(zip(self.leaves, other.leaves)):
             count = int(own.moved(before).sum())
             rows += count
-            conditions += count > 0 and not own.is_tokens
+            conditions += count > 0 and not own.is_tokens and at not in times
         return conditions, rows
 
     def is_of_other_length(self, last: CallInputs) -> bool:
@@ -106,18 +115,21 @@ class CallInputs:
         alike = len(self.leaves) == len(last.leaves) and own.samples == other.samples
         return alike and own.plan.axes.lengths != other.plan.axes.lengths
 
-    def is_another_condition(self, last: CallInputs) -> bool:
+    def is_another_condition(self, last: CallInputs, times: Collection[int] = ()) -> bool:
         """Whether the same tokens are asked for under another condition, as a second branch of guidance is.
 
-        A decoding step changes tokens; where arguments differ and none that carries tokens does, it is no step.
+        A decoding step changes tokens; where arguments differ and none that carries tokens does, it is no step, unless
+        it is the time that passes while no token is drawn.
+
+        Args:
+            times: which arguments are, see `times_of`.
         """
         pairs = list(zip(self.leaves, last.leaves))
         alike = len(self.leaves) == len(last.leaves) and all(a.rows.shape == b.rows.shape for a, b in pairs)
-        if not alike or not any(own.is_tokens for own in self.leaves):
+        if not alike or not any(own.is_tokens for own in self.leaves) or tokens_moved(self, last):
             return False
-        if any(own.is_tokens and bool(own.moved(before).any()) for own, before in pairs):
-            return False
-        return self.program is not last.program or any(bool(own.moved(before).any()) for own, before in pairs)
+        conditions = [own.moved(before).any() for at, (own, before) in enumerate(pairs) if at not in times]
+        return self.program is not last.program or any(map(bool, conditions))
 
     def reverts(self, last: CallInputs, earlier: CallInputs) -> bool:
         """Whether all that ``last`` changed of ``earlier`` is as it was before: the two take turns."""
@@ -129,6 +141,22 @@ class CallInputs:
                 if bool((turned & own.moved(before)).any()):
                     return False
         return changed
+
+
+def tokens_moved(call: CallInputs, last: CallInputs) -> bool:
+    pairs = zip(call.leaves, last.leaves)
+    return any(own.is_tokens and bool(own.moved(before).any()) for own, before in pairs)
+
+
+def times_of(calls: Sequence[CallInputs]) -> set[int]:
+    """Which arguments of calls of one stream, in their order, moved from one to the next as tokens did."""
+    return {
+        at
+        for last, call in pairwise(calls)
+        if call.program is last.program and tokens_moved(call, last)
+        for at, (own, before) in enumerate(zip(call.leaves, last.leaves))
+        if own.may_be_time and bool(own.moved(before).any())
+    }
 
 
 def look_at(calls: Iterable[CallInputs]) -> None:
@@ -149,11 +177,11 @@ def look_at(calls: Iterable[CallInputs]) -> None:
 Owner = TypeVar("Owner")
 
 
-def nearest(call: CallInputs, last_calls: Mapping[Owner, CallInputs]) -> Owner:
+def nearest(call: CallInputs, last_calls: Mapping[Owner, CallInputs], times: Collection[int] = ()) -> Owner:
     """Whose last call is the nearest, the first of those that are as near; looks at none where there is but one."""
     if len(last_calls) > 1:
         look_at([call, *last_calls.values()])
-        return min(last_calls, key=lambda own: call.distance(last_calls[own]))
+        return min(last_calls, key=lambda own: call.distance(last_calls[own], times))
     (own,) = last_calls
     return own
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..refresh import RefreshPolicy
-from .call_inputs import CallInputs, look_at, nearest
+from .call_inputs import CallInputs, look_at, nearest, times_of
 from .lengths import Kept
 from .pending import PendingStep
 from .program import Program
@@ -50,6 +50,8 @@ class Stream:
         self.pending: dict[Program, weakref.ref[PendingStep]] = {}
         self.calls: dict[Program, deque[CallInputs]] = {}
         """What each program was last called with."""
+        self.times: dict[Program, set[int]] = {}
+        """Which arguments of a program were seen to move as tokens did, see `times_of`."""
         self.last_calls: dict[int, CallInputs] = {}
         """The same by number of the step method."""
         self.count = 0
@@ -144,6 +146,12 @@ class Stream:
         """What the stream was last called with: if ever for this program, else of this step method."""
         return self.calls[program][-1] if program in self.calls else self.last_calls[method]
 
+    def times_of(self, program: Program) -> set[int]:
+        """Which arguments of a program tell the time; the calls that are remembered have been looked at."""
+        found = self.times.setdefault(program, set())
+        found |= times_of(self.calls[program])
+        return found
+
     def enter(self, method: int, call: CallInputs) -> None:
         """A step method is called with these inputs."""
         last = self.last_calls.get(method)
@@ -186,6 +194,7 @@ class Stream:
         self.histories.clear()
         self.pending.clear()
         self.calls.clear()
+        self.times.clear()
         self.left.clear()
 
 
@@ -218,9 +227,10 @@ def find_stream(streams: Sequence[Stream], current: Stream | None, method: int, 
         return nearest(call, {own: own.last_call(method, call.program) for own in (*known, *others)})
     if known:
         look_at([call, *(before for own in known for before in own.calls[call.program])])
-        own = nearest(call, {each: each.calls[call.program][-1] for each in known})
+        times = {at for each in known for at in each.times_of(call.program)}
+        own = nearest(call, {each: each.calls[call.program][-1] for each in known}, times)
         last, *earlier = reversed(own.calls[call.program])
-        if call.is_another_condition(last):
+        if call.is_another_condition(last, times):
             return None
         if any(call.reverts(last, before) for before in earlier):
             own.begin_again()

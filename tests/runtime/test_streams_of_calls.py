@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import marche_fx
@@ -176,6 +178,52 @@ def test_a_condition_that_moves_in_every_step_is_one_stream() -> None:
         for x, vector in zip(steps(6), vectors(6)):
             optimized(x, vector=vector)[:, 8:12].sum()
     assert streams(optimized) == [0] * 6
+
+
+class Timed(nn.Module):
+    """Tokens at a time, under a label."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Transformer(N, D, 2, depth=2)
+        self.labels = nn.Embedding(5, D)
+
+    def forward(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        return self.body(x + torch.sin(time).reshape(-1, 1, 1) + self.labels(label)[:, None])
+
+
+SHAPES = [(), (1,), (2,), (2, 1), (2, 1, 1)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@given(data=st.data())
+@settings(max_examples=10, deadline=None)
+@torch.no_grad()
+def test_time_in_which_no_token_is_drawn_opens_no_stream(shape: tuple[int, ...], data: st.DataObject) -> None:
+    """Whatever labels take turns, and at whichever steps nothing is drawn once time has moved together with tokens."""
+    torch.manual_seed(0)
+    labels = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=3, unique=True), "labels")
+    drawn = [True, True, *data.draw(st.lists(st.booleans(), min_size=4, max_size=8), "drawn")]
+    optimized = marche_fx.transform(Timed().eval(), refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
+    inputs = iter(steps(11))
+    x = next(inputs)
+    with marche_fx.decoding(optimized):
+        for number, is_drawn in enumerate(drawn):
+            x = next(inputs) if is_drawn else x
+            for label in labels:
+                optimized(x, torch.full(shape, 1.0 - number / 16), torch.tensor([label, label]))[:, 8:12].sum()
+    assert streams(optimized) == [*range(len(labels))] * len(drawn)
+
+
+@torch.no_grad()
+def test_a_vector_that_moves_with_tokens_is_a_condition_still() -> None:
+    """It may be a time and a label in one: calls under two of them for the same tokens are branches."""
+    optimized, (first, *others) = transformed("selective"), vectors(4)
+    with marche_fx.decoding(optimized):
+        for x, vector in zip(steps(4), [first, *others]):
+            optimized(x, vector=vector)[:, 8:12].sum()
+        optimized(x, vector=torch.zeros_like(first))[:, 8:12].sum()
+    assert streams(optimized) == [0, 0, 0, 0, 1]
 
 
 class Pictured(nn.Module):
