@@ -43,6 +43,7 @@ class Loop(Described):
         kept: whether results of an earlier call are read after the next. operators: whether operators of the loop stand
             between a result and what is read of it. asks: whether the user says beforehand of some tokens that they
             will be read.
+        full: whether every step is in full. passes: whether time passes from step to step, in some without new tokens.
     """
 
     steps: int = 5
@@ -60,6 +61,7 @@ class Loop(Described):
     asks: bool = False
     seed: int = 0
     full: bool = False
+    passes: bool = False
 
 
 POLICIES: dict[str, Callable[[], marche_fx.RefreshPolicy]] = {
@@ -88,6 +90,7 @@ def choose_loop(choose: Callable[..., Any]) -> Loop:
         operators=choose(False, True),
         asks=choose(False, True),
         full=choose(False, False, False, True),
+        passes=choose(False, True),
     )
 
 
@@ -196,7 +199,11 @@ class Generation:
         (program,) = optimization_of(optimized).steps["forward"].programs
         # Branches that differ in tokens alone are told when they have taken turns.
         are_told = loop.named or bool(program.plan.axes.dims.get(program.plan.inputs[0]))
+        self.passes = loop.passes and self.batch.time is not None
         names = [name for name in CONDITIONS if getattr(self.batch, name) is not None]
+        self.is_time_known = False
+        if self.passes:
+            names.remove("time")
         self.branches = [
             Branch(own, {name: getattr(make_batch(recipe, self.generator), name) for name in names})
             for own in range(loop.branches if names and are_told else 1)
@@ -235,10 +242,18 @@ class Generation:
     def step(self, number: int) -> None:
         fresh = make_batch(self.recipe, self.generator).tokens
         is_new = torch.rand(fresh.shape[:2], generator=self.generator) < 0.4
-        self.batch.tokens = torch.where(is_new.view(*is_new.shape, *[1] * (fresh.ndim - 2)), fresh, self.batch.tokens)
+        if self.passes:
+            assert self.batch.time is not None
+            self.batch.time = 0.9 * self.batch.time
+            # In the first steps tokens move with it, by which it is told from a condition.
+            if number < 2 or self.chance(0.5):
+                is_new[:] = number < 2
+        before = self.batch.tokens
+        self.batch.tokens = torch.where(is_new.view(*is_new.shape, *[1] * (fresh.ndim - 2)), fresh, before)
         for branch in self.branches:
             if not branch.number or not (number < self.loop.starts or number == self.loop.pauses):
                 self.call(branch)
+        self.is_time_known |= self.passes and number > 0 and not torch.equal(self.batch.tokens, before)
 
     def call(self, branch: Branch) -> None:
         earlier, self.waiting = self.waiting, None
@@ -273,6 +288,8 @@ class Generation:
             if any(own is not branch and record.stream in own.oracles for own in self.branches):
                 raise GeneratedModelError(f"branches share a stream in {self.loop!r}", self.recipe)
             if record.stream not in branch.oracles:
+                if self.is_time_known and branch.oracles:
+                    raise GeneratedModelError(f"time opens a stream in {self.loop!r}", self.recipe)
                 branch.oracles[record.stream] = oracle_of(record.program.plan, self.model)
             # Where the policy has no room for what is read, it may be older than its token's keys and values.
             read = record.computed if self.loop.policy == "bounded" and not self.loop.full else None
