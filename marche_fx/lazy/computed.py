@@ -187,10 +187,7 @@ class Repeated(Expression):
         self.read = read
 
     def prepare(self, rows: Rows | None, demand: Demand) -> Compute:
-        if rows is not None:
-            # So that they are computed in the step whose result this is; the others may be older.
-            demand.want(self.source, rows)
-        whole = demand.want(self.source, None)
+        whole = demand.want_all(self.source, rows)
         read = [own.prepare(demand) for own in self.read]
 
         def compute() -> Tensor:

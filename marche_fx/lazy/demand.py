@@ -110,6 +110,13 @@ class Demand:
         self.wanted[key].uses += 1
         return self.wanted[key].take
 
+    def want_all(self, of: Prepared, named: Rows | None) -> Compute:
+        """All rows, of which those that are ``named`` are computed in the step whose result this is; the others may be
+        older."""
+        if named is not None:
+            self.want(of, named)
+        return self.want(of, None)
+
     def ask(self, source: Source, tokens: Tensor | None) -> None:
         if tokens is None:
             self.wholes.add(source)

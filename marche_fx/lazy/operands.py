@@ -130,10 +130,8 @@ class Looked:
 
     def prepare(self, demand: Demand) -> Compute:
         """Ask for what it shows."""
-        if self.geometry.frame.count < self.expression.frame.count:
-            # So that they are computed in the step whose result this is; the others may be older.
-            demand.want(self.expression, Rows(self.geometry.numbers()))
-        whole = demand.want(self.expression, None)
+        is_all = self.geometry.frame.count == self.expression.frame.count
+        whole = demand.want_all(self.expression, None if is_all else Rows(self.geometry.numbers()))
         return lambda: self.geometry.of(whole())
 
 

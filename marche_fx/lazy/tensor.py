@@ -146,9 +146,7 @@ class LateTensor(Tensor):
         memory, looked = self.late.memory, self.looked
         if function is aten.index_put_.default:
             fill = as_fill(self, looked.geometry, args)
-            function, args = (
-                (aten.masked_fill_.Tensor, fill) if fill else (function, (positions_of(args[0]), *args[1:]))
-            )
+            function, args = fill or (function, (positions_of(args[0]), *args[1:]))
         function, args, kwargs = drawn(looked, function, args, kwargs)
         args, kwargs = looks((args, kwargs)) if memory.held is None else values_of((args, kwargs))
         found = written(looked, function, args, kwargs, records=memory.records)
@@ -242,23 +240,25 @@ def looks(tree: Any) -> Any:
 
 def values_of(tree: Any) -> Any:
     """``tree`` with the value of every late tensor in place of it, to be read."""
-    if is_simple(tree):
-        return tree
-    return pytree.tree_map(lambda leaf: leaf.late.value() if isinstance(leaf, LateTensor) else leaf, tree)
+    return with_late(tree, View.value)
 
 
 def given_values(tree: Any) -> Any:
     """The same of what a step is given, which its loop cannot have otherwise afterwards."""
-    if is_simple(tree):
-        return tree
-    return pytree.tree_map(lambda leaf: leaf.late.given() if isinstance(leaf, LateTensor) else leaf, tree)
-
-
-def positions_of(tree: Any) -> Any:
-    """The same of what says which rows of others are read or written."""
-    return mapped(lambda leaf: leaf.late.positions() if isinstance(leaf, LateTensor) else leaf, tree)
+    return with_late(tree, View.given)
 
 
 def resolved(tree: Any) -> Any:
-    """``tree`` with the value of every late tensor in place of it, for the loop to hold."""
-    return pytree.tree_map(lambda leaf: leaf.late.handed_out() if isinstance(leaf, LateTensor) else leaf, tree)
+    """The same for the loop to hold."""
+    return with_late(tree, View.handed_out)
+
+
+def with_late(tree: Any, value: Callable[[View], Any]) -> Any:
+    if is_simple(tree):
+        return tree
+    return pytree.tree_map(lambda leaf: value(leaf.late) if isinstance(leaf, LateTensor) else leaf, tree)
+
+
+def positions_of(tree: Any) -> Any:
+    """``tree`` with positions in place of every late tensor, which say what rows of others are read or written."""
+    return mapped(lambda leaf: leaf.late.positions() if isinstance(leaf, LateTensor) else leaf, tree)

@@ -69,8 +69,8 @@ def written(own: Looked, function: Any, args: tuple[Any, ...], kwargs: dict[str,
     return Repeated(own.expression, own.geometry, write, [leaf for leaf in kept if isinstance(leaf, Looked)])
 
 
-def as_fill(own: Tensor, geometry: Geometry, args: tuple[Any, ...]) -> tuple[Tensor, Tensor] | None:
-    """Mask and value of ``own[mask] = value``, ``index_put_`` with ``args``, if it is one value for all that it names.
+def as_fill(own: Tensor, geometry: Geometry, args: tuple[Any, ...]) -> tuple[Any, tuple[Tensor, Tensor]] | None:
+    """``own[mask] = value``, ``index_put_`` with ``args``, as ``masked_fill_``, if one value is for all that it names.
 
     Such a write needs no positions, so that the mask may be late, or say it of channels. Of rows that a tensor names,
     what stood there need not be computed: that is an index.
@@ -82,7 +82,8 @@ def as_fill(own: Tensor, geometry: Geometry, args: tuple[Any, ...]) -> tuple[Ten
     is_plain = type(mask) is Tensor
     if is_plain and Pick((mask,)).is_of_rows(geometry):
         return None
-    return mask.reshape(*mask.shape, *[1] * (own.ndim - mask.ndim)), value.reshape(())
+    broadcast = mask.reshape(*mask.shape, *[1] * (own.ndim - mask.ndim))
+    return aten.masked_fill_.Tensor, (broadcast, value.reshape(()))
 
 
 def token_wise(

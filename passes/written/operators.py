@@ -23,18 +23,8 @@ NAME = re.compile(r"(\w+)\.(\w+)\.(\w+)")
 """As in ``aten.linear.default``."""
 
 MAKERS = (
-    *(
-        "arange",
-        "empty",
-        "empty_strided",
-        "empty_permuted",
-        "eye",
-        "full",
-        "hann_window",
-        "iota",
-        "linspace",
-        "logspace",
-    ),
+    *("arange", "empty", "empty_strided", "empty_permuted", "eye", "full", "hann_window"),
+    *("iota", "linspace", "logspace"),
     *("ones", "rand", "randint", "randn", "randperm", "scalar_tensor", "tril_indices", "triu_indices", "zeros"),
 )
 """Operators that make tensors of numbers alone."""

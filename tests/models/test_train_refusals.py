@@ -94,6 +94,16 @@ def test_the_run_of_another_recipe_is_refused(tmp_path: Path) -> None:
         train(fresh_model(), IMAGES, tmp_path, Recipe(epochs=2, batch=4, warmup=3, ema=0.9))
 
 
+class Breaks(Bias):
+    """Its loss is no number in its fourth step."""
+
+    calls = 0
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(images, labels) * (math.nan if self.calls == 4 else 1)
+
+
 def test_the_run_of_another_model_is_refused(tmp_path: Path) -> None:
     train(fresh_model(), IMAGES, tmp_path, RECIPE)
     with pytest.raises(TrainingError, match="run of another model"):
@@ -101,15 +111,8 @@ def test_the_run_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path: Path) -> None:
-    class Broken(Bias):
-        calls = 0
-
-        def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-            self.calls += 1
-            return super().forward(images, labels) * (math.nan if self.calls == 4 else 1)
-
     with pytest.raises(TrainingError, match="loss became nan in step 3"):
-        train(Broken(), IMAGES, tmp_path, RECIPE, checkpoint_seconds=0)
+        train(Breaks(), IMAGES, tmp_path, RECIPE, checkpoint_seconds=0)
     state = torch.load(tmp_path / STATE_FILE, weights_only=True)
     assert state["step"] == 3
     assert state["model"]["value"].isfinite()
@@ -121,13 +124,6 @@ def test_fewer_images_than_a_batch_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_looked_at_later_still_keeps_the_state_before_it(tmp_path: Path) -> None:
-    class Breaks(Bias):
-        calls = 0
-
-        def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-            self.calls += 1
-            return super().forward(images, labels) * (math.nan if self.calls == 4 else 1)
-
     with pytest.raises(TrainingError, match="nan in step 3"):
         train(Breaks(), IMAGES, tmp_path, RECIPE, look_every=100)
     assert not (tmp_path / STATE_FILE).exists()
