@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import torch
@@ -73,7 +73,9 @@ def compiled_functions_traced() -> Iterator[None]:
     call, own_thread = ScriptFunction.__call__, threading.get_ident()
 
     def called(function: Any, *args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() != own_thread or is_what_python_has(function):
+        # One that was loaded from a file is of no function.
+        is_of_python = inspect.isfunction(python_of(function))
+        if threading.get_ident() != own_thread or (is_of_python and is_what_python_has(function)):
             return call(function, *args, **kwargs)
         names = {own.name: own.default_value for own in function.schema.arguments}
         given = names | dict(zip(names, args)) | kwargs
@@ -88,20 +90,30 @@ def compiled_functions_traced() -> Iterator[None]:
 
 def is_what_python_has(function: Any) -> bool:
     """Whether all that was compiled is in functions that Python finds from this one by their names."""
-    reached = [function._torchdynamo_inline]
+    reached = [python_of(function)]
     for own in reached:
-        reached += [each for each in map(python_of, named_in(own)) if inspect.isfunction(each) and each not in reached]
-    lines = {(own.__code__.co_filename, line) for own in reached for *_, line in own.__code__.co_lines()}
+        reached += [each for each in functions_named_in(own) if each not in reached]
+    lines = {(code.co_filename, line) for own in reached for code in codes(own) for *_, line in code.co_lines()}
     return all(place in lines for place in places(function.inlined_graph))
 
 
-def named_in(function: Any) -> Iterator[Any]:
-    """What a function has by name: of its module, of functions around it, and of modules."""
-    variables = inspect.getclosurevars(function)
-    for own in (*variables.globals.values(), *variables.nonlocals.values()):
-        yield own
-        if isinstance(own, ModuleType):
-            yield from (getattr(own, name, None) for name in function.__code__.co_names)
+def functions_named_in(function: Any) -> Iterator[Any]:
+    """The functions that a function finds by their names: of its module, around it, and in modules and classes."""
+    code, names = function.__code__, {name for own in codes(function) for name in own.co_names}
+    around = zip(code.co_freevars, function.__closure__ or ())
+    scope = function.__globals__ | {name: cell.cell_contents for name, cell in around}
+    for own in (scope[name] for name in (*sorted(names), *code.co_freevars) if name in scope):
+        inside = [getattr(own, name, None) for name in names] if isinstance(own, ModuleType) else []
+        methods = [*vars(own).values()] if isinstance(own, type) else []
+        yield from filter(inspect.isfunction, map(python_of, (own, *inside, *methods)))
+
+
+def codes(function: Any) -> list[CodeType]:
+    """The code of a function, and of what is inside of it, as comprehensions are."""
+    found = [function.__code__]
+    for own in found:
+        found += [inner for inner in own.co_consts if isinstance(inner, CodeType)]
+    return found
 
 
 def python_of(value: Any) -> Any:
@@ -130,15 +142,17 @@ class Compiled:
         self.values: dict[str, Any] = {}
 
     def run(self, graph: Any, args: list[Any]) -> Any:
-        self.values.update(zip((own.debugName() for own in graph.inputs()), args, strict=True))
-        (result,) = self.block(graph)
+        (result,) = self.block(graph, args)
         return result
 
-    def block(self, block: Any) -> list[Any]:
+    def block(self, block: Any, given: list[Any]) -> list[Any]:
+        self.tell(block.inputs(), given)
         for node in block.nodes():
-            found = self.node(node)
-            self.values.update(zip((own.debugName() for own in node.outputs()), found, strict=True))
+            self.tell(node.outputs(), self.node(node))
         return self.read(block.outputs())
+
+    def tell(self, names: Any, values: list[Any]) -> None:
+        self.values.update(zip((own.debugName() for own in names), values, strict=True))
 
     def read(self, values: Any) -> list[Any]:
         return [self.values[own.debugName()] for own in values]
@@ -149,7 +163,9 @@ class Compiled:
             return [node.output().toIValue()]
         if kind == "prim::If":
             taken, other = node.blocks()
-            return self.block(taken if given[0] else other)
+            return self.block(taken if given[0] else other, [])
+        if kind == "prim::Loop":
+            return self.loop(node, *given)
         if kind == "prim::RaiseException":
             raise RuntimeError(given[0])
         if kind in ("prim::TupleUnpack", "prim::ListUnpack"):
@@ -159,6 +175,14 @@ class Compiled:
         if not any(isinstance(own, Tensor) for own in given) and kind in NUMBERS:
             return [NUMBERS[kind](*given)]
         return self.operator(node, given)
+
+    def loop(self, node: Any, trips: int, goes_on: bool, *begin: Any) -> list[Any]:
+        (body,), carried = node.blocks(), list(begin)
+        for trip in range(trips):
+            if not goes_on:
+                break
+            goes_on, *carried = self.block(body, [trip, *carried])
+        return carried
 
     def operator(self, node: Any, given: list[Any]) -> list[Any]:
         """Call the ATen operator of a node."""
@@ -180,6 +204,7 @@ class Compiled:
         place = PLACE.search(node.sourceRange())
         line = f" ({Path(place[1]).name}:{place[2]})" if place else ""
         return CaptureError(
-            f"{node.kind()}{line} of {self.name} under torch.jit.script cannot be captured as it was compiled, and in "
-            "Python a function that it calls was defined anew since and is another: give that one a name of its own."
+            f"{node.kind()}{line} of {self.name} under torch.jit.script cannot be captured as it was compiled, and "
+            "what Python has by the names that it calls is another: give a function that was defined anew a name of "
+            "its own."
         )

@@ -12,8 +12,9 @@ from ..graph.operands import operands
 LIBRARY = Library("marche_fx", "DEF")
 LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor")
 
-SMALL = 2**20
-"""For so few multiplications choosing a kernel, which oneDNN does at every call, takes longer than it saves."""
+SMALL = 2**18
+"""Elements of a weight: with fewer, choosing a kernel, which oneDNN does at every call, takes longer than it saves for
+few rows, and saves a tenth at most for many."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -22,13 +23,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     The weight stays as it is: no packed copy, which would take the memory twice and miss later changes.
     """
     # Asked again, for a model may have been moved or cast since its step was compiled.
-    if not is_small(x, weight) and is_plain(x):
+    if not is_small(weight) and is_plain(x):
         return onednn(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 
 
-def is_small(x: Tensor, weight: Tensor) -> bool:
-    return x.numel() * weight.shape[0] < SMALL
+def is_small(weight: Tensor) -> bool:
+    return weight.numel() < SMALL
 
 
 def shape_of_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -43,10 +44,10 @@ LIBRARY.impl("linear", F.linear, "AutocastCPU")
 
 
 def use_onednn(graph: fx.Graph, *, packed: bool = False) -> None:
-    """Have oneDNN multiply by weights wherever it can; ``torch.backends.mkldnn.enabled = False`` forbids it.
+    """Have oneDNN multiply by weights where it pays; ``torch.backends.mkldnn.enabled = False`` forbids it.
 
     Args:
-        packed: by packed copies of them.
+        packed: by packed copies of them, of small ones too.
 
     Before:  y = aten.linear(x, weight, bias)
     After:   y = marche_fx.linear(x, weight, bias), or marche_fx.packed_linear(x, weight, bias)
@@ -55,8 +56,12 @@ def use_onednn(graph: fx.Graph, *, packed: bool = False) -> None:
         return
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default):
         weight = operands(node)[1]
-        if weight is not None and weight.op == "placeholder" and is_plain(weight.meta["val"]):
-            node.target = torch.ops.marche_fx.packed_linear.default if packed else torch.ops.marche_fx.linear.default
+        if weight is None or weight.op != "placeholder" or not is_plain(weight.meta["val"]):
+            continue
+        if packed:
+            node.target = torch.ops.marche_fx.packed_linear.default
+        elif not is_small(weight.meta["val"]):
+            node.target = torch.ops.marche_fx.linear.default
 
 
 def multiply_by_onednn(module: fx.GraphModule, *, packed: bool = False) -> None:

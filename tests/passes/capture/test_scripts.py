@@ -70,6 +70,35 @@ def of_values(x: Tensor) -> Tensor:
     return x * 2 if bool(x.sum() > 0) else x
 
 
+@torch.jit.script
+def in_loops(x: Tensor, times: int) -> Tensor:
+    for time in range(times):
+        x = torch.tanh(x + 0.1 * time)
+    while times > 0:
+        times = times - 2
+        x = x * 2
+    return x
+
+
+@torch.jit.script
+def in_comprehensions(x: Tensor) -> Tensor:
+    halves = [moved(own, own) for own in x.chunk(2, -1)]
+    return torch.cat(halves, -1)
+
+
+class Sum:
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+    def with_added(self, value: Tensor) -> Tensor:
+        return self.value + value
+
+
+@torch.jit.script
+def in_classes(x: Tensor) -> Tensor:
+    return Sum(x).with_added(x * 2)
+
+
 class Calls(nn.Module):
     def __init__(self, function: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -93,7 +122,12 @@ def nothing_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_which_functions_python_no_longer_has() -> None:
     assert not is_what_python_has(anew)
     assert not is_what_python_has(anew_with_dtype)
-    assert all(map(is_what_python_has, (calls_what_is_there, chosen, of_sizes, of_values)))
+    assert all(
+        map(
+            is_what_python_has,
+            (calls_what_is_there, chosen, of_sizes, of_values, in_loops, in_comprehensions, in_classes),
+        )
+    )
 
 
 def test_a_function_that_calls_one_defined_anew_is_captured_as_it_was_compiled() -> None:
@@ -109,7 +143,7 @@ def test_its_operators_are_those_that_python_calls() -> None:
 
 
 def test_one_that_cannot_be_captured_is_named_with_its_operator_and_line() -> None:
-    said = r"aten::to \(test_scripts\.py:\d+\) of anew_with_dtype under torch\.jit\.script .*give that one a name"
+    said = r"aten::to \(test_scripts\.py:\d+\) of anew_with_dtype under torch\.jit\.script .*a name of its own"
     with pytest.raises(CaptureError, match=said):
         capture(Calls(anew_with_dtype), "forward", (torch.randn(2, 3), torch.randn(2, 3)))
 
@@ -121,6 +155,22 @@ def test_the_compiled_graph_takes_the_branches_of_its_arguments(bias: bool, resi
         return chosen(x, x + 1 if bias else None, residual=x * 3 if residual else None, drop=drop)
 
     same(function, torch.randn(2, 3, 4))
+
+
+@pytest.mark.usefixtures("nothing_is_there")
+@given(times=st.integers(0, 4))
+def test_the_compiled_graph_takes_its_turns(times: int) -> None:
+    same(lambda x: in_loops(x, times), torch.randn(2, 3))
+
+
+@pytest.mark.parametrize("function", [in_comprehensions, in_classes])
+def test_what_is_there_is_traced_as_python(function: Callable[..., Tensor]) -> None:
+    same(function, torch.randn(2, 4))
+
+
+def test_a_function_that_is_none_of_python_is_captured_as_it_was_compiled() -> None:
+    compiled = torch.jit.CompilationUnit("def loaded(x):\n    return torch.tanh(x) + 1\n").loaded
+    same(lambda x: compiled(x), torch.randn(2, 3))
 
 
 @pytest.mark.usefixtures("nothing_is_there")
