@@ -22,16 +22,15 @@ class Linear(nn.Linear):
     """`nn.Linear` whose products with float32 weights on the CPU run in oneDNN."""
 
     def forward(self, x: Tensor) -> Tensor:
-        # Gradients, and compilers, which choose a product themselves, get the operator that they know. For a small
-        # weight it is all that would be called in the end.
-        if is_small(self.weight) or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        # Gradients, and compilers, which choose a product themselves, get the operator that they know.
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(x)
         found: Tensor = torch.ops.marche_fx.linear(x, self.weight, self.bias)
         return found
 
 
 def with_fast_products(head: nn.Module) -> nn.Module:
-    """``head`` in evaluation mode, with `Linear` for its linears; itself where there are none or oneDNN is forbidden.
+    """``head`` in evaluation mode, with `Linear` for its linears; itself where none gains or oneDNN is forbidden.
 
     The copy shares parameters, buffers and hooks, so what becomes of them later counts in both.
     """
@@ -40,7 +39,7 @@ def with_fast_products(head: nn.Module) -> nn.Module:
 
 
 def copied(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
-    """A shallow copy of ``module`` and of those of its children that hold linears, each made once.
+    """A shallow copy of ``module`` and of those of its children that hold such linears, each made once.
 
     A module that looks after its own attributes, such as one that `torch.compile` wrapped, stays as it is.
     """
@@ -64,8 +63,8 @@ def has_linears(module: nn.Module) -> bool:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether it is `nn.Linear` itself: a subclass may compute something else."""
-    return type(module) is nn.Linear
+    """Whether it is `nn.Linear` itself, for a subclass may compute something else, of a weight for which it pays."""
+    return type(module) is nn.Linear and not is_small(module.weight)
 
 
 def replace_denoisers(

@@ -111,6 +111,7 @@ def naming_kernels() -> Iterator[None]:
 def naming_runs() -> Iterator[None]:
     """What a step of ours runs is in a range of its own, whoever asked for it."""
     run = PendingStep.run
+    # On the class, for steps make their own objects; mypy takes methods for constants.
     PendingStep.run = in_range(run, RUN)  # type: ignore[method-assign]
     try:
         yield

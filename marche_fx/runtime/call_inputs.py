@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -148,15 +147,12 @@ def tokens_moved(call: CallInputs, last: CallInputs) -> bool:
     return any(own.is_tokens and bool(own.moved(before).any()) for own, before in pairs)
 
 
-def times_of(calls: Sequence[CallInputs]) -> set[int]:
-    """Which arguments of calls of one stream, in their order, moved from one to the next as tokens did."""
-    return {
-        at
-        for last, call in pairwise(calls)
-        if call.program is last.program and tokens_moved(call, last)
-        for at, (own, before) in enumerate(zip(call.leaves, last.leaves))
-        if own.may_be_time and bool(own.moved(before).any())
-    }
+def times_of(call: CallInputs, last: CallInputs) -> set[int]:
+    """Which arguments of a call of a program moved, as tokens did, since the last one of its stream."""
+    if not tokens_moved(call, last):
+        return set()
+    pairs = enumerate(zip(call.leaves, last.leaves))
+    return {at for at, (own, before) in pairs if own.may_be_time and bool(own.moved(before).any())}
 
 
 def look_at(calls: Iterable[CallInputs]) -> None:

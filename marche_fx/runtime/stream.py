@@ -147,9 +147,11 @@ class Stream:
         return self.calls[program][-1] if program in self.calls else self.last_calls[method]
 
     def times_of(self, program: Program) -> set[int]:
-        """Which arguments of a program tell the time; the calls that are remembered have been looked at."""
+        """Which arguments of a program tell the time; its last two calls have been looked at."""
         found = self.times.setdefault(program, set())
-        found |= times_of(self.calls[program])
+        last, *earlier = reversed(self.calls[program])
+        if earlier:
+            found |= times_of(last, earlier[0])
         return found
 
     def enter(self, method: int, call: CallInputs) -> None:

@@ -71,6 +71,7 @@ def tracing_alone() -> Iterator[None]:
         loggers = [logging.getLogger(name) for name in TALKATIVE]
         for logger in loggers:
             logger.addFilter(is_heard)
+        # A method of PyTorch's class, which types say nobody assigns to.
         _Patcher.patch_method = patch_here  # type: ignore[method-assign, assignment]
         vars(export_trace).update(dict.fromkeys(left_out, nullcontext))
         try:

@@ -81,6 +81,7 @@ def compiled_functions_traced() -> Iterator[None]:
         given = names | dict(zip(names, args)) | kwargs
         return Compiled(function.name).run(function.inlined_graph, list(given.values()))
 
+    # All calls go through the class, which PyTorch types as one that nobody assigns to.
     ScriptFunction.__call__ = called  # type: ignore[method-assign, assignment]
     try:
         yield

@@ -106,7 +106,10 @@ def test_gradients_autocast_and_compilers_see_the_original_product(products_by_o
 def test_where_there_is_nothing_to_do_a_head_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     norm = nn.LayerNorm(8)
     assert with_fast_products(norm) is norm
-    linear = nn.Linear(8, 8)
+    small, linear = nn.Linear(8, 8), nn.Linear(512, 512)
+    assert with_fast_products(small) is small
+    assert with_fast_products(nn.Sequential(small, linear)).get_submodule("0") is small
+    assert with_fast_products(linear) is not linear
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     assert with_fast_products(linear) is linear
     mar = small_mar().eval()
@@ -114,6 +117,7 @@ def test_where_there_is_nothing_to_do_a_head_stays(monkeypatch: pytest.MonkeyPat
 
 
 @torch.no_grad()
+@pytest.mark.usefixtures("products_by_onednn")
 def test_a_head_that_is_compiled_stays_so() -> None:
     head: Any = nn.Sequential(nn.Linear(8, 8), nn.Tanh()).eval()
     wrapped: Any = torch.compile(head, backend="eager")

@@ -52,12 +52,13 @@ def test_the_machine_says_what_is_available() -> None:
 
 @on_linux
 def test_the_peak_is_what_was_held_at_once() -> None:
-    size = 64 * 2**20
+    size = 32 * 2**20
     with measured_peak(CPU) as peak:
-        for _ in range(3):
+        for _ in range(16):
             torch.ones(size // 4)
     assert peak.bytes is not None
-    assert 0.9 * size < peak.bytes < 2 * size
+    # One, and the next where the kernel counts what was given back late; never all that were made.
+    assert 0.9 * size < peak.bytes < 4 * size
 
 
 def test_where_there_is_no_high_water_mark_the_peak_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
