@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import sys
 import warnings
 from functools import cache
@@ -60,4 +61,4 @@ def users_line() -> str:
     frame = sys._getframe(1)
     while frame.f_back is not None and is_own(frame) and not frame.f_code.co_filename.startswith(MODELS):
         frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from marche_fx.errors import CaptureError, UnsupportedModelError
 from marche_fx.models.mar import MAR
+from marche_fx.passes.capture.alone import tracing_alone
 from marche_fx.passes.capture.capture import capture
 from marche_fx.passes.capture.captured import Capture
 from marche_fx.passes.graph.source import describe, module_path, source_line
@@ -283,3 +285,17 @@ def test_plain_values_of_any_type_are_baked_in() -> None:
     assert torch.equal(run(captured, model, x, None, None, None)[0], x.double() + 2)
     assert captured.accepts((x, torch.float64, torch.device("cpu"), "ab"), {})
     assert not captured.accepts((x, torch.float32, torch.device("cpu"), "ab"), {})
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_garbage_is_collected_afterwards_as_before(is_enabled: bool) -> None:
+    (gc.enable if is_enabled else gc.disable)()
+    try:
+        with pytest.raises(CaptureError, match="within"), tracing_alone():
+            with tracing_alone():
+                assert not gc.isenabled()
+            assert not gc.isenabled()
+            raise CaptureError("within")
+        assert gc.isenabled() == is_enabled
+    finally:
+        gc.enable()
