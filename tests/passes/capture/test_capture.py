@@ -291,11 +291,16 @@ def test_plain_values_of_any_type_are_baked_in() -> None:
 def test_garbage_is_collected_afterwards_as_before(is_enabled: bool) -> None:
     (gc.enable if is_enabled else gc.disable)()
     try:
-        with pytest.raises(CaptureError, match="within"), tracing_alone():
-            with tracing_alone():
-                assert not gc.isenabled()
-            assert not gc.isenabled()
-            raise CaptureError("within")
+        with pytest.raises(CaptureError, match="within"):
+            fail_within_traces()
         assert gc.isenabled() == is_enabled
     finally:
         gc.enable()
+
+
+def fail_within_traces() -> None:
+    with tracing_alone():
+        with tracing_alone():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+        raise CaptureError("within")
