@@ -11,4 +11,5 @@ lower      the rewritten region to compiled code
 
 `trail` keeps note of what each pass found and how long it took; `shown` tells it at length where PyTorch traces.
 `recent` bounds what is kept: of too many things those go that were not used for longest.
+`uncollected` keeps Python from looking for garbage meanwhile.
 """

@@ -26,6 +26,7 @@ LAYERS = (
     "orders",
     "passes.trail",
     "passes.recent",
+    "passes.uncollected",
     "passes.graph",
     "passes.rules",
     "passes.capture",

@@ -7,5 +7,4 @@ files        files that are written whole or not at all, and say so when damaged
 folder       folders that belong to what their results come from
 locks        files and folders that one process at a time writes
 refused      what the system refuses
-uncollected  work in which Python does not look for garbage
 """

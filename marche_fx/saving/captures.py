@@ -17,6 +17,7 @@ from ..head.stored import StoredHead, premises_of
 from ..passes.capture.captured import Capture
 from ..passes.capture.stored import Premises, Stored
 from ..passes.capture.structure import Place
+from ..passes.uncollected import uncollected
 from ..passes.written.constants import Constants
 from ..passes.written.refused import UnusableError, malformed_is_unusable
 from ..passes.written.values import VALUES, checked
@@ -25,7 +26,6 @@ from .files import remove_half_written
 from .fingerprint import Fingerprint, differences, fingerprint, machine, software
 from .kernels import beside, kernels_of, read_kernels, restore_kernels, write_kernels
 from .locks import held
-from .uncollected import uncollected
 
 FORMAT = 8
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +9,8 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch.fx._symbolic_trace import _Patcher
+
+from ..uncollected import uncollected
 
 
 class CompileLock:
@@ -37,19 +38,6 @@ TALKATIVE = (
 
 LEFT_OUT = ("_ignore_backend_decomps", "_detect_attribute_assignment")
 """Context managers of a trace that this one does without."""
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Let no garbage be looked for: a trace makes many objects that stay, among which it would be, for a quarter of
-    the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @contextmanager
