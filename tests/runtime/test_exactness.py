@@ -105,7 +105,7 @@ def made(kind: str, seed: int) -> Tensor:
     return torch.ones(N, N, dtype=torch.bool)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     kind=masks,
     seed=st.integers(0, 999),

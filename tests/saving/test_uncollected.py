@@ -58,7 +58,7 @@ def test_no_garbage_is_looked_for_while_captures_are_read(path: Path, monkeypatc
     monkeypatch.setattr(captures, "read", reading)
     with looks() as found:
         assert marche_fx.load_captures(own, path)
-        objects = [[own] for _ in range(10_000)]
+        objects = [[own] for _ in range(100_000)]
     assert during == [[]]
     assert len(found) > 1, f"and then it is, with {len(objects)} objects more"
 

@@ -74,7 +74,7 @@ def test_models_nobody_here_wrote(entry: Entry) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(recipe=recipes())
 def test_generated_models(recipe: Recipe) -> None:
     args, kwargs = make_arguments(recipe, Generator().manual_seed(recipe.seed))
