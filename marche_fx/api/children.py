@@ -112,7 +112,7 @@ class ChildCalls:
             # The loop is further out.
             child.methods.add(frame.f_code.co_name)
         child.frame = frame
-        if child.calls == ENOUGH and not child.methods and path not in self.listed:
+        if child.calls == ENOUGH and not child.methods and path not in self.listed and not is_layer(module):
             self.found(path)
 
     def outermost_running(self, path: str, frame: FrameType | None) -> tuple[str, nn.Module, FrameType] | None:
@@ -133,6 +133,14 @@ class ChildCalls:
     def is_method(self, frame: FrameType) -> bool:
         """Whether a frame is of a method of the model, which can be named as its step; helpers of a loop cannot."""
         return is_method_of(self.model, frame.f_code.co_name, frame)
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether a module is one layer of PyTorch's, as an embedding that a loop calls before the network it belongs to.
+
+    None has attention: PyTorch's own attention is made of further layers.
+    """
+    return type(module).__module__.startswith("torch.nn.modules.") and next(module.children(), None) is None
 
 
 def is_method_of(owner: Any, name: str, frame: FrameType) -> bool:
@@ -181,6 +189,8 @@ def told(
             f"{start}No step ran, and nothing was cached. They were called by a method that runs in each step: name "
             f"it, marche_fx.transform(model, {names})"
         )
+    if all(is_layer(own.module) for own in children.values()):
+        refused = {**dict.fromkeys(children, "found no attention over a token axis, it is one layer."), **refused}
     if refused:
         path, why = next(iter(refused.items()))
         return f"{start}No step ran, and nothing was cached. {path!r} cannot be transformed: {why}"

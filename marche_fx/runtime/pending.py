@@ -79,6 +79,8 @@ class PendingStep:
         """bool ``[B, N]``, tokens that were read and not computed, where the policy has no room for all that are."""
         self.room = 0
         """For how many of a sample's tokens it has."""
+        self.named: Tensor | None = None
+        """bool ``[B, 1]``, the samples of which the first read names rows."""
 
     @property
     def program(self) -> Program:
@@ -99,6 +101,7 @@ class PendingStep:
         with self.log.used():
             # Who reads all rows once may do so again.
             self.state.reads_all |= queried is None
+            self.note_samples(queried)
             only_queried = not self.state.reads_all
             results = self.results
             if results.leaves is None:
@@ -111,6 +114,16 @@ class PendingStep:
             self.note_read(queried)
         assert results.leaves is not None
         return results.leaves
+
+    def note_samples(self, queried: Tensor | None) -> None:
+        """Take down which rows are read of samples of which the first read names none, for the next call."""
+        if queried is None or not self.results.is_current:
+            return
+        if self.named is None:
+            self.named = queried.any(1, keepdim=True)
+            return
+        later = queried & ~self.named
+        self.state.later = later if self.state.later is None else self.state.later | later
 
     def has(self, tokens: Tensor | None) -> bool:
         """Whether it has been computed, with the rows of ``tokens``, bool ``[B, N]``."""
@@ -196,6 +209,8 @@ class PendingStep:
             if self.query is not None and not again:
                 queried = self.query if queried is None else queried | self.query
                 self.note_query()
+            if not again:
+                queried = self.state.with_later(queried)
             # Where nobody says which tokens are read, the changed ones speak for them.
             asked = changed if queried is None else queried
             moved = self.state.input_drift(self.values) if InputDrift() in policy.signals else None

@@ -11,15 +11,19 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..graph.source import is_library_frame
-from .sizes import is_symbolic
+from .sizes import is_symbolic, line_that_fixes
 
 
 class FixedSizes(TorchFunctionMode):
-    """Notes the line that calls a function by which the first of the arguments' symbolic sizes is fixed."""
+    """Notes the line at which the first of the arguments' symbolic sizes is fixed.
+
+    A branch on a size calls no function of PyTorch's, and the next one that is called may be far from it.
+    """
 
     def __init__(self, arguments: Sequence[Tensor]) -> None:
         super().__init__()
-        self.sizes = [size for own in arguments for size in own.shape if is_symbolic(size)]
+        self.sizes: list[Any] = [size for own in arguments for size in own.shape if is_symbolic(size)]
+        self.symbols = {size.node.expr: size.node.shape_env for size in self.sizes if size.node.expr.is_symbol}
         self.line = ""
 
     def __torch_function__(
@@ -29,7 +33,8 @@ class FixedSizes(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         finally:
             if not self.line and not all(map(is_symbolic, self.sizes)):
-                self.line = users_line()
+                branches = (line_that_fixes(symbol, env) for symbol, env in self.symbols.items())
+                self.line = next(filter(None, branches), "") or users_line()
 
 
 def users_line() -> str:

@@ -97,6 +97,14 @@ def guards_of(env: Any) -> Iterable[Guard]:
             yield Guard(sympy.And(symbol >= bounds.lower, symbol <= bounds.upper), "")
 
 
+def line_that_fixes(symbol: Any, env: Any) -> str:
+    """The line of a branch that is taken for one value of a symbol alone; empty where there is none."""
+    import sympy
+
+    asked = (own for own in env.guards if isinstance(own.expr, sympy.Eq) and symbol in own.expr.args)
+    return next((line_of(own.sloc.framework_loc) for own in asked if own.expr.free_symbols == {symbol}), "")
+
+
 def line_of(frame: Any) -> str:
     is_users = isinstance(frame, FrameSummary) and not is_library_frame(frame.filename)
     return f"{Path(frame.filename).name}:{frame.lineno}" if is_users else ""

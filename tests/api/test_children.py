@@ -20,6 +20,7 @@ from tests.sessions import D, N, steps
 def network(depth: int) -> nn.Module:
     found = Transformer(N, D, 2, depth=depth)
     found.head = nn.Linear(D, D)
+    found.embedding = nn.Embedding(3, D)
     return found
 
 
@@ -54,6 +55,12 @@ class Parent(nn.Module):
                 x = layer(x)
             found.append(x)
         return found
+
+    def with_embedding(self, steps: list[Tensor]) -> list[Tensor]:
+        # As of a prompt and of a mask, before the loop and in it.
+        embedding = self.net.get_submodule("embedding")
+        first = embedding(torch.tensor([0])) + embedding(torch.tensor([1]))
+        return [resolved((self.net(x)[:, 8:12] + first + embedding(torch.tensor([2]))) * 1).clone() for x in steps]
 
     def head_alone(self, steps: list[Tensor]) -> list[Tensor]:
         return [self.head(x) for x in steps]
@@ -181,6 +188,28 @@ def test_layers_called_one_by_one_are_told_of() -> None:
     assert "'layers.0', 'layers.1'" in told[0]
     assert "Put what is called in each step into one method" in told[0]
     assert all(map(torch.equal, found, model.by_layer(steps())))
+
+
+def test_an_embedding_that_is_called_first_is_not_taken_for_the_network() -> None:
+    model = made()
+    optimized, found, told = decoded(model, "with_embedding")
+    assert "model.net = marche_fx.transform(model.net)" in told[0]
+    assert "embedding" not in told[0]
+    assert marche_fx.report(optimized).session is not None
+    assert all(own.shape == (2, 4, D) for own in found)
+
+
+@torch.no_grad()
+def test_a_layer_of_the_step_that_the_loop_calls_too_stays_what_it_is() -> None:
+    optimized = marche_fx.transform(network(2).eval(), refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
+    layer = optimized.get_submodule("embedding")
+    with warnings.catch_warnings(), marche_fx.decoding(optimized):
+        warnings.simplefilter("error")
+        for number in (0, 1):
+            optimized.get_submodule("embedding")(torch.tensor([number]))
+        for x in steps():
+            resolved(optimized(x)[:, 8:12])
+    assert optimized.get_submodule("embedding") is layer
 
 
 def test_a_child_without_attention_stays_what_it_is() -> None:

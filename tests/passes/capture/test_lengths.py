@@ -106,6 +106,18 @@ def test_what_fits_one_length_alone_is_fixed_and_the_line_named() -> None:
         )
 
 
+def test_a_branch_that_fixes_a_length_is_named_and_not_what_is_called_next() -> None:
+    def doubled_at_nine(x: Tensor) -> Tensor:
+        n = x.shape[1]
+        twice = n == 9
+        double = 2 if twice else 1
+        return x.relu() * double
+
+    line = doubled_at_nine.__code__.co_firstlineno + 3
+    with pytest.raises(LengthError, match=rf"fixes the size 9 of an argument \(test_lengths.py:{line}\)"):
+        any_length(Function(doubled_at_nine).eval(), torch.ones(2, 6), torch.ones(2, 9))
+
+
 class Remembers(nn.Module):
     """Makes a table for the length that it meets, and another for another."""
 
