@@ -10,6 +10,7 @@ wide           a result whose rows are computed where they are read
 choose         which tokens are active                  token_history  ages, signals and choices of the policy
 rounding       what caches of lower precision cost
 exactness      which cached rows nothing new can reach  lengths      rows kept when the number of tokens changes
+expected       which rows a loop is about to read beside those that it names first
 advice         what a session lost, and what mends it
 measure        signals a policy asks for                method       what `transform` was told
 graphs/        steps as CUDA graphs                     users_code   warnings that point to it

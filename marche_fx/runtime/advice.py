@@ -30,7 +30,10 @@ WITHOUT_CHECKS = "torch.distributions.Distribution.set_default_validate_args(Fal
 FEWEST = 4
 """Calls of a session of which its share of rows says something."""
 
-TOPICS = ("a moving value", "nearly all", "old rows")
+OFTEN = 1.5
+"""So many runs of a step for each of its calls, and the user is told which reads it runs for."""
+
+TOPICS = ("a moving value", "nearly all", "runs again", "old rows")
 """What is told once each."""
 
 OLD = 2.0
@@ -51,6 +54,8 @@ class Findings:
             them. lopsided: by line that reads those of some samples, these samples, and whether a query does.
         first_readers: by line that read a result as a whole first, and whether a check did, the calls that ran more
             than once.
+        runs: of the step in all calls. again: by lines, the calls that ran once more for rows that were read at the
+            second of them, beside those that were read, or named by a query, at the first.
         oldest: steps since the oldest row was computed that was read by name.
     """
 
@@ -62,6 +67,8 @@ class Findings:
     readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
     lopsided: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     first_readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    runs: int = 0
+    again: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     oldest: float = 0.0
     oldest_line: str = ""
 
@@ -70,6 +77,11 @@ class Findings:
         """Whether nearly all was computed although the policy had not asked for it."""
         is_forced = 2 * self.forced >= self.calls or self.asked <= MOST_ASKED
         return self.calls >= FEWEST and self.share >= NEARLY_ALL and is_forced
+
+    @property
+    def runs_often(self) -> bool:
+        """Whether calls ran once more, most of them, for rows that were read one after another."""
+        return self.calls >= FEWEST and self.runs >= OFTEN * self.calls and 2 * self.again.total() >= self.calls
 
 
 def to_host(numbers: Sequence[Tensor]) -> list[float]:
@@ -111,6 +123,7 @@ def find(calls: Sequence[CallRecord]) -> Findings:
     named = [(age, read.line) for age, read in zip(ages, reads) if read.rows is not None]
     oldest, line = max(named, default=(0.0, ""))
     first = [next(iter(own.reads), None) for own in done if own.computed > own.active]
+    again = [pair for own in done if (pair := lines_that_run_again(own)) is not None]
     visible = max(sum(own.visible for own in calls if own.visible), 1)
     return Findings(
         share=sum(own.computed for own in done) / visible,
@@ -121,9 +134,22 @@ def find(calls: Sequence[CallRecord]) -> Findings:
         readers=readers,
         lopsided=lopsided,
         first_readers=Counter((own.line, own.is_check) for own in first if own is not None and own.rows is None),
+        runs=sum(own.runs for own in done),
+        again=Counter(again),
         oldest=oldest,
         oldest_line=line,
     )
+
+
+def lines_that_run_again(call: CallRecord) -> tuple[str, str, bool] | None:
+    """Where rows were read first, where those for which the call ran again, and whether a query named the first ones.
+
+    None where it ran once, or a result was read as a whole, of which the user is told otherwise.
+    """
+    later = next((own for own in call.reads if own.runs_again), None)
+    if later is None or later.rows is None or call.reads[0].rows is None:
+        return None
+    return call.reads[0].line, later.line, call.reads[0].by_query
 
 
 def name_of_value(program: Program, number: int) -> str:
@@ -186,6 +212,8 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord]) 
         found = find(own)
         if found.has_gained_nothing and not method.warned & {"a moving value", "length", "nearly all"}:
             method.warn_once(nearly_all(method, found), topic="nearly all")
+        elif found.runs_often:
+            method.warn_once(runs_again(method, found), topic="runs again")
         if found.oldest >= OLD:
             method.warn_once(
                 f"rows of a result of {method.name} were read at {found.oldest_line} that had been computed "
@@ -193,6 +221,20 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord]) 
                 "you need before the next call",
                 topic="old rows",
             )
+
+
+def runs_again(method: StepMethod, found: Findings) -> str:
+    (first, later, by_query), _ = found.again.most_common(1)[0]
+    start = f"{method.name} ran {found.runs} times in {found.calls} calls: "
+    if by_query:
+        return (
+            f"{start}query= names some of the rows that are read, called at {first}, and the step runs again for those "
+            f"that are read at {later}. Let it name these too"
+        )
+    return (
+        f"{start}rows of its result are read at {first}, and the step runs again for others, read at {later}. Read all "
+        "at once, as in logits[mask], or name all of them by query=, which transform takes"
+    )
 
 
 def nearly_all(method: StepMethod, found: Findings) -> str:

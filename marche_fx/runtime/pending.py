@@ -80,7 +80,7 @@ class PendingStep:
         self.room = 0
         """For how many of a sample's tokens it has."""
         self.named: Tensor | None = None
-        """bool ``[B, 1]``, the samples of which the first read names rows."""
+        """bool ``[B, N]``, the rows that the first read names."""
 
     @property
     def program(self) -> Program:
@@ -103,7 +103,7 @@ class PendingStep:
             self.state.reads_all |= queried is None
             self.note_samples(queried)
             only_queried = not self.state.reads_all
-            results = self.results
+            results, ran = self.results, self.record.runs
             if results.leaves is None:
                 self.run(queried, only_queried=only_queried)
             elif not results.are_there(queried):
@@ -111,26 +111,25 @@ class PendingStep:
                     due = None if queried is None else self.due(queried)
                     self.run(due, again=True, only_queried=only_queried)
                 results.have(queried)
-            self.note_read(queried)
+            self.note_read(queried, runs_again=0 < ran < self.record.runs)
         assert results.leaves is not None
         return results.leaves
 
     def note_samples(self, queried: Tensor | None) -> None:
         """Take down which rows are read of samples of which the first read names none, for the next call."""
-        if queried is None or not self.results.is_current:
+        if queried is None or self.program.samples == 1 or not self.results.is_current:
             return
         if self.named is None:
-            self.named = queried.any(1, keepdim=True)
-            return
-        later = queried & ~self.named
-        self.state.later = later if self.state.later is None else self.state.later | later
+            self.named = queried
+        else:
+            self.state.expected.take_in(self.named, queried)
 
     def has(self, tokens: Tensor | None) -> bool:
         """Whether it has been computed, with the rows of ``tokens``, bool ``[B, N]``."""
         return self.results.leaves is not None and (tokens is None or not self.lacks(tokens))
 
-    def note_read(self, queried: Tensor | None) -> None:
-        """Take down who read which rows, and how old they are."""
+    def note_read(self, queried: Tensor | None, *, runs_again: bool = False) -> None:
+        """Take down who read which rows, how old they are, and whether the step ran once more for them."""
         age = self.results.ages()
         asked = self.state.visible(self.values) if queried is None else queried
         rows = None if queried is None else queried.sum(1)
@@ -139,7 +138,10 @@ class PendingStep:
             left = asked & self.spared & ~self.results.computed
             asked, spared = asked & ~left, (left.sum(), age.masked_fill(~left, 0.0).amax())
         oldest = (age if asked is None or not age.ndim else age.masked_fill(~asked, 0.0)).amax()
-        self.record.reads.append(ReadRecord(users_line(), rows, oldest, spared, is_check=rows is None and is_check()))
+        by_check = rows is None and is_check()
+        self.record.reads.append(
+            ReadRecord(users_line(), rows, oldest, spared, is_check=by_check, runs_again=runs_again)
+        )
 
     def note_query(self) -> None:
         """Take down which rows the user's query names, which this call computes where the policy has room for them."""
@@ -199,6 +201,7 @@ class PendingStep:
             is_read: by the loop; not where a later call is about to overwrite what it may still read.
         """
         self.is_tried = True
+        self.record.runs += 1
         policy, history, began = self.method.policy, self.history, time.perf_counter()
         # A late step may be read outside of the autocast that it was called in.
         with torch.no_grad(), self.program.plan.dense.autocast.restored():
@@ -210,7 +213,7 @@ class PendingStep:
                 queried = self.query if queried is None else queried | self.query
                 self.note_query()
             if not again:
-                queried = self.state.with_later(queried)
+                queried = self.state.expected.beside(queried)
             # Where nobody says which tokens are read, the changed ones speak for them.
             asked = changed if queried is None else queried
             moved = self.state.input_drift(self.values) if InputDrift() in policy.signals else None

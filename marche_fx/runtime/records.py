@@ -117,6 +117,7 @@ class ReadRecord:
         spared: how many rows of all samples it gets that the policy had no room for, and the same of these.
         by_query: whether the user's query names the rows; the line is that of the call then.
         is_check: whether nobody but a check of what the loop draws from reads it.
+        runs_again: whether the step ran for it once more.
     """
 
     line: str
@@ -125,6 +126,7 @@ class ReadRecord:
     spared: tuple[Tensor, Tensor] | None = None
     by_query: bool = False
     is_check: bool = False
+    runs_again: bool = False
 
 
 @dataclass
@@ -139,6 +141,7 @@ class CallRecord:
             of all times that it ran. wanted: of them, those that the policy asked for. seconds: it took to compute
             them, where it was not the first time.
         kept: tokens of a sample whose rows calls of another length left, in the first call of a length.
+        runs: how many times it ran.
     """
 
     name: str
@@ -153,6 +156,7 @@ class CallRecord:
     wanted: int = 0
     seconds: float = 0.0
     kept: int = 0
+    runs: int = 0
 
     @property
     def is_full(self) -> bool:

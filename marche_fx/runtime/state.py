@@ -13,6 +13,7 @@ from ..refresh.history import Refresh
 from ..refresh.signals import Signal
 from .choose import ActiveStreams, choose_streams
 from .exactness import Exactness
+from .expected import ExpectedReads
 from .graphs.buffers import Buffers
 from .graphs.rows import ActiveRows
 from .graphs.step import StepGraphs
@@ -52,8 +53,8 @@ class StepState:
     """Of `unwatched` the values in the last step."""
     unread: Tensor | None
     """bool ``[B, N]``, tokens whose results were left out when they were last active; None before any was."""
-    later: Tensor | None
-    """bool ``[B, N]``, rows that were read after the first read of the last call, of samples of which it named none."""
+    expected: ExpectedReads
+    """What is likely to be read after the first read of a call."""
 
     def __init__(self, program: Program, graphs: StepGraphs | None = None) -> None:
         self.program = program
@@ -266,16 +267,6 @@ class StepState:
             return torch.zeros((), dtype=torch.float32)
         return call - self.computed_at
 
-    def with_later(self, queried: Tensor | None) -> Tensor | None:
-        """The rows that a call's first read names, and those that it is likely to be asked for next.
-
-        A loop that reads the halves of a guided batch one after the other does so in every call, and the step would run
-        for each. All samples have equally many tokens computed anyway, so those of which nothing is named yet have the
-        rows that were read of them in the last call.
-        """
-        later, self.later = self.later, None
-        return queried if queried is None or later is None else queried | (later & ~queried.any(1, keepdim=True))
-
     def note_read(self, active: ActiveStreams) -> Tensor:
         """Of a step's active tokens those whose results were computed, bool ``[B, N]``; the others are unread now."""
         nobody = torch.zeros(self.program.shape, dtype=torch.bool, device=active.positions.device)
@@ -320,7 +311,7 @@ class StepState:
                 self.wide = self.wide.index_select(self.program.head.spec.layout.batch_dim, samples)
             self.inputs.keep(samples)
             self.unread = None if self.unread is None else self.unread[samples]
-            self.later = None if self.later is None else self.later[samples]
+            self.expected.forget()
             self.computed_at = None if self.computed_at is None else self.computed_at[samples]
         # Who saw whom is told by values of the step, which are others now.
         self.exactness = None
@@ -356,7 +347,7 @@ class StepState:
         self.numbers = {}
         self.wide = None
         self.unread = None
-        self.later = None
+        self.expected = ExpectedReads()
         self.computed_at = None
         self.prologue = Prologue(self.program.stages, self.program.plan.inputs)
         self.inputs = LastInputs(self.program.watched, *self.program.shape)

@@ -65,6 +65,48 @@ def test_a_session_that_reads_everything_is_told_which_line_does() -> None:
     assert "reads nearly every row at test_advice.py:" in message
 
 
+def by_sample(ids: Tensor, number: int) -> list[Tensor]:
+    """Other rows of each sample, and in each step."""
+    return [torch.arange(8, 10) + 2 * (number + own) for own in range(len(ids))]
+
+
+def test_rows_that_are_read_sample_by_sample_are_told_of() -> None:
+    def step(model: Any, ids: Tensor, number: int) -> Tensor:
+        logits = model(ids)
+        first = resolved(logits[0, by_sample(ids, number)[0]])
+        return torch.stack([first, resolved(logits[1, by_sample(ids, number)[1]])])
+
+    (message,) = told(made(), step)
+    line = step.__code__.co_firstlineno
+    assert message.startswith("forward ran 21 times in 12 calls: ")
+    assert (
+        f"rows of its result are read at test_advice.py:{line + 2}, and the step runs again for others, read at"
+        in message
+    )
+    assert f"read at test_advice.py:{line + 3}. Read all at once" in message
+
+
+def test_rows_that_are_read_at_once_are_no_news() -> None:
+    def step(model: Any, ids: Tensor, number: int) -> Tensor:
+        return model(ids).gather(1, torch.stack(by_sample(ids, number))[..., None].expand(-1, -1, 3))
+
+    assert told(made(), step) == []
+
+
+def test_rows_that_a_query_leaves_out_are_told_of() -> None:
+    def query(ids: Tensor) -> Tensor:
+        return torch.zeros_like(ids, dtype=torch.bool).index_fill(1, torch.tensor([3]), True)
+
+    def step(model: Any, ids: Tensor, number: int) -> Tensor:
+        logits, (first, second) = model(ids), by_sample(ids, number)
+        return torch.cat([resolved(logits[:, first]), resolved(logits[:, second + 8])], 1)
+
+    (message,) = told(made(), step, query=query)
+    line = step.__code__.co_firstlineno
+    assert f"query= names some of the rows that are read, called at test_advice.py:{line + 1}, and the step" in message
+    assert f"for those that are read at test_advice.py:{line + 2}. Let it name these too" in message
+
+
 def test_rows_of_some_samples_alone_are_told_of() -> None:
     def step(model: Any, ids: Tensor, _: int) -> Tensor:
         rows = torch.zeros_like(ids, dtype=torch.bool)

@@ -136,6 +136,21 @@ def test_samples_that_are_read_one_after_the_other_are_computed_together() -> No
 
 
 @torch.no_grad()
+def test_halves_that_are_read_by_the_same_rows_are_computed_together() -> None:
+    optimized = transformed()
+    with marche_fx.decoding(optimized):
+        for number, x in enumerate(inputs(4)):
+            own = rows(*range(4 * number, 4 * number + 4))[:1]
+            for half in optimized(x).chunk(2):
+                resolved(half[own])
+    found = records(optimized)
+    # What the first half reads is another in every call; that the other one reads the same is known from the first.
+    assert not any(record.again for record in found)
+    for number, record in enumerate(found[1:], 1):
+        assert all({*range(4 * number, 4 * number + 4)} <= {*sample.tolist()} for sample in positions(record))
+
+
+@torch.no_grad()
 def test_a_sample_that_is_no_longer_read_is_not_computed_for_it() -> None:
     optimized = transformed()
     with marche_fx.decoding(optimized):
