@@ -42,7 +42,7 @@ class Child:
 
 
 class ChildCalls:
-    """Which children of a model are called in a session, until a step runs.
+    """Which children of a model are called in a session, until a step runs that can be captured.
 
     PyTorch calls hooks for every module of the process; these are there for no longer than they are needed.
 
@@ -53,13 +53,11 @@ class ChildCalls:
 
     def __init__(self, model: nn.Module, is_here: Callable[[], bool], found: Callable[[str], None]) -> None:
         self.model = model
-        self.paths = {id(module): path for path, module in model.named_modules() if path}
-        self.listed = {
-            f"{path}.{name}".removeprefix(".")
-            for path, module in model.named_modules()
-            if isinstance(module, (nn.ModuleList, nn.ModuleDict, nn.Sequential))
-            for name, _ in module.named_children()
-        }
+        self.paths: dict[int, str] = {}
+        """By id of a module."""
+        self.known: list[nn.Module] = []
+        """These modules, so that no other one has such an id."""
+        self.listed: set[str] = set()
         """Layers of a list, of which each sees what the one before made."""
         self.is_here = is_here
         self.found = found
@@ -70,7 +68,20 @@ class ChildCalls:
         """That of the last call of a module by its ``forward``."""
         self.handles: list[RemovableHandle] = []
 
+    def look(self) -> None:
+        """Know the modules that the model has by now, beside those that it had, which the loop may still hold.
+
+        A child that was transformed, and the modules on the way to it, are copies.
+        """
+        for path, module in self.model.named_modules():
+            if path and id(module) not in self.paths:
+                self.paths[id(module)] = path
+                self.known.append(module)
+            if isinstance(module, (nn.ModuleList, nn.ModuleDict, nn.Sequential)):
+                self.listed |= {f"{path}.{name}".removeprefix(".") for name, _ in module.named_children()}
+
     def start(self) -> None:
+        self.look()
         self.handles = [
             register_module_forward_pre_hook(self.before),
             register_module_forward_hook(self.after, always_call=True),
@@ -114,6 +125,7 @@ class ChildCalls:
         child.frame = frame
         if child.calls == ENOUGH and not child.methods and path not in self.listed and not is_layer(module):
             self.found(path)
+            self.look()
 
     def outermost_running(self, path: str, frame: FrameType | None) -> tuple[str, nn.Module, FrameType] | None:
         """The outermost module around that at ``path`` whose ``forward`` runs, and its frame; None where none does.

@@ -34,8 +34,14 @@ class Decoding(OpenSession):
             return
         if self.watched is None:
             self.watched = ChildCalls(optimized, lambda: current_session(self.owner) is session, self.adopt)
-        self.watched.start()
-        session.on_first_call = self.watched.stop
+        session.on_refusal = functools.partial(self.watch, session, self.watched)
+        session.on_refusal()
+
+    @staticmethod
+    def watch(session: Session, watched: ChildCalls) -> None:
+        """Note which children the loop calls until a step is called."""
+        watched.start()
+        session.on_first_call = watched.stop
 
     def left(self) -> None:
         if self.watched is not None:
@@ -62,11 +68,14 @@ class Decoding(OpenSession):
         names = " or ".join(self.owner.steps)
         if self.owner.parts or not session.log.calls:
             kind = type(self.owner.model).__name__
+            captured = [
+                path for path, own in self.owner.parts.items() if any(step.programs for step in own.steps.values())
+            ]
             message = told(
                 kind,
                 names,
                 watched.children,
-                list(self.owner.parts),
+                captured or list(self.owner.parts),
                 self.owner.refused,
                 ran=bool(session.log.calls),
             )

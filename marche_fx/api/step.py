@@ -113,12 +113,18 @@ class OptimizedStep:
 
     def tried(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call of a child that nobody asked to transform: where it cannot be, it is the original's."""
-        if not self.owner.is_given_up:
-            try:
-                return self.run(args, kwargs)
-            except (UnsupportedModelError, CaptureError, ArgumentError) as error:
-                self.owner.give_up(error)
-        return self.original(None, args, kwargs)
+        if self.owner.is_given_up:
+            return self.original(None, args, kwargs)
+        try:
+            return self.run(args, kwargs)
+        except (UnsupportedModelError, CaptureError, ArgumentError) as error:
+            self.owner.give_up(error)
+        result = self.original(None, args, kwargs)
+        session = current_session(self.owner)
+        if session is not None and session.on_refusal is not None:
+            # Another child may be what the loop decodes with.
+            session.on_refusal()
+        return result
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         refuse_gradients(self.model, self.name, args, kwargs)

@@ -62,6 +62,8 @@ class Session:
         """Streams so far."""
         self.on_first_call: Callable[[], None] | None = None
         """Called once, when a step is called."""
+        self.on_refusal: Callable[[], None] | None = None
+        """Called when a child that nobody asked to transform was called, and cannot be."""
         self.conditions_move = False
         """Whether a condition was seen to move from step to step."""
         self.log = SessionLog(WeakMethod(self.discard))

@@ -17,10 +17,22 @@ from tests.networks import Transformer
 from tests.sessions import D, N, steps
 
 
+class Table(nn.Module):
+    """An embedding of a class of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.randn(3, D))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.rows[ids]
+
+
 def network(depth: int) -> nn.Module:
     found = Transformer(N, D, 2, depth=depth)
     found.head = nn.Linear(D, D)
     found.embedding = nn.Embedding(3, D)
+    found.table = Table()
     return found
 
 
@@ -61,6 +73,11 @@ class Parent(nn.Module):
         embedding = self.net.get_submodule("embedding")
         first = embedding(torch.tensor([0])) + embedding(torch.tensor([1]))
         return [resolved((self.net(x)[:, 8:12] + first + embedding(torch.tensor([2]))) * 1).clone() for x in steps]
+
+    def with_table(self, steps: list[Tensor]) -> list[Tensor]:
+        table = self.net.get_submodule("table")
+        first = table(torch.tensor([0])) + table(torch.tensor([1])) + table(torch.tensor([2]))
+        return [resolved((self.net(x)[:, 8:12] + first + table(torch.tensor([2]))) * 1).clone() for x in steps]
 
     def head_alone(self, steps: list[Tensor]) -> list[Tensor]:
         return [self.head(x) for x in steps]
@@ -196,6 +213,18 @@ def test_an_embedding_that_is_called_first_is_not_taken_for_the_network() -> Non
     assert "model.net = marche_fx.transform(model.net)" in told[0]
     assert "embedding" not in told[0]
     assert marche_fx.report(optimized).session is not None
+    assert all(own.shape == (2, 4, D) for own in found)
+
+
+def test_after_a_child_that_cannot_be_transformed_the_network_is_found() -> None:
+    model = made()
+    optimized, found, told = decoded(model, "with_table")
+    (message,) = told
+    assert "model.net = marche_fx.transform(model.net)" in message
+    assert "model.net.table" not in message
+    session = marche_fx.report(optimized).session
+    assert session is not None
+    assert session.rows_ratio < 1
     assert all(own.shape == (2, 4, D) for own in found)
 
 
