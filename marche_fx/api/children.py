@@ -81,6 +81,8 @@ class ChildCalls:
                 self.listed |= {f"{path}.{name}".removeprefix(".") for name, _ in module.named_children()}
 
     def start(self) -> None:
+        """Begin, or go on, to note calls."""
+        self.stop()
         self.look()
         self.handles = [
             register_module_forward_pre_hook(self.before),

@@ -228,6 +228,18 @@ def test_after_a_child_that_cannot_be_transformed_the_network_is_found() -> None
     assert all(own.shape == (2, 4, D) for own in found)
 
 
+def test_with_gradients_a_child_is_refused_and_nobody_goes_on_watching() -> None:
+    torch.manual_seed(0)
+    model = Parent().eval()
+    optimized = marche_fx.transform(model, loop="generate", compile=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = optimized.generate(steps())
+    assert not torch_module._global_forward_pre_hooks
+    assert not torch_module._global_forward_hooks
+    assert all(map(torch.equal, found, model.generate(steps())))
+
+
 @torch.no_grad()
 def test_a_layer_of_the_step_that_the_loop_calls_too_stays_what_it_is() -> None:
     optimized = marche_fx.transform(network(2).eval(), refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
