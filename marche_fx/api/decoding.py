@@ -55,6 +55,8 @@ class Decoding(OpenSession):
             self.owner.refused[path] = str(error).splitlines()[0]
 
     def ended(self, session: Session, *, failed: bool) -> None:
+        # It holds the session, which is to be freed without a collector of garbage.
+        session.on_refusal = None
         if not failed:
             parts = [self.owner, *self.owner.parts.values()]
             # Where children are what the loop calls, the model's own step never ran.

@@ -144,10 +144,11 @@ def find(calls: Sequence[CallRecord]) -> Findings:
 def lines_that_run_again(call: CallRecord) -> tuple[str, str, bool] | None:
     """Where rows were read first, where those for which the call ran again, and whether a query named the first ones.
 
-    None where it ran once, or a result was read as a whole, of which the user is told otherwise.
+    None where it ran once; or a result was read as a whole, of which the user is told otherwise; or the policy had no
+    room for all rows at first.
     """
     later = next((own for own in call.reads if own.runs_again), None)
-    if later is None or later.rows is None or call.reads[0].rows is None:
+    if later is None or later.rows is None or later.spared is not None or call.reads[0].rows is None:
         return None
     return call.reads[0].line, later.line, call.reads[0].by_query
 

@@ -107,6 +107,16 @@ def test_rows_that_a_query_leaves_out_are_told_of() -> None:
     assert f"for those that are read at test_advice.py:{line + 2}. Let it name these too" in message
 
 
+def test_rows_for_which_a_bound_had_no_room_are_no_news() -> None:
+    def step(model: Any, ids: Tensor, number: int) -> Tensor:
+        logits = model(ids)
+        kept = resolved(logits[ids == MASK])[:4]
+        return torch.cat([kept, *(resolved(logits[own, rows]) for own, rows in enumerate(by_sample(ids, number)))])
+
+    bounded = SelectiveRefresh(0.05, queried=0.1)
+    assert not any("the step runs again" in own for own in told(made(), step, refresh=bounded))
+
+
 def test_rows_of_some_samples_alone_are_told_of() -> None:
     def step(model: Any, ids: Tensor, _: int) -> Tensor:
         rows = torch.zeros_like(ids, dtype=torch.bool)
