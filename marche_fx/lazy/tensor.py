@@ -101,6 +101,7 @@ class LateTensor(Tensor):
         with remembered(), torch._C.DisableTorchFunctionSubclass():
             return func(*args, **kwargs)
 
+    # PyTorch's types have it as it is on `Tensor`, switched off and without a function.
     @classmethod
     @untraced
     def __torch_dispatch__(  # type: ignore[override]

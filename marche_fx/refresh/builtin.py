@@ -58,6 +58,7 @@ class BudgetedRefresh(RefreshPolicy):
         if self.queried is not None:
             check_share("queried", self.queried)
 
+    # Computed here of what is an attribute of other policies, which mypy allows to no subclass.
     @property
     def signals(self) -> tuple[Signal, ...]:  # type: ignore[override]
         budget = self.fraction.signals if isinstance(self.fraction, AdaptiveBudget) else ()

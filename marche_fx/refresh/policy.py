@@ -61,6 +61,7 @@ class Both(RefreshPolicy):
         for name in ("first", "second"):
             check_kind(f"{name} of a sum of policies", getattr(self, name), RefreshPolicy)
 
+    # These three are computed of the parts; other policies have attributes, which mypy lets no property override.
     @property
     def tolerance(self) -> float:  # type: ignore[override]
         return min(self.first.tolerance, self.second.tolerance)

@@ -68,6 +68,7 @@ class OpenSession:
             try:
                 self.entered(self.session)
             except BaseException:
+                # Not even an interrupt leaves a session open of which nobody knows; it goes on from here.
                 self.__exit__(*sys.exc_info())
                 raise
         return self.session

@@ -97,6 +97,7 @@ class Copies:
         kind: Any = next(own for own in (OrderedDict, defaultdict, dict) if isinstance(original, own))
         copy = self.note(original, kind.__new__(type(original)))
         if kind is defaultdict:
+            # For mypy the copy is a dict, whatever the kind.
             copy.default_factory = self.of(original.default_factory)  # type: ignore[attr-defined]
         for key, value in list(kind.items(original)):
             kind.__setitem__(copy, self.of(key), self.of(value))

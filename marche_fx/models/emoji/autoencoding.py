@@ -36,6 +36,7 @@ class AutoencoderLoss(nn.Module):
 
     def __init__(self, autoencoder: Autoencoder) -> None:
         super().__init__()
+        # `nn.Module.to` takes it alone, as its documentation says; its types do not.
         self.autoencoder = autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
