@@ -211,10 +211,10 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord]) 
     for method in methods:
         own = [call for call in calls if call.name == method.name]
         found = find(own)
-        if found.has_gained_nothing and not method.warned & {"a moving value", "length", "nearly all"}:
-            method.warn_once(nearly_all(method, found), topic="nearly all")
-        elif found.runs_often:
+        if found.runs_often:
             method.warn_once(runs_again(method, found), topic="runs again")
+        elif found.has_gained_nothing and not method.warned & {"a moving value", "length", "nearly all"}:
+            method.warn_once(nearly_all(method, found), topic="nearly all")
         if found.oldest >= OLD:
             method.warn_once(
                 f"rows of a result of {method.name} were read at {found.oldest_line} that had been computed "

@@ -7,38 +7,42 @@ from torch import Tensor
 
 
 class ExpectedReads:
-    """What one call read of samples of which its first read named nothing, expected of the next call too.
+    """What one call read beside the rows that its first read named, expected of the next call too.
 
-    A loop that reads the halves of a guided batch one after the other does so in every call, and the step would run for
-    each. All samples have equally many tokens computed anyway, so those of which nothing is named yet can have the rows
-    that are likely to be read of them.
+    A loop that reads row by row, sample by sample or half by half does so in every call, and the step would run for
+    each read. Masked tokens only become fewer, so the rows of one call are those of the next and a few more.
     """
 
     def __init__(self) -> None:
         self.first: Tensor | None = None
         """bool ``[B, N]``, rows that the first read of the last call named."""
-        self.later: Tensor | None = None
-        """bool ``[B, N]``, those that other reads of it named, of other samples."""
+        self.read: Tensor | None = None
+        """bool ``[B, N]``, rows that any read of it named, where there was another one."""
+        self.before: Tensor | None = None
+        """bool ``[B, N]``, the same of the call before that."""
 
     def take_in(self, first: Tensor, queried: Tensor) -> None:
         """A call's first read named the rows ``first [B, N]``, and another one ``queried [B, N]``."""
-        later = queried & ~first.any(1, keepdim=True)
-        self.first, self.later = first, later if self.later is None else self.later | later
+        self.first, self.read = first, (first if self.read is None else self.read) | queried
 
     def beside(self, queried: Tensor | None) -> Tensor | None:
         """The rows that the first read of the next call names, and those that are expected beside them.
 
-        Where each half was read by the rows of the other one, these; else the rows of the last call. Waits for no
-        device.
+        Where each half was read by the rows of the other one, these; else the rows of the last call, unless most were
+        not read in the one before. Waits for no device.
         """
-        first, later = self.first, self.later
-        self.forget()
-        if queried is None or first is None or later is None:
+        first, read, before = self.first, self.read, self.before
+        self.first, self.read, self.before = None, None, read
+        if queried is None or first is None or read is None:
             return queried
+        later = read & ~first
+        recurs = later.any() if before is None else later.any() & (2 * (read & before).sum() >= read.sum())
+        expected = read & recurs
         if len(queried) % 2 == 0:
             half = len(queried) // 2
-            later = torch.where((later == first.roll(half, 0)).all(), queried.roll(half, 0), later)
-        return queried | (later & ~queried.any(1, keepdim=True))
+            is_by_half = ((later == first.roll(half, 0)).all(1) & ~(later.any(1) & first.any(1))).all()
+            expected = torch.where(is_by_half, queried.roll(half, 0), expected)
+        return queried | expected
 
     def forget(self) -> None:
-        self.first = self.later = None
+        self.first = self.read = self.before = None

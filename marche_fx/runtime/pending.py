@@ -101,7 +101,7 @@ class PendingStep:
         with self.log.used():
             # Who reads all rows once may do so again.
             self.state.reads_all |= queried is None
-            self.note_samples(queried)
+            self.expect(queried)
             only_queried = not self.state.reads_all
             results, ran = self.results, self.record.runs
             if results.leaves is None:
@@ -115,9 +115,9 @@ class PendingStep:
         assert results.leaves is not None
         return results.leaves
 
-    def note_samples(self, queried: Tensor | None) -> None:
-        """Take down which rows are read of samples of which the first read names none, for the next call."""
-        if queried is None or self.program.samples == 1 or not self.results.is_current:
+    def expect(self, queried: Tensor | None) -> None:
+        """Expect of the next call the rows that are read beside those that the first read names."""
+        if queried is None or not self.results.is_current:
             return
         if self.named is None:
             self.named = queried
@@ -173,17 +173,18 @@ class PendingStep:
         spared = queried & self.spared & ~self.results.computed
         return queried & (~spared | (spared.sum(1, keepdim=True) <= self.room))
 
-    def afforded(self, queried: Tensor, changed: Tensor, refresh: Refresh) -> Tensor:
+    def afforded(self, queried: Tensor, named: Tensor, changed: Tensor, refresh: Refresh) -> Tensor:
         """The tokens that are computed before the refresh set is: the changed ones, and the ``queried`` ones.
 
-        Where the policy bounds these, so many of them as there is room for. Others are spared, unless the refresh set
-        has them.
+        Where the policy bounds these, so many of them as there is room for, those that are ``named`` and not only
+        expected first. Others are spared, unless the refresh set has them.
         """
         if refresh.queried is None or refresh.count >= self.program.tokens or self.state.is_new:
             return changed | queried
         others, urgency = queried & ~changed, refresh.priority if refresh.urgency is None else refresh.urgency
         assert urgency is not None
         self.room = min(refresh.queried, self.program.tokens)
+        urgency = urgency.float().masked_fill(~named, -torch.inf)
         must = changed | (others & highest(urgency, others, self.room))
         refreshed = must
         if refresh.priority is not None and len(self.program.plan.axes.lengths) == 1:
@@ -212,6 +213,7 @@ class PendingStep:
             if self.query is not None and not again:
                 queried = self.query if queried is None else queried | self.query
                 self.note_query()
+            named = queried
             if not again:
                 queried = self.state.expected.beside(queried)
             # Where nobody says which tokens are read, the changed ones speak for them.
@@ -221,8 +223,8 @@ class PendingStep:
                 Refresh(0) if again else history.choose(self.visible(changed), self.visible(asked), moved, self.look)
             )
             must = changed | asked
-            if queried is not None and not again:
-                must = self.afforded(asked, changed, refresh)
+            if named is not None and not again:
+                must = self.afforded(asked, named, changed, refresh)
                 asked = asked if self.spared is None else asked & ~self.spared
             is_named = is_read and queried is not None
             active = self.compute(changed, asked, must, refresh, only_queried=only_queried, is_named=is_named)

@@ -119,7 +119,8 @@ def test_what_a_query_names_is_computed_with_what_is_read_first() -> None:
 @torch.no_grad()
 def test_rows_outside_of_a_query_are_computed_when_they_are_read() -> None:
     optimized = transformed(query=lambda _: rows(*range(12)))
-    decode(optimized, lambda result: result[rows(3)], lambda result: result[rows(39)])
+    others = iter((39, 38, 37))
+    decode(optimized, lambda result: result[rows(3)], lambda result: result[rows(next(others))])
     found = [(record.active, record.again) for record in records(optimized)]
     # Without what the query names, which was computed with the first.
     assert found == [(40, False), (32, False), (8, True), (32, False), (8, True)]
