@@ -14,6 +14,7 @@ from ..errors import MarcheError
 from ..lazy.tensor import resolved
 from ..runtime.advice import tell_at_the_end
 from ..runtime.open_sessions import OpenSession, current_session
+from ..runtime.pace import tell_of_lost_time
 from ..runtime.session import Session
 from .children import ChildCalls, told
 from .denoising import decoding_steps
@@ -61,7 +62,9 @@ class Decoding(OpenSession):
             parts = [self.owner, *self.owner.parts.values()]
             # Where children are what the loop calls, the model's own step never ran.
             steps = [step for part in parts for step in part.steps.values() if step.programs]
-            tell_at_the_end([step.method for step in steps], session.log.calls)
+            methods = [step.method for step in steps]
+            tell_at_the_end(methods, session.log.calls)
+            tell_of_lost_time(methods, session.log.calls)
             for step in steps if session.log.calls else ():
                 step.warn_of_change()
         watched, self.watched = self.watched, None

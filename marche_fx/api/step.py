@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from contextlib import nullcontext
 from dataclasses import replace
@@ -36,6 +37,7 @@ from ..runtime.call_inputs import CallInputs
 from ..runtime.late_results import late_results
 from ..runtime.method import Settings, StepMethod, dropped_in_words
 from ..runtime.open_sessions import current_session
+from ..runtime.pace import time_original
 from ..runtime.pending import PendingStep
 from ..runtime.program import Program
 from ..runtime.prologue import Values
@@ -158,6 +160,7 @@ class OptimizedStep:
     def compute(
         self, session: Session, program: Program, given_args: tuple[Any, ...], given_kwargs: dict[str, Any]
     ) -> Any:
+        began = time.perf_counter()
         args, kwargs = self.forms.as_first_passed(getattr(self.model, self.name), given_args, given_kwargs)
         given = program.given(args, kwargs)
         for draw in program.plan.original.draws:
@@ -171,8 +174,12 @@ class OptimizedStep:
         values = state.begin(given)
         expected = None
         if unverified and state.is_new:
+            begun = time.perf_counter()
             with saying(f"checking {self.full_name} against the original"), as_traced(self.model):
                 expected = self.original(program, given_args, given_kwargs)
+            if self.settings.compile:
+                again = partial(self.original, program, given_args, given_kwargs)
+                time_original(program, program.device(values), time.perf_counter() - begun, again)
         kept, refused = stream.go_on(state, values, inputs) if state.is_new else (0, "")
         if kept and expected is not None:
             self.verify(program, values, expected)
@@ -182,6 +189,7 @@ class OptimizedStep:
         query = self.queried(program, given_args, given_kwargs)
         history = stream.history(self.policy, program, program.device(values))
         pending = PendingStep(self.method, history, state, values, session.log, stream.number, expected, query, kept)
+        pending.record.seconds = 0.0 if state.is_new else time.perf_counter() - began
         if pending.is_checked:
             pending.exact = self.original(program, given_args, given_kwargs)
         stream.pending[program] = weakref.ref(pending)

@@ -15,6 +15,7 @@ from ..errors import ArgumentError
 from ..evaluate.run import wide_console
 from ..models import MAR
 from ..models.devices import device_of
+from ..recipes.presets import TASKS
 from ..saving.files import replacing, write_json
 from ..saving.locks import held_folder
 from ..speed.clock import clock_for
@@ -78,11 +79,16 @@ class Wanted:
     def name(self) -> str:
         return self.size or "fashion"
 
+    @property
+    def task(self) -> str:
+        """Whose recipes are meant by their names."""
+        return self.name if self.name in TASKS else TASKS[0]
+
     def variants(self, settings: Settings) -> list[Variant]:
         """What is compared, or profiled."""
         if self.profile:
             words: Sequence[str] = self.words or (OURS + UNCOMPILED, OURS)
-            found = [own for own in parse_variants(words, self.refresh or (0.1,)) if not own.is_original]
+            found = [own for own in parse_variants(words, self.refresh or (0.1,), self.task) if not own.is_original]
             if not found:
                 raise ArgumentError(f"{', '.join(words)}: the original has no parts to profile; profile {OURS}")
             return found
@@ -91,9 +97,9 @@ class Wanted:
                 raise ArgumentError("--ablation compares heads: give no --denoising and no --no-head")
             return ablation_variants(settings)
         if self.overhead:
-            return parse_variants(self.words or OVERHEAD_WORDS, self.refresh or (0.1,))
+            return parse_variants(self.words or OVERHEAD_WORDS, self.refresh or (0.1,), self.task)
         words = self.words or default_words(settings.steps if self.model is None else None)
-        return parse_variants(words, self.refresh or DEFAULT_REFRESH)
+        return parse_variants(words, self.refresh or DEFAULT_REFRESH, self.task)
 
 
 def run_bench(wanted: Wanted, settings: Settings, out: Path, *, console: Console | None = None) -> None:

@@ -9,7 +9,7 @@ from ..errors import ArgumentError
 from ..evaluate.heads import OWN_HEAD, HeadChoice, chosen, split_options
 from ..evaluate.points import BY_SHARE, BY_STEPS, PLAIN, parse_point
 from ..recipes import load_recipe
-from ..recipes.presets import bundled
+from ..recipes.presets import TASKS, bundled
 from ..refresh import FullRefresh, RefreshPolicy, SelectiveRefresh
 from ..rivals import REFRESH, Policies
 
@@ -93,17 +93,20 @@ def default_words(steps: int | None) -> list[str]:
     return [*DEFAULT_VARIANTS, *halved]
 
 
-def parse_variants(words: Sequence[str], refresh: Sequence[float]) -> list[Variant]:
+def parse_variants(words: Sequence[str], refresh: Sequence[float], task: str = TASKS[0]) -> list[Variant]:
     """The variants of these words, each once; ``ours`` stands for one at each share of ``refresh``.
+
+    Args:
+        task: whose recipes those are that come along.
 
     Raises:
         ArgumentError: there is no such variant, or its number is missing or out of its range.
     """
-    found = [variant for word in words for variant in parse_variant(word, refresh)]
+    found = [variant for word in words for variant in parse_variant(word, refresh, task)]
     return list({(own.name, own.refresh): own for own in found}.values())
 
 
-def parse_variant(word: str, refresh: Sequence[float]) -> list[Variant]:
+def parse_variant(word: str, refresh: Sequence[float], task: str) -> list[Variant]:
     """The variants of one word; see `choices`."""
     if word == EAGER:
         return [Variant(EAGER)]
@@ -119,13 +122,13 @@ def parse_variant(word: str, refresh: Sequence[float]) -> list[Variant]:
     if kind == FEWER:
         return [Variant(word, steps=steps_of(word, number))]
     first, options = split_options(word, STEPS)
-    return [with_options(own, options) for own in transformed(first, refresh)]
+    return [with_options(own, options) for own in transformed(first, refresh, task)]
 
 
-def transformed(word: str, refresh: Sequence[float]) -> list[Variant]:
+def transformed(word: str, refresh: Sequence[float], task: str) -> list[Variant]:
     """The variants of marche_fx of a word without options."""
     if word.endswith(GRAPHED):
-        found = transformed(word.removesuffix(GRAPHED), refresh)
+        found = transformed(word.removesuffix(GRAPHED), refresh, task)
         return [replace(own, name=own.name + GRAPHED, has_graphs=True) for own in found]
     bare = word.removesuffix(UNCOMPILED)
     is_compiled = bare == word
@@ -135,7 +138,7 @@ def transformed(word: str, refresh: Sequence[float]) -> list[Variant]:
         name = OURS if is_compiled else OURS + UNCOMPILED
         return [Variant(name, selective(share), is_compiled, refresh=share) for share in shares]
     if kind == RECIPE:
-        return [by_recipe(word, number, is_compiled)]
+        return [by_recipe(word, number, is_compiled, task)]
     if bare in REFRESH:
         return [Variant(word, REFRESH[bare], is_compiled, head=HeadChoice(bare))]
     return [by_policy(word, bare, is_compiled)]
@@ -165,9 +168,9 @@ def by_policy(word: str, bare: str, is_compiled: bool) -> Variant:
     return Variant(kind + ("" if is_compiled else UNCOMPILED), point.policy, is_compiled, refresh=point.fraction)
 
 
-def by_recipe(word: str, given: str, is_compiled: bool) -> Variant:
+def by_recipe(word: str, given: str, is_compiled: bool, task: str) -> Variant:
     """The variant of a recipe, by a preset's name or a file: its parts are timed, whatever model it was tuned for."""
-    recipe = load_recipe(given) if given.endswith(".json") else bundled(given)
+    recipe = load_recipe(given) if given.endswith(".json") else bundled(given, task)
     if recipe.counts not in (None, "cosine"):
         raise ArgumentError(f"{word!r} decodes by counts={recipe.counts!r}, and steps here are along a cosine")
     head = HeadChoice(denoising=recipe.denoising, reuse=recipe.reuse)

@@ -4,7 +4,7 @@ recipe     `Recipe`: refresh, denoising, reuse, decoding steps, order and guidan
 structure  for which model it was tuned
 loop       what a decoding loop is told of it
 saving     JSON, checked
-presets    those that come along, in `garments/`, by the model that they are for
+presets    those that come along, in `garments/` and `emoji/`, by the model that they are for
 """
 
 from .presets import preset_for

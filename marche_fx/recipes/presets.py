@@ -1,4 +1,4 @@
-"""Recipes that come along, for the bundled MAR of garments; their files hold what was measured of them."""
+"""Recipes that come along, for the bundled MARs; their files hold what was measured of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from .recipe import Recipe
 from .saving import load_recipe
 from .structure import structure_of
 
-FOLDER = Path(__file__).parent / "garments"
+TASKS = ("garments", "emoji")
+"""What the bundled MARs draw; a folder of recipes for each."""
 
 EXACT = "exact"
 """Known for any model: nothing is left out."""
@@ -26,18 +27,20 @@ def preset_for(name: str, model: nn.Module) -> Recipe:
     Raises:
         RecipeError: there is none of this name, or none for this model.
     """
-    found = bundled(name)
-    if name != EXACT and found.model != structure_of(model):
-        raise RecipeError(
-            f"the recipe {name!r} is of the bundled MAR of garments, and {type(model).__name__} is another "
-            "model. Find one by marche_fx.tune_recipe, or pass refresh= and denoising= yourself"
-        )
-    return found
+    structure = structure_of(model)
+    for task in TASKS:
+        found = bundled(name, task)
+        if found.model in (None, structure):
+            return found
+    raise RecipeError(
+        f"the recipes {name!r} are of the bundled MARs of {' and '.join(TASKS)}, and {type(model).__name__} is another "
+        "model. Find one by marche_fx.tune_recipe, or pass refresh= and denoising= yourself"
+    )
 
 
 @functools.cache
-def bundled(name: str) -> Recipe:
-    """The recipe of this name of the bundled MAR.
+def bundled(name: str, task: str = TASKS[0]) -> Recipe:
+    """The recipe of this name of the bundled MAR of a task.
 
     Raises:
         RecipeError: there is none.
@@ -46,4 +49,4 @@ def bundled(name: str) -> Recipe:
         return Recipe()
     if name not in NAMES:
         raise RecipeError(f"unknown recipe {name!r}; there are {', '.join(NAMES)}, and the path of a JSON file")
-    return load_recipe(FOLDER / f"{name}.json")
+    return load_recipe(Path(__file__).parent / task / f"{name}.json")

@@ -114,6 +114,8 @@ class Program:
         self.bools = set(plan.original.bools)
         """Sets of arguments, by number of the leaf, that may be bool where the captured step has numbers."""
         self.verified = False
+        self.original_seconds: float | None = None
+        """What a call of the original takes; None where nobody looked, or it is long."""
         self.used = 0
         """When it was last called, in calls of any program."""
         self.states: WeakSet[Any] = WeakSet()

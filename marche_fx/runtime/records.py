@@ -138,8 +138,8 @@ class CallRecord:
         changed: for each watched value which tokens moved by it, bool ``[B, N]`` or ``[B]`` where a whole sample
             reads it; empty where everything was new.
         active: tokens computed in each sample at once, 0 for a call of which nobody read anything. computed: the same
-            of all times that it ran. wanted: of them, those that the policy asked for. seconds: it took to compute
-            them, where it was not the first time.
+            of all times that it ran. wanted: of them, those that the policy asked for. seconds: it took to call
+            it and to compute them, where it was not the first time.
         kept: tokens of a sample whose rows calls of another length left, in the first call of a length.
         runs: how many times it ran.
     """

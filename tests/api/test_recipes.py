@@ -120,7 +120,7 @@ def test_exact_is_known_for_any_model_and_others_for_their_own() -> None:
     assert torch.allclose(decode(exact, num_iter=3), decode(mar, num_iter=3))
     assert not marche_fx.report(exact).to_dict()["notes"][1:], "nothing is to be told to a loop"
     transform(Transformer(8, 8, 2).eval(), recipe="exact", compile=False)
-    with pytest.raises(RecipeError, match="of the bundled MAR of garments, and MAR is another"):
+    with pytest.raises(RecipeError, match="of the bundled MARs of garments and emoji, and MAR is another"):
         transform(mar, recipe="fast")
     with pytest.raises(RecipeError, match="unknown recipe 'quick'; there are exact, balanced, fast"):
         transform(mar, recipe="quick")

@@ -24,6 +24,7 @@ from marche_fx import (
 )
 from marche_fx.bench import Settings, Variant, parse_variants, user_workload
 from marche_fx.bench.candidates import make_candidates
+from marche_fx.bench.command import Wanted
 from marche_fx.bench.variants import HeadChoice, default_words
 from marche_fx.errors import ArgumentError
 from marche_fx.head.policy import PRESETS
@@ -128,6 +129,9 @@ def test_a_recipe_is_a_variant_with_its_head_and_its_steps(tmp_path: Path) -> No
     assert own.head == HeadChoice(denoising=recipe.denoising, reuse=recipe.reuse)
     assert eager == replace(own, name=f"recipe:{path}-eager", compile=False)
     (fast,) = parse("recipe:fast")
+    (of_emoji,) = Wanted(size="emoji", words=("recipe:fast",)).variants(Settings())
+    assert of_emoji.head.denoising == bundled("fast", "emoji").denoising
+    assert (fast.steps, of_emoji.steps) == (12, 32)
     assert fast.head.denoising == bundled("fast").denoising
     with pytest.raises(RecipeError, match="unknown recipe 'quick'"):
         parse("recipe:quick")
