@@ -23,6 +23,9 @@ from ..lazy.modes import untraced
 ENOUGH = 2
 """So many calls of one child in a session in which no step ran, and it is what the loop decodes with."""
 
+NO_ATTENTION = "found no attention over a token axis"
+"""So begins why most modules that are no networks cannot be transformed."""
+
 LIBRARY = str(Path(torch.__file__).parent)
 
 
@@ -195,7 +198,14 @@ def told(
                 f"{start}The loop had taken hold of what it calls before it was transformed, so nothing was cached in "
                 f"this generation; the next ones use it. To have it from the first on, and to choose how, write {lines}"
             )
-        return f"{start}So these are transformed from their second call on. To choose how, write {lines}"
+        # That a head or an embedding stays what it is, is no news.
+        stay = {path: why for path, why in refused.items() if path in outermost and not why.startswith(NO_ATTENTION)}
+        those = "these are transformed from their second call on"
+        if stay:
+            named = " and ".join(f"{path!r}" for path in able)
+            those = f"{named} {'is' if len(able) == 1 else 'are'} transformed from the second call on"
+        rest = "".join(f". {path!r} cannot be transformed: {why}" for path, why in stay.items())
+        return f"{start}So {those}. To choose how, write {lines}{rest}"
     methods = sorted({name for child in children.values() for name in child.methods})
     if methods:
         names = " or ".join(f"step={name!r}" for name in methods)
@@ -204,9 +214,9 @@ def told(
             f"it, marche_fx.transform(model, {names})"
         )
     if all(is_layer(own.module) for own in children.values()):
-        refused = {**dict.fromkeys(children, "found no attention over a token axis, it is one layer."), **refused}
+        refused = {**dict.fromkeys(children, f"{NO_ATTENTION}, it is one layer."), **refused}
     if refused:
-        path, why = next(iter(refused.items()))
+        path, why = min(refused.items(), key=lambda own: own[1].startswith(NO_ATTENTION))
         return f"{start}No step ran, and nothing was cached. {path!r} cannot be transformed: {why}"
     return (
         f"{start}No step ran, and nothing was cached. Put what is called in each step into one method of the model, "
