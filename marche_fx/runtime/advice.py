@@ -159,8 +159,13 @@ def name_of_value(program: Program, number: int) -> str:
 
 
 def argument_to_allow(program: Program, number: int) -> str:
-    """Of the arguments that a watched value is computed from the one that may be allowed to move: no tokens, if any."""
+    """Of the arguments that a watched value is computed from the one that may be allowed to move: no tokens, if any.
+
+    Empty where it is a number for each token that says which one it is, as an id does: no other is nearly the same.
+    """
     node, dims = program.watched[number].node, program.plan.axes.dims
+    if dims.get(node) and not node.meta["val"].is_floating_point():
+        return ""
     others = {own: name for own, name in program.input_names.items() if not dims.get(own)}
     return next(iter([*inputs_of(node, others), *inputs_of(node, program.input_names)]), node.name)
 
@@ -192,6 +197,13 @@ def tell_of_a_moving_value(method: StepMethod, calls: Sequence[CallRecord]) -> N
 def moving_value(method: StepMethod, found: Findings, when: str) -> str:
     """Of a value that made every token run, ``when`` it did."""
     (name, argument), _ = found.values.most_common(1)[0]
+    if not argument:
+        return (
+            f"every token of {method.name} was recomputed in {when}, because nearly every one was given another value "
+            f"of {name} than in the call before. Where calls of several sequences take turns, tell them apart by "
+            "`with marche_fx.stream(name):` around each; if one sequence changes so in every step, the step cannot be "
+            "cached here"
+        )
     allowed = method.settings.tolerance.get(argument)
     start = f"every token of {method.name} was recomputed in {when}, because every token reads {name}, which moved"
     if allowed is None:

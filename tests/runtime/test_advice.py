@@ -52,6 +52,16 @@ def test_a_value_that_moves_every_token_is_named_once_with_its_operator_and_line
     assert "tolerance={'time': 0.3}" in message
 
 
+def test_ids_that_are_others_in_every_call_are_not_to_be_allowed_to_move() -> None:
+    def others(model: Any, ids: Tensor, number: int) -> Tensor:
+        return model((ids + number) % models.WORDS)[:, 8:12] + 0
+
+    (message,) = told(made(models.Words), others)
+    assert "nearly every one was given another value of 'ids', read by aten.embedding" in message
+    assert "`with marche_fx.stream(name):` around each" in message
+    assert "tolerance" not in message
+
+
 def test_a_value_that_moves_further_than_it_may_is_told_so() -> None:
     (message,) = told(made(models.Timed), far, tolerance={"time": 0.05})
     assert "'time', read by aten.add (models.py:" in message
