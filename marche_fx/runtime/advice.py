@@ -49,7 +49,7 @@ class Findings:
             something was read.
         forced: calls in which all tokens ran although the policy had not asked for it.
         values: for each watched value, by its name and the argument to allow, in how many of the forced calls it
-            changed nearly every token.
+            changed nearly every token. partly: in how many of the others a value changed most tokens, by its name.
         readers: the same by line of the loop that reads nearly all rows, and whether it is the user's query that names
             them. lopsided: by line that reads those of some samples, these samples, and whether a query does.
         first_readers: by line that read a result as a whole first, and whether a check did, the calls that ran more
@@ -64,6 +64,7 @@ class Findings:
     calls: int
     forced: int
     values: Counter[tuple[str, str]] = field(default_factory=Counter)
+    partly: Counter[str] = field(default_factory=Counter)
     readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
     lopsided: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     first_readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
@@ -103,11 +104,14 @@ def find(calls: Sequence[CallRecord]) -> Findings:
     reads = [read for own in done for read in own.reads]
     host = iter(to_host([*numbers, *(read.oldest for read in reads)]))
     values: Counter[tuple[str, str]] = Counter()
+    partly: Counter[str] = Counter()
     for own in forced:
         shares = [next(host) for _ in own.changed]
         if shares and max(shares) >= NEARLY_ALL:
             number = shares.index(max(shares))
             values[name_of_value(own.program, number), argument_to_allow(own.program, number)] += 1
+        elif shares and 2 * max(shares) >= 1:
+            partly[name_of_value(own.program, shares.index(max(shares)))] += 1
     readers: Counter[tuple[str, bool]] = Counter()
     lopsided: Counter[tuple[str, str, bool]] = Counter()
     for own in forced:
@@ -131,6 +135,7 @@ def find(calls: Sequence[CallRecord]) -> Findings:
         calls=len(done),
         forced=len(forced),
         values=values,
+        partly=partly,
         readers=readers,
         lopsided=lopsided,
         first_readers=Counter((own.line, own.is_check) for own in first if own is not None and own.rows is None),
@@ -251,7 +256,9 @@ def runs_again(method: StepMethod, found: Findings) -> str:
 
 
 def nearly_all(method: StepMethod, found: Findings) -> str:
-    if found.values:
+    # What forced few of the calls is not why the others were.
+    values, readers = (2 * max(own.values(), default=0) >= found.forced for own in (found.values, found.readers))
+    if found.values and values:
         times = found.values.most_common(1)[0][1]
         return moving_value(method, found, f"{times} of {found.calls} calls")
     start = (
@@ -268,7 +275,7 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
             f"{start}{reader} at {line}, in {times} of them, before rows of it are read, and the step runs for both. "
             f"{mend}"
         )
-    if found.readers:
+    if found.readers and readers:
         (line, is_query), times = found.readers.most_common(1)[0]
         if is_query:
             return (
@@ -288,9 +295,12 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
             "equally many rows of every sample are computed. Under guidance by a doubled batch, ask for the same rows "
             "of both halves, as in mask.chunk(2)[0].repeat(2, 1): a masked prompt is not to be read"
         )
+    name, times = next(iter(found.partly.most_common(1)), ("", 0))
+    mostly = f"; in {times} of them {name}, had changed half of them or more" if times else ""
     return (
         f"{start}in {found.forced} of them more than 80% of the tokens were to run, rounded up to a multiple of "
-        f"{BUCKET}: they had changed, were read or refreshed. Fewer tokens a step, or more steps, leave more to reuse"
+        f"{BUCKET}: they had changed, were read or refreshed{mostly}. Fewer tokens a step, or more steps, leave more "
+        "to reuse"
     )
 
 

@@ -93,15 +93,17 @@ class Guided(Transformer):
 class Remembering(Guided):
     """Guided by calls of its ``forward`` that set an attribute, which no step may."""
 
+    before: Tensor
+
     def __init__(self) -> None:
         super().__init__(N, D, 2, depth=2)
         self.head = nn.Linear(D, D)
         self.register_buffer("before", torch.zeros(()), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *mask: Tensor) -> Tensor:
         shift = 0 * self.before
         self.register_buffer("before", x.mean(), persistent=False)
-        return super().forward(x + shift)
+        return super().forward(x + shift, *mask)
 
 
 class Critic(nn.Module):
@@ -130,7 +132,7 @@ class WithCritic(nn.Module):
         return [self.net.guided(x)[:, 8:12] + 0 for x in steps]
 
     def both(self, steps: list[Tensor]) -> list[Tensor]:
-        return [self.net.guided(x)[:, 8:12] + self.other(x)[:, 8:12] for x in steps]
+        return [self.net.guided(x)[:, 8:12] + self.get_submodule("other")(x)[:, 8:12] for x in steps]
 
     def held(self, steps: list[Tensor]) -> list[Tensor]:
         decode = self.net.guided

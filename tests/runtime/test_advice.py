@@ -205,6 +205,27 @@ def test_the_report_tells_rows_by_sample_and_that_a_query_asked_for_them() -> No
     assert "56 56 64 64" in str(session)
 
 
+class Mixing(models.Words):
+    """Whose ids meet those around them before attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.around = nn.Conv1d(models.D, models.D, 15, padding=7)
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        return super().embedded(ids) + self.around(self.word(ids).mT).mT
+
+
+def test_what_forced_few_calls_is_not_named_for_the_others_but_what_changed_half_of_their_tokens() -> None:
+    def some(model: Any, ids: Tensor, number: int) -> Tensor:
+        ids = torch.where((torch.arange(ids.shape[1]) + number) % 24 == 0, 1, torch.full_like(ids, 2))
+        return model(ids)[:, torch.arange(64 if number == 1 else 56)]
+
+    (message,) = [own for own in told(made(Mixing), some) if "hardly anything is gained" in own]
+    assert "had changed, were read or refreshed; in " in message
+    assert "'ids', read by aten." in message
+
+
 def test_a_policy_that_asks_for_most_tokens_is_named() -> None:
     (message,) = told(made(), lambda model, ids, _: model(ids)[:, 8:12] + 0, refresh=SelectiveRefresh(0.85, warmup=1))
     assert "more than 80% of the tokens" in message
