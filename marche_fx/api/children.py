@@ -50,12 +50,18 @@ class ChildCalls:
     PyTorch calls hooks for every module of the process; these are there for no longer than they are needed.
 
     Args:
-        model: whose children. is_here: whether a call now is one of the session.
+        model: whose children. original: of which it was made, and which has the same ones. is_here: whether a call now
+            is one of the session.
         found: told the path of a child that the loop itself has called `ENOUGH` times.
     """
 
-    def __init__(self, model: nn.Module, is_here: Callable[[], bool], found: Callable[[str], None]) -> None:
+    def __init__(
+        self, model: nn.Module, original: nn.Module, is_here: Callable[[], bool], found: Callable[[str], None]
+    ) -> None:
         self.model = model
+        self.original = original
+        self.calls_of_original = 0
+        """Calls of children by its ``forward``, which nobody caches."""
         self.paths: dict[int, str] = {}
         """By id of a module."""
         self.known: list[nn.Module] = []
@@ -115,6 +121,9 @@ class ChildCalls:
     @untraced
     def note(self, path: str, module: nn.Module) -> None:
         frame = calling_frame()
+        if self.is_of_original(frame):
+            self.calls_of_original += 1
+            return
         running = self.outermost_running(path, frame)
         if running is not None:
             path, module, own = running
@@ -146,6 +155,16 @@ class ChildCalls:
                 found = (around, own, frame) if path.startswith(f"{around}.") else found
             frame = frame.f_back
         return found
+
+    def is_of_original(self, frame: FrameType | None) -> bool:
+        """Whether the original runs, which the loop still holds."""
+        while frame is not None:
+            names = frame.f_code.co_varnames[: min(frame.f_code.co_argcount, 1)]
+            is_its = bool(names) and frame.f_locals.get(names[0]) is self.original
+            if is_its and is_method_of(self.original, "forward", frame):
+                return True
+            frame = frame.f_back
+        return False
 
     def is_method(self, frame: FrameType) -> bool:
         """Whether a frame is of a method of the model, which can be named as its step; helpers of a loop cannot."""

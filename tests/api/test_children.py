@@ -393,3 +393,24 @@ def test_a_child_that_is_refused_beside_one_that_is_transformed_is_told_of() -> 
     session = marche_fx.report(optimized).session
     assert session is not None
     assert session.rows_ratio < 0.9
+
+
+@torch.no_grad()
+def test_a_loop_that_holds_the_original_is_told_so_and_its_children_stay_what_they_are() -> None:
+    model = network(2).eval()
+    optimized = marche_fx.transform(model, refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
+
+    def loop() -> None:
+        with marche_fx.decoding(optimized):
+            for x in steps():
+                model(x)
+
+    with pytest.warns(UserWarning, match="not of the one that marche_fx.transform returned"):
+        loop()
+    assert all(own is other for own, other in zip(optimized.children(), model.children(), strict=True))
+    with marche_fx.decoding(optimized):
+        for x in steps():
+            resolved(optimized(x)[:, 8:12])
+    session = marche_fx.report(optimized).session
+    assert session is not None
+    assert session.rows_ratio < 0.9
