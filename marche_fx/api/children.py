@@ -23,6 +23,9 @@ from ..lazy.modes import untraced
 ENOUGH = 2
 """So many calls of one child in a session in which no step ran, and it is what the loop decodes with."""
 
+NO_ATTENTION = "found no attention over a token axis"
+"""So begins why most modules that are no networks cannot be transformed."""
+
 LIBRARY = str(Path(torch.__file__).parent)
 
 
@@ -47,12 +50,18 @@ class ChildCalls:
     PyTorch calls hooks for every module of the process; these are there for no longer than they are needed.
 
     Args:
-        model: whose children. is_here: whether a call now is one of the session.
+        model: whose children. original: of which it was made, and which has the same ones. is_here: whether a call now
+            is one of the session.
         found: told the path of a child that the loop itself has called `ENOUGH` times.
     """
 
-    def __init__(self, model: nn.Module, is_here: Callable[[], bool], found: Callable[[str], None]) -> None:
+    def __init__(
+        self, model: nn.Module, original: nn.Module, is_here: Callable[[], bool], found: Callable[[str], None]
+    ) -> None:
         self.model = model
+        self.original = original
+        self.calls_of_original = 0
+        """Calls of children by its ``forward``, which nobody caches."""
         self.paths: dict[int, str] = {}
         """By id of a module."""
         self.known: list[nn.Module] = []
@@ -112,6 +121,9 @@ class ChildCalls:
     @untraced
     def note(self, path: str, module: nn.Module) -> None:
         frame = calling_frame()
+        if self.is_of_original(frame):
+            self.calls_of_original += 1
+            return
         running = self.outermost_running(path, frame)
         if running is not None:
             path, module, own = running
@@ -143,6 +155,16 @@ class ChildCalls:
                 found = (around, own, frame) if path.startswith(f"{around}.") else found
             frame = frame.f_back
         return found
+
+    def is_of_original(self, frame: FrameType | None) -> bool:
+        """Whether the original runs, which the loop still holds."""
+        while frame is not None:
+            names = frame.f_code.co_varnames[: min(frame.f_code.co_argcount, 1)]
+            is_its = bool(names) and frame.f_locals.get(names[0]) is self.original
+            if is_its and is_method_of(self.original, "forward", frame):
+                return True
+            frame = frame.f_back
+        return False
 
     def is_method(self, frame: FrameType) -> bool:
         """Whether a frame is of a method of the model, which can be named as its step; helpers of a loop cannot."""
@@ -195,7 +217,14 @@ def told(
                 f"{start}The loop had taken hold of what it calls before it was transformed, so nothing was cached in "
                 f"this generation; the next ones use it. To have it from the first on, and to choose how, write {lines}"
             )
-        return f"{start}So these are transformed from their second call on. To choose how, write {lines}"
+        # That a head or an embedding stays what it is, is no news.
+        stay = {path: why for path, why in refused.items() if path in outermost and not why.startswith(NO_ATTENTION)}
+        those = "these are transformed from their second call on"
+        if stay:
+            named = " and ".join(f"{path!r}" for path in able)
+            those = f"{named} {'is' if len(able) == 1 else 'are'} transformed from the second call on"
+        rest = "".join(f". {path!r} cannot be transformed: {why}" for path, why in stay.items())
+        return f"{start}So {those}. To choose how, write {lines}{rest}"
     methods = sorted({name for child in children.values() for name in child.methods})
     if methods:
         names = " or ".join(f"step={name!r}" for name in methods)
@@ -204,9 +233,9 @@ def told(
             f"it, marche_fx.transform(model, {names})"
         )
     if all(is_layer(own.module) for own in children.values()):
-        refused = {**dict.fromkeys(children, "found no attention over a token axis, it is one layer."), **refused}
+        refused = {**dict.fromkeys(children, f"{NO_ATTENTION}, it is one layer."), **refused}
     if refused:
-        path, why = next(iter(refused.items()))
+        path, why = min(refused.items(), key=lambda own: own[1].startswith(NO_ATTENTION))
         return f"{start}No step ran, and nothing was cached. {path!r} cannot be transformed: {why}"
     return (
         f"{start}No step ran, and nothing was cached. Put what is called in each step into one method of the model, "

@@ -34,7 +34,9 @@ class Decoding(OpenSession):
         if self.owner.parts or self.owner.refused or optimized is None or session.log.calls:
             return
         if self.watched is None:
-            self.watched = ChildCalls(optimized, lambda: current_session(self.owner) is session, self.adopt)
+            self.watched = ChildCalls(
+                optimized, self.owner.model, lambda: current_session(self.owner) is session, self.adopt
+            )
         session.on_refusal = functools.partial(self.watch, session, self.watched)
         session.on_refusal()
 
@@ -84,6 +86,11 @@ class Decoding(OpenSession):
                 self.owner.refused,
                 ran=bool(session.log.calls),
             )
+            if watched.calls_of_original and not session.log.calls:
+                message = (
+                    f"the loop called {names} of the {kind} that was transformed, and not of the one that "
+                    "marche_fx.transform returned. No step ran, and nothing was cached. Let it call that one"
+                )
             if message is not None and not failed:
                 next(iter(self.owner.steps.values())).method.warn_once(message, topic="no step ran")
 

@@ -95,9 +95,7 @@ class Optimization:
         part = optimization_of(child)
         part.whole = self
         part.path = path
-        # A critic may hold the network that it criticises.
-        for own in [own for own, module in optimized.named_modules(remove_duplicate=False) if module is original]:
-            put_child(optimized, own, child)
+        put_everywhere(optimized, original, child)
         self.parts[path] = part
 
     def give_up(self, error: MarcheError) -> None:
@@ -106,6 +104,11 @@ class Optimization:
         assert self.whole is not None
         self.whole.parts.pop(self.path, None)
         self.whole.refused[self.path] = str(error).splitlines()[0]
+        around = None if self.whole.optimized is None else self.whole.optimized()
+        own = None if self.optimized is None else self.optimized()
+        if around is not None and own is not None:
+            # What runs in it by its own methods is then known to run in it.
+            put_everywhere(around, own, self.model)
 
 
 def optimization_of(optimized: nn.Module) -> Optimization:
@@ -151,6 +154,12 @@ def put_child(model: nn.Module, path: str, child: nn.Module) -> None:
         replace_child(model, parent, own)
         model = own
     replace_child(model, name, child)
+
+
+def put_everywhere(model: nn.Module, before: nn.Module, child: nn.Module) -> None:
+    """Have ``child`` wherever the model has ``before``: a critic may hold the network that it criticises."""
+    for path in [path for path, module in model.named_modules(remove_duplicate=False) if module is before]:
+        put_child(model, path, child)
 
 
 def replace_child(parent: nn.Module, name: str, child: nn.Module) -> None:

@@ -184,8 +184,9 @@ class OptimizedStep:
         if kept and expected is not None:
             self.verify(program, values, expected)
             expected = None
-        if refused:
-            self.tell_of_new_length(program, refused)
+        lost = stream.why_rows_are_lost(program, refused)
+        if lost:
+            self.tell_of_new_length(program, lost)
         query = self.queried(program, given_args, given_kwargs)
         history = stream.history(self.policy, program, program.device(values))
         pending = PendingStep(self.method, history, state, values, session.log, stream.number, expected, query, kept)

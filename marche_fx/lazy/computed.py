@@ -49,7 +49,8 @@ class Operated(Expression):
         operation: Operation,
         number: int | None,
     ) -> None:
-        super().__init__(like, frame, device, sources_of(operation.operands))
+        depth = 6 + max((own.depth for own in operation.operands), default=0)
+        super().__init__(like, frame, device, sources_of(operation.operands), depth)
         self.operation = operation
         self.number = number
 
@@ -74,7 +75,8 @@ class Chosen(Expression):
     def __init__(
         self, like: Tensor, frame: Frame, device: torch.device, mask: Operand, one: Operand, other: Operand
     ) -> None:
-        super().__init__(like, frame, device, sources_of((one, other)))
+        depth = 3 + max(own.depth for own in (mask, one, other))
+        super().__init__(like, frame, device, sources_of((one, other)), depth)
         self.mask = mask
         self.sides = (one, other)
 
@@ -116,7 +118,8 @@ class Written(Expression):
         *,
         are_chosen: bool = False,
     ) -> None:
-        super().__init__(source.like, source.frame, source.device, source.sources | value.sources)
+        depth = 3 + max(source.depth, value.depth)
+        super().__init__(source.like, source.frame, source.device, source.sources | value.sources, depth)
         self.source = source
         self.geometry = geometry
         self.value = value
@@ -180,7 +183,8 @@ class Repeated(Expression):
         read: Sequence[Looked],
     ) -> None:
         calls = (own.expression.sources for own in read)
-        super().__init__(source.like, source.frame, source.device, source.sources.union(*calls))
+        depth = 3 + max([source.depth, *(own.expression.depth for own in read)])
+        super().__init__(source.like, source.frame, source.device, source.sources.union(*calls), depth)
         self.source = source
         self.geometry = geometry
         self.write = write

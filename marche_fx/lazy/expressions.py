@@ -22,16 +22,22 @@ class Expression:
 
     Attributes:
         like: a tensor of its shape, dtype and strides without values. frame: its rows. sources: calls whose results
-            it is computed of.
+            it is computed of. depth: how many calls of Python inside one another compute it, about.
     """
 
     def __init__(
-        self, like: Tensor, frame: Frame, device: torch.device, sources: frozenset[Source] = frozenset()
+        self,
+        like: Tensor,
+        frame: Frame,
+        device: torch.device,
+        sources: frozenset[Source] = frozenset(),
+        depth: int = 0,
     ) -> None:
         self.like = like
         self.frame = frame
         self.device = device
         self.sources = sources
+        self.depth = depth
 
     def prepare(self, rows: Rows | None, demand: Demand) -> Compute:
         """Ask for what these rows are computed of; all rows where None.

@@ -20,6 +20,10 @@ class Operand(Protocol):
     def sources(self) -> frozenset[Source]:
         """Calls whose results it is computed of."""
 
+    @property
+    def depth(self) -> int:
+        """That of the expression that it reads."""
+
     def prepare(self, rows: Rows | None, frame: Frame, demand: Demand) -> Compute:
         """Ask for these rows of an operator's value, whose frame is given.
 
@@ -58,6 +62,10 @@ class Seen:
     @property
     def sources(self) -> frozenset[Source]:
         return self.expression.sources
+
+    @property
+    def depth(self) -> int:
+        return self.expression.depth
 
     def prepare(self, rows: Rows | None, frame: Frame, demand: Demand) -> Compute:
         if rows is None:
@@ -99,6 +107,10 @@ class Plain:
     @property
     def sources(self) -> frozenset[Source]:
         return frozenset()
+
+    @property
+    def depth(self) -> int:
+        return 0
 
     def prepare(self, rows: Rows | None, frame: Frame, demand: Demand) -> Compute:
         own = [dim for dim in self.place.dims if dim is not None]

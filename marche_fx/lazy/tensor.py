@@ -44,6 +44,9 @@ NO_VIEWS = {aten.as_strided.default, aten.view.dtype, aten.view_as_real.default,
 MOST_CALLS = 8
 """What is of more calls is computed at once: an average that goes on from step to step must not hold every step."""
 
+DEEPEST = 600
+"""What is deeper is computed at once: Python calls a thousand functions inside one another, and some are the loop's."""
+
 
 class LateTensor(Tensor):
     """A tensor whose values are computed when they are first read.
@@ -178,6 +181,7 @@ def by_operator(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         late = [leaf for leaf in late if not is_held(leaf)]
     calls = frozenset[Source]().union(*(own.looked.expression.sources for own in late))
     records = late and len(calls) <= MOST_CALLS and all(own.late.memory.records for own in late)
+    records = records and max(own.looked.expression.depth for own in late) < DEEPEST
     if records and not function._schema.is_mutable:
         found = late_value(function, *looks((args, kwargs)))
         if isinstance(found, Chosen):

@@ -49,7 +49,7 @@ class Findings:
             something was read.
         forced: calls in which all tokens ran although the policy had not asked for it.
         values: for each watched value, by its name and the argument to allow, in how many of the forced calls it
-            changed nearly every token.
+            changed nearly every token. partly: in how many of the others a value changed most tokens, by its name.
         readers: the same by line of the loop that reads nearly all rows, and whether it is the user's query that names
             them. lopsided: by line that reads those of some samples, these samples, and whether a query does.
         first_readers: by line that read a result as a whole first, and whether a check did, the calls that ran more
@@ -64,6 +64,7 @@ class Findings:
     calls: int
     forced: int
     values: Counter[tuple[str, str]] = field(default_factory=Counter)
+    partly: Counter[str] = field(default_factory=Counter)
     readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
     lopsided: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     first_readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
@@ -103,11 +104,14 @@ def find(calls: Sequence[CallRecord]) -> Findings:
     reads = [read for own in done for read in own.reads]
     host = iter(to_host([*numbers, *(read.oldest for read in reads)]))
     values: Counter[tuple[str, str]] = Counter()
+    partly: Counter[str] = Counter()
     for own in forced:
         shares = [next(host) for _ in own.changed]
         if shares and max(shares) >= NEARLY_ALL:
             number = shares.index(max(shares))
             values[name_of_value(own.program, number), argument_to_allow(own.program, number)] += 1
+        elif shares and 2 * max(shares) >= 1:
+            partly[name_of_value(own.program, shares.index(max(shares)))] += 1
     readers: Counter[tuple[str, bool]] = Counter()
     lopsided: Counter[tuple[str, str, bool]] = Counter()
     for own in forced:
@@ -131,6 +135,7 @@ def find(calls: Sequence[CallRecord]) -> Findings:
         calls=len(done),
         forced=len(forced),
         values=values,
+        partly=partly,
         readers=readers,
         lopsided=lopsided,
         first_readers=Counter((own.line, own.is_check) for own in first if own is not None and own.rows is None),
@@ -159,8 +164,13 @@ def name_of_value(program: Program, number: int) -> str:
 
 
 def argument_to_allow(program: Program, number: int) -> str:
-    """Of the arguments that a watched value is computed from the one that may be allowed to move: no tokens, if any."""
+    """Of the arguments that a watched value is computed from the one that may be allowed to move: no tokens, if any.
+
+    Empty where it is a number for each token that says which one it is, as an id does: no other is nearly the same.
+    """
     node, dims = program.watched[number].node, program.plan.axes.dims
+    if dims.get(node) and not node.meta["val"].is_floating_point():
+        return ""
     others = {own: name for own, name in program.input_names.items() if not dims.get(own)}
     return next(iter([*inputs_of(node, others), *inputs_of(node, program.input_names)]), node.name)
 
@@ -192,6 +202,13 @@ def tell_of_a_moving_value(method: StepMethod, calls: Sequence[CallRecord]) -> N
 def moving_value(method: StepMethod, found: Findings, when: str) -> str:
     """Of a value that made every token run, ``when`` it did."""
     (name, argument), _ = found.values.most_common(1)[0]
+    if not argument:
+        return (
+            f"every token of {method.name} was recomputed in {when}, because nearly every one was given another value "
+            f"of {name} than in the call before. Where calls of several sequences take turns, tell them apart by "
+            "`with marche_fx.stream(name):` around each; if one sequence changes so in every step, the step cannot be "
+            "cached here"
+        )
     allowed = method.settings.tolerance.get(argument)
     start = f"every token of {method.name} was recomputed in {when}, because every token reads {name}, which moved"
     if allowed is None:
@@ -239,7 +256,9 @@ def runs_again(method: StepMethod, found: Findings) -> str:
 
 
 def nearly_all(method: StepMethod, found: Findings) -> str:
-    if found.values:
+    # What forced few of the calls is not why the others were.
+    values, readers = (2 * max(own.values(), default=0) >= found.forced for own in (found.values, found.readers))
+    if found.values and values:
         times = found.values.most_common(1)[0][1]
         return moving_value(method, found, f"{times} of {found.calls} calls")
     start = (
@@ -256,7 +275,7 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
             f"{start}{reader} at {line}, in {times} of them, before rows of it are read, and the step runs for both. "
             f"{mend}"
         )
-    if found.readers:
+    if found.readers and readers:
         (line, is_query), times = found.readers.most_common(1)[0]
         if is_query:
             return (
@@ -276,9 +295,12 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
             "equally many rows of every sample are computed. Under guidance by a doubled batch, ask for the same rows "
             "of both halves, as in mask.chunk(2)[0].repeat(2, 1): a masked prompt is not to be read"
         )
+    name, times = next(iter(found.partly.most_common(1)), ("", 0))
+    mostly = f"; in {times} of them {name}, had changed half of them or more" if times else ""
     return (
         f"{start}in {found.forced} of them more than 80% of the tokens were to run, rounded up to a multiple of "
-        f"{BUCKET}: they had changed, were read or refreshed. Fewer tokens a step, or more steps, leave more to reuse"
+        f"{BUCKET}: they had changed, were read or refreshed{mostly}. Fewer tokens a step, or more steps, leave more "
+        "to reuse"
     )
 
 

@@ -58,6 +58,8 @@ class Stream:
         """Calls so far."""
         self.called: set[int] = set()
         """Step methods called in this round of them."""
+        self.lost: dict[int, tuple[Program, str]] = {}
+        """By step method the program of another length whose call before could keep no rows, and why."""
         self.left: dict[Program, Program] = {}
         """Programs of lengths that calls went on from, and those of the lengths that they went on with."""
 
@@ -119,6 +121,19 @@ class Stream:
         self.leave_for(before)
         self.left[before] = program
         return sum(kept.counts), ""
+
+    def why_rows_are_lost(self, program: Program, reason: str) -> str:
+        """Why a length has no rows of the one before, once calls show that they take no turns; empty until then.
+
+        Of a prompt and of none, as guidance has them, lengths take turns, and each keeps rows of its own.
+
+        Args:
+            reason: that of this call; empty where it is not the first of its length, or has rows.
+        """
+        before, why = self.lost.pop(program.step, (None, ""))
+        if reason:
+            self.lost[program.step] = program, reason
+        return why if reason or before is program else ""
 
     def leave_for(self, program: Program) -> None:
         """Free what calls of other lengths left, which went on with those of ``program``."""

@@ -143,7 +143,11 @@ def is_equal(a: Any, b: Any) -> bool:
 
 def assignment_line(module: nn.Module, name: str) -> str:
     """``model.py:41``, where a method of the module's class assigns the attribute; empty where none is found."""
-    pattern = re.compile(rf"self\.{re.escape(name)}\b(\[.*\])?\s*([-+*/|&]|//|\*\*|@)?=(?!=)")
+    word = re.escape(name)
+    pattern = re.compile(
+        rf"self\.{word}\b(\[.*\])?\s*([-+*/|&]|//|\*\*|@)?=(?!=)"
+        rf"|(setattr\(self,|self\.register_buffer\()\s*['\"]{word}['\"]"
+    )
     for kind in type(module).__mro__:
         for method_name, method in vars(kind).items():
             if not inspect.isfunction(method) or method_name == "__init__" or kind is nn.Module:

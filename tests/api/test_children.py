@@ -90,6 +90,22 @@ class Guided(Transformer):
         return 2 * self.forward(x) - self.forward(x)
 
 
+class Remembering(Guided):
+    """Guided by calls of its ``forward`` that set an attribute, which no step may."""
+
+    before: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(N, D, 2, depth=2)
+        self.head = nn.Linear(D, D)
+        self.register_buffer("before", torch.zeros(()), persistent=False)
+
+    def forward(self, x: Tensor, *mask: Tensor) -> Tensor:
+        shift = 0 * self.before
+        self.register_buffer("before", x.mean(), persistent=False)
+        return super().forward(x + shift, *mask)
+
+
 class Critic(nn.Module):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -114,6 +130,9 @@ class WithCritic(nn.Module):
 
     def generate(self, steps: list[Tensor]) -> list[Tensor]:
         return [self.net.guided(x)[:, 8:12] + 0 for x in steps]
+
+    def both(self, steps: list[Tensor]) -> list[Tensor]:
+        return [self.net.guided(x)[:, 8:12] + self.get_submodule("other")(x)[:, 8:12] for x in steps]
 
     def held(self, steps: list[Tensor]) -> list[Tensor]:
         decode = self.net.guided
@@ -353,3 +372,45 @@ def test_a_child_in_two_places_is_transformed_in_both() -> None:
     ((_, calls, *_),) = session.rows
     # Three in each step, but for those from which it was known which child it is.
     assert calls >= 3 * (len(steps()) - 1)
+
+
+def test_parts_of_a_child_that_is_refused_are_not_taken_for_what_the_loop_calls() -> None:
+    model = made(WithCritic)
+    model.net = Remembering().eval().requires_grad_(False)
+    optimized, found, (message,) = decoded(model, "generate")
+    assert "'net' cannot be transformed: Remembering.forward assigns the attribute 'before' (test_child" in message
+    assert optimized.net is model.net
+    assert all(map(torch.equal, found, model.generate(steps())))
+
+
+def test_a_child_that_is_refused_beside_one_that_is_transformed_is_told_of() -> None:
+    model = made(WithCritic)
+    model.net = Remembering().eval().requires_grad_(False)
+    model.other = network(2).eval().requires_grad_(False)
+    optimized, _, (message,) = decoded(model, "both")
+    assert "So 'other' is transformed from the second call on" in message
+    assert "model.other = marche_fx.transform(model.other). 'net' cannot be transformed: Remembering" in message
+    session = marche_fx.report(optimized).session
+    assert session is not None
+    assert session.rows_ratio < 0.9
+
+
+@torch.no_grad()
+def test_a_loop_that_holds_the_original_is_told_so_and_its_children_stay_what_they_are() -> None:
+    model = network(2).eval()
+    optimized = marche_fx.transform(model, refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
+
+    def loop() -> None:
+        with marche_fx.decoding(optimized):
+            for x in steps():
+                model(x)
+
+    with pytest.warns(UserWarning, match="not of the one that marche_fx.transform returned"):
+        loop()
+    assert all(own is other for own, other in zip(optimized.children(), model.children(), strict=True))
+    with marche_fx.decoding(optimized):
+        for x in steps():
+            resolved(optimized(x)[:, 8:12])
+    session = marche_fx.report(optimized).session
+    assert session is not None
+    assert session.rows_ratio < 0.9

@@ -262,6 +262,19 @@ def test_a_session_restarts_when_rows_are_others_for_another_length_and_says_so_
 
 
 @torch.no_grad()
+def test_lengths_that_take_turns_keep_their_rows_and_are_not_told_of() -> None:
+    model = Around(lambda self, x: self.inner(x) * (1 + x.shape[1]))
+    model.inner.position = nn.Parameter(torch.zeros(1, 1, WIDTH))
+    optimized = optimize(model, EAGER)
+    x = torch.randn(2, 40, WIDTH, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings(), marche_fx.decoding(optimized):
+        warnings.simplefilter("error")
+        for length in (24, 20, 24, 20, 24):
+            (optimized(x[:, :length])[:, -1] + 0).sum()
+    assert active(optimized) == [24, 20, 8, 8, 8]
+
+
+@torch.no_grad()
 def test_batch_size_and_length_may_differ_between_sessions() -> None:
     model = AnyLength().eval()
     optimized = optimize(model)

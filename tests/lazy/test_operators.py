@@ -291,6 +291,18 @@ def test_what_goes_on_from_step_to_step_does_not_hold_the_steps() -> None:
     assert torch.equal(ids + 0, torch.where(MASK, steps[-1].exact().argmax(-1), IDS))
 
 
+def test_what_a_loop_makes_of_its_own_values_again_and_again_is_computed_before_it_is_too_deep() -> None:
+    state, exact = torch.zeros(B, N, V).double(), torch.zeros(B, N, V).double()
+    for number in range(40):
+        step = PartialStep(number)
+        step.done.fill_(True)
+        for _ in range(10):
+            state, exact = (0.9 * state).clamp(-1, 1), (0.9 * exact).clamp(-1, 1)
+        # The new result meets what is of too many calls, the state goes on without it.
+        state, exact = (step.late() - state) + 0.5 * state, (step.exact() - exact) + 0.5 * exact
+    assert torch.equal(resolved(state), exact)
+
+
 def test_an_average_over_steps_holds_few_of_them() -> None:
     average, steps = torch.zeros(B, N, V).double(), []
     for number in range(20):

@@ -52,6 +52,16 @@ def test_a_value_that_moves_every_token_is_named_once_with_its_operator_and_line
     assert "tolerance={'time': 0.3}" in message
 
 
+def test_ids_that_are_others_in_every_call_are_not_to_be_allowed_to_move() -> None:
+    def others(model: Any, ids: Tensor, number: int) -> Tensor:
+        return model((ids + number) % models.WORDS)[:, 8:12] + 0
+
+    (message,) = told(made(models.Words), others)
+    assert "nearly every one was given another value of 'ids', read by aten.embedding" in message
+    assert "`with marche_fx.stream(name):` around each" in message
+    assert "tolerance" not in message
+
+
 def test_a_value_that_moves_further_than_it_may_is_told_so() -> None:
     (message,) = told(made(models.Timed), far, tolerance={"time": 0.05})
     assert "'time', read by aten.add (models.py:" in message
@@ -193,6 +203,27 @@ def test_the_report_tells_rows_by_sample_and_that_a_query_asked_for_them() -> No
     assert {rows for own in session.causes for _, rows, _ in own.reads} - by_query == {(56, 56, 56, 56)}
     assert "by query" in str(session)
     assert "56 56 64 64" in str(session)
+
+
+class Mixing(models.Words):
+    """Whose ids meet those around them before attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.around = nn.Conv1d(models.D, models.D, 15, padding=7)
+
+    def embedded(self, ids: Tensor) -> Tensor:
+        return super().embedded(ids) + self.around(self.word(ids).mT).mT
+
+
+def test_what_forced_few_calls_is_not_named_for_the_others_but_what_changed_half_of_their_tokens() -> None:
+    def some(model: Any, ids: Tensor, number: int) -> Tensor:
+        ids = torch.where((torch.arange(ids.shape[1]) + number) % 24 == 0, 1, torch.full_like(ids, 2))
+        return model(ids)[:, torch.arange(64 if number == 1 else 56)]
+
+    (message,) = [own for own in told(made(Mixing), some) if "hardly anything is gained" in own]
+    assert "had changed, were read or refreshed; in " in message
+    assert "'ids', read by aten." in message
 
 
 def test_a_policy_that_asks_for_most_tokens_is_named() -> None:
