@@ -58,7 +58,7 @@ class Stream:
         """Calls so far."""
         self.called: set[int] = set()
         """Step methods called in this round of them."""
-        self.lost: dict[int, tuple[Program, str]] = {}
+        self.lost: dict[str, tuple[Program | None, str]] = {}
         """By step method the program of another length whose call before could keep no rows, and why."""
         self.left: dict[Program, Program] = {}
         """Programs of lengths that calls went on from, and those of the lengths that they went on with."""
