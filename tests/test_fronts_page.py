@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from marche_fx.evaluate.fronts.command import parser
+from marche_fx.recipes.presets import bundled
 from tests.pages import line
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "fronts.md").read_text(encoding="utf-8")
 GARMENTS: dict[str, Any] = json.loads((ROOT / "docs" / "fronts" / "garments.json").read_text())
 EMOJI: dict[str, Any] = json.loads((ROOT / "docs" / "emoji" / "study.json").read_text())
+RECIPES: dict[str, Any] = json.loads((ROOT / "docs" / "fronts" / "emoji-recipes.json").read_text())
+"""``recipes`` of many pictures, and ``rivals`` of the first of them."""
 NUMBER = r"[+-]?\d+\.\d\d"
 
 
@@ -74,11 +77,40 @@ def test_ways_in_the_prose_are_told_with_their_figures(section: str) -> None:
     assert all(f"{flops(section)[way]:.1%}" == f"{share}%" for way, share in shares)
 
 
+@pytest.mark.parametrize(("part", "is_paired"), [("recipes", False), ("rivals", True)])
+def test_the_page_has_the_figures_of_recipes_of_emoji(part: str, is_paired: bool) -> None:
+    whole = EMOJI["rows"][0]["whole_flops"]
+    rows = [
+        line(
+            f"`{row['way']}`",
+            f"{row['flops'] / whole:.1%}",
+            spoken(row["frechet"]),
+            *([spoken(row["over_first"], "+") if number else ""] if is_paired else []),
+            f"{row['label_accuracy']:.1%}",
+        )
+        for number, row in enumerate(RECIPES[part]["rows"])
+    ]
+    assert "\n".join(rows) in PAGE
+    assert f"{RECIPES[part]['images']} " in prose("emoji")
+
+
+def test_recipes_of_emoji_have_the_figures_of_the_front() -> None:
+    (_, *rows) = RECIPES["rivals"]["rows"]
+    for row, name in zip(rows, ("balanced", "fast"), strict=False):
+        figures, over = bundled(name, "emoji").figures, row["over_first"]
+        assert row["way"].startswith(f"recipe:{name}@")
+        assert [figures[own] for own in ("loss", "low", "high")] == [
+            round(over[own], 2) for own in ("estimate", "low", "high")
+        ]
+        assert (figures["labels"], figures["images"]) == (round(row["label_accuracy"], 3), RECIPES["rivals"]["images"])
+
+
 def test_every_interval_in_the_prose_is_of_the_results() -> None:
-    rows = (*GARMENTS["rows"], *EMOJI["rows"])
+    fronts = (GARMENTS, RECIPES["recipes"], RECIPES["rivals"])
+    rows = (*EMOJI["rows"], *(row for front in fronts for row in front["rows"]))
     known = [own for row in rows for own in (row["frechet"], row["over_first"])]
-    known += [own for others in GARMENTS["differences"].values() for own in others.values()]
-    bounds = {(f"{own['low']:+.2f}", f"{own['high']:+.2f}") for own in known}
+    known += [own for front in fronts for others in front["differences"].values() for own in others.values()]
+    bounds = {(f"{own['low']:{sign}.2f}", f"{own['high']:{sign}.2f}") for own in known for sign in ("+", "")}
     told = set(re.findall(rf"({NUMBER}) to ({NUMBER})", prose()))
     assert len(told) >= 12
     assert told <= bounds

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from marche_fx import Recipe
-from marche_fx.recipes.presets import EXACT, NAMES, bundled
+from marche_fx.recipes.presets import EXACT, NAMES, TASKS, bundled
 from marche_fx.recipes.recipe import brief
 from tests.pages import ran_blocks
 
@@ -27,8 +27,9 @@ def line(name: str, recipe: Recipe) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def test_the_table_is_what_the_files_hold() -> None:
-    assert "\n".join(line(name, bundled(name)) for name in NAMES if name != EXACT) in PAGE
+@pytest.mark.parametrize("task", TASKS)
+def test_the_table_is_what_the_files_hold(task: str) -> None:
+    assert "\n".join(line(name, bundled(name, task)) for name in NAMES if name != EXACT) in PAGE
 
 
 @pytest.mark.slow
