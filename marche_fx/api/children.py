@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -147,24 +147,14 @@ class ChildCalls:
         PyTorch calls no hooks where a method calls ``self.forward`` itself, as one that guides it does.
         """
         found = None
-        while frame is not None:
-            names = frame.f_code.co_varnames[: min(frame.f_code.co_argcount, 1)]
-            own = frame.f_locals.get(names[0]) if names else None
-            if isinstance(own, nn.Module) and is_method_of(own, "forward", frame):
-                around = self.paths.get(id(own), path)
-                found = (around, own, frame) if path.startswith(f"{around}.") else found
-            frame = frame.f_back
+        for own, running in forwards_running(frame):
+            around = self.paths.get(id(own), path)
+            found = (around, own, running) if path.startswith(f"{around}.") else found
         return found
 
     def is_of_original(self, frame: FrameType | None) -> bool:
         """Whether the original runs, which the loop still holds."""
-        while frame is not None:
-            names = frame.f_code.co_varnames[: min(frame.f_code.co_argcount, 1)]
-            is_its = bool(names) and frame.f_locals.get(names[0]) is self.original
-            if is_its and is_method_of(self.original, "forward", frame):
-                return True
-            frame = frame.f_back
-        return False
+        return any(own is self.original for own, _ in forwards_running(frame))
 
     def is_method(self, frame: FrameType) -> bool:
         """Whether a frame is of a method of the model, which can be named as its step; helpers of a loop cannot."""
@@ -183,6 +173,16 @@ def is_method_of(owner: Any, name: str, frame: FrameType) -> bool:
     """Whether a frame is of the method of this name."""
     method = getattr(owner, name, None)
     return getattr(inspect.unwrap(method), "__code__", None) is frame.f_code if callable(method) else False
+
+
+def forwards_running(frame: FrameType | None) -> Iterator[tuple[nn.Module, FrameType]]:
+    """Modules whose ``forward`` a frame or one around it is of, and these frames, from the inside out."""
+    while frame is not None:
+        names = frame.f_code.co_varnames[: min(frame.f_code.co_argcount, 1)]
+        own = frame.f_locals.get(names[0]) if names else None
+        if isinstance(own, nn.Module) and is_method_of(own, "forward", frame):
+            yield own, frame
+        frame = frame.f_back
 
 
 def calling_frame(called: FrameType | None = None) -> FrameType:

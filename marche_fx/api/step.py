@@ -174,12 +174,12 @@ class OptimizedStep:
         values = state.begin(given)
         expected = None
         if unverified and state.is_new:
-            begun = time.perf_counter()
+            check_began = time.perf_counter()
             with saying(f"checking {self.full_name} against the original"), as_traced(self.model):
                 expected = self.original(program, given_args, given_kwargs)
             if self.settings.compile:
                 again = partial(self.original, program, given_args, given_kwargs)
-                time_original(program, program.device(values), time.perf_counter() - begun, again)
+                time_original(program, program.device(values), time.perf_counter() - check_began, again)
         kept, refused = stream.go_on(state, values, inputs) if state.is_new else (0, "")
         if kept and expected is not None:
             self.verify(program, values, expected)

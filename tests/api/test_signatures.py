@@ -243,12 +243,18 @@ class AnyLength(nn.Module):
         return self.inner(self.embedding(ids), mask)
 
 
-@torch.no_grad()
-def test_a_session_restarts_when_rows_are_others_for_another_length_and_says_so_once() -> None:
+def scaled_by_length() -> tuple[nn.Module, nn.Module, Tensor]:
+    """A model whose rows are others at each length, the same transformed, and rows to take some of."""
     model = Around(lambda self, x: self.inner(x) * (1 + x.shape[1]))
     model.inner.position = nn.Parameter(torch.zeros(1, 1, WIDTH))
     optimized = optimize(model, EAGER)
     x = torch.randn(2, 40, WIDTH, generator=torch.Generator().manual_seed(0))
+    return model, optimized, x
+
+
+@torch.no_grad()
+def test_a_session_restarts_when_rows_are_others_for_another_length_and_says_so_once() -> None:
+    model, optimized, x = scaled_by_length()
     with warnings.catch_warnings(record=True) as caught, marche_fx.decoding(optimized):
         warnings.simplefilter("always")
         for length in (20, 20, 24, 24, 28):
@@ -263,10 +269,7 @@ def test_a_session_restarts_when_rows_are_others_for_another_length_and_says_so_
 
 @torch.no_grad()
 def test_lengths_that_take_turns_keep_their_rows_and_are_not_told_of() -> None:
-    model = Around(lambda self, x: self.inner(x) * (1 + x.shape[1]))
-    model.inner.position = nn.Parameter(torch.zeros(1, 1, WIDTH))
-    optimized = optimize(model, EAGER)
-    x = torch.randn(2, 40, WIDTH, generator=torch.Generator().manual_seed(0))
+    _, optimized, x = scaled_by_length()
     with warnings.catch_warnings(), marche_fx.decoding(optimized):
         warnings.simplefilter("error")
         for length in (24, 20, 24, 20, 24):
