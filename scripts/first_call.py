@@ -39,8 +39,8 @@ OURS = {
     "decompositions": ["torch.export:ExportedProgram.run_decompositions"],
     "rehearsal": ["marche_fx.passes.capture.capture:rehearse"],
     "capture": ["marche_fx.api.lengths:Lengths.capture"],
-    "analysis": ["marche_fx.api.step:make_plan", "marche_fx.api.step:plan_of"],
-    "rewriting": ["marche_fx.api.step:Program"],
+    "analysis": ["marche_fx.api.captures:make_plan", "marche_fx.api.captures:plan_of"],
+    "rewriting": ["marche_fx.api.captures:Program"],
     "verification": ["marche_fx.api.step:OptimizedStep.original"],
 }
 """What is timed, as ``module:name``, without what is timed within it."""

@@ -5,7 +5,8 @@ decoding   `decoding` and `session`, and loop methods, each call of which is one
 placement  models that are wrapped for several devices, or whose weights are elsewhere: refused
 samples    `keep_samples`: a loop that stops decoding some samples of its batch
 children   loops that call a child of the model and never its step
-step       what stands in for a step method: finds or makes its program, opens or finds the session
+step       what stands in for a step method: opens or finds the session, calls what was captured
+captures   what was captured of it: finds or makes the program that serves a call
 forms      arguments passed as they first were, so that one capture serves every way
 refusals   what it refuses or says when it is called or captured
 programs   how it finds a program, and how many are kept

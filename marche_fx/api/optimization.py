@@ -17,7 +17,6 @@ from ..head.step import HeadStep
 from ..recipes import Recipe
 from ..runtime.method import Settings
 from ..runtime.session import Session
-from .options import parameter_names
 from .step import OptimizedStep
 
 ATTRIBUTE = "_marche_fx"
@@ -54,7 +53,6 @@ class Optimization:
         """That of the model whose sessions are this one's, where it is a child that the model's loop calls."""
         self.path = ""
         """Of that child."""
-        self.argument_names = parameter_names(model, steps)
         self.is_given_up = False
         """Whether it turned out that it cannot be transformed."""
         self.parts: dict[str, Optimization] = {}

@@ -36,6 +36,7 @@ from .options import (
     head_names,
     method_names,
     not_a_module,
+    parameter_names,
     policies_of,
 )
 from .placement import refuse_spread_weights, refuse_wrappers
@@ -192,8 +193,9 @@ def transform(
     # Captured in place of the original, so that attributes set on the result count and the original stays as it is.
     view = copy.copy(model)
     rebind(view, model)
+    names = parameter_names(model, steps)
     replaced = {
-        name: OptimizedStep(view, StepMethod(name, order, is_last=order == last, settings=settings))
+        name: OptimizedStep(view, StepMethod(name, order, is_last=order == last, settings=settings), names)
         for order, name in enumerate(steps)
     }
 

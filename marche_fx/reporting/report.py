@@ -176,7 +176,7 @@ def report(optimized: nn.Module, *, active: float = 0.1) -> Report:
     is_open = current is not None and bool(current.log.calls)
     session = current if is_open else optimization.last_session
     notes = [] if programs else ["No step has been called yet; it is captured at its first call."]
-    summaries = {step.name: step.lengths.summary for part in parts for step in part.steps.values()}
+    summaries = {step.name: step.captures.lengths.summary for part in parts for step in part.steps.values()}
     notes += [f"{name}: {told}" for name, told in summaries.items() if told]
     outside = {step.name: step.calls_outside for part in parts for step in part.steps.values() if step.calls_outside}
     for name, count in outside.items():

@@ -33,7 +33,7 @@ def identity_of(model: nn.Module, generate: Callable[..., Any], settings: Mappin
     is_transformed = hasattr(model, ATTRIBUTE)
     original = optimization_of(model).current() if is_transformed else model
     assigned = (
-        frozenset().union(*(step.assigned for step in optimization_of(model).steps.values()))
+        frozenset().union(*(step.captures.assigned for step in optimization_of(model).steps.values()))
         if is_transformed
         else frozenset()
     )

@@ -54,8 +54,8 @@ def save_captures(optimized: nn.Module, path: str | Path) -> None:
     if not target.parent.is_dir():
         raise ArgumentError(f"there is no folder {target.parent} to save to")
     for step in optimization.steps.values():
-        step.drop_outdated()
-    assigned = frozenset().union(*(step.assigned for step in optimization.steps.values()))
+        step.captures.drop_outdated()
+    assigned = frozenset().union(*(step.captures.assigned for step in optimization.steps.values()))
     constants = Constants(optimization.current(), without=assigned)
     steps = {name: captured_steps(optimized, name, step, constants) for name, step in optimization.steps.items()}
     heads = {path: captured_heads(path, step, constants) for path, step in optimization.heads.items()}
@@ -89,12 +89,12 @@ def captured_steps(optimized: nn.Module, name: str, step: Any, constants: Consta
     from ..passes.written.captures import Guards, write_capture
 
     captures: list[tuple[Capture, Guards]] = [(own.capture, None) for own in step.programs]
-    captures += [(own.capture, own.sizes.guards) for own in step.lengths.found]
+    captures += [(own.capture, own.sizes.guards) for own in step.captures.lengths.found]
     try:
         return [
             {
                 "capture": write_capture(own, constants, guards),
-                "premises": write_premises(Premises.of(own.tables, step.structure)),
+                "premises": write_premises(Premises.of(own.tables, step.captures.structure)),
             }
             for own, guards in captures
         ]
@@ -156,7 +156,7 @@ def load_captures(
             warnings.warn(f"{beside(source)} is not used, and steps are compiled again: {error}", stacklevel=2)
     for name, found in steps.items():
         if name in optimization.steps:
-            optimization.steps[name].stored = found
+            optimization.steps[name].captures.stored = found
     for path, own in heads.items():
         if path in optimization.heads:
             optimization.heads[path].stored = own

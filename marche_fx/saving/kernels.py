@@ -53,7 +53,7 @@ def kernels_of(optimization: Optimization) -> Kernels:
 
 def compiled_modules(optimization: Optimization) -> Iterator[Compiled]:
     for step in optimization.steps.values():
-        for lowered in step.shared.known:
+        for lowered in step.captures.shared.known:
             yield from lowered.code
     for head in optimization.heads.values():
         for program in head.programs.values():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import marche_fx
-from marche_fx.api import step
+from marche_fx.api import captures as of_steps
 from marche_fx.passes.capture.leftovers import is_traced
 from tests.api.test_untouched import Pair, Shares
 from tests.around import EAGER, Around, X, captures, optimize, same, transformer
@@ -34,13 +34,13 @@ def test_settings_that_layers_share_reach_the_captured_step_in_the_next_session(
 
 @torch.no_grad()
 def test_containers_of_every_kind_cost_one_capture(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, count = step.make_plan, []
+    made, count = of_steps.make_plan, []
 
     def counting(*args: Any, **kwargs: Any) -> Any:
         count.append(args)
         return made(*args, **kwargs)
 
-    monkeypatch.setattr(step, "make_plan", counting)
+    monkeypatch.setattr(of_steps, "make_plan", counting)
     optimized = optimize(Shares().eval(), EAGER)
     for _ in range(3):
         with marche_fx.decoding(optimized):
@@ -75,7 +75,7 @@ def on_collection(phase: str, info: Any) -> None:
 @pytest.mark.parametrize("collected", [False, True])
 @torch.no_grad()
 def test_counters_outside_of_the_model_cost_no_captures(collected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, count = step.make_plan, []
+    made, count = of_steps.make_plan, []
 
     def counting(*args: Any, **kwargs: Any) -> Any:
         count.append(args)
@@ -85,7 +85,7 @@ def test_counters_outside_of_the_model_cost_no_captures(collected: bool, monkeyp
         gc.collect()
         return model.inner(x)
 
-    monkeypatch.setattr(step, "make_plan", counting)
+    monkeypatch.setattr(of_steps, "make_plan", counting)
     model = Around(collects if collected else counts)
     optimized = optimize(model)
     gc.callbacks.append(on_collection)

@@ -19,7 +19,7 @@ from tests.networks import small_mar
 
 
 def lengths_of(optimized: nn.Module) -> Lengths:
-    return optimization_of(optimized).steps["forward"].lengths
+    return optimization_of(optimized).steps["forward"].captures.lengths
 
 
 @torch.no_grad()
@@ -184,7 +184,7 @@ def test_a_step_that_drops_tokens_is_traced_once_for_each_length() -> None:
         masks[:, :4] = 1
         with marche_fx.decoding(optimized):
             optimized.forward_mae_encoder(torch.randn(samples, 16, 4), masks, torch.ones(samples, 16))
-    found = optimization_of(optimized).steps["forward_mae_encoder"].lengths
+    found = optimization_of(optimized).steps["forward_mae_encoder"].captures.lengths
     assert (found.traces, found.instances) == (3, 0)
     assert "depends on values" in found.reason
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import marche_fx
 from marche_fx import CaptureError, EquivalenceError, UnsupportedModelError
-from marche_fx.api import step
+from marche_fx.api import captures as of_steps
 from tests.around import (
     MOVED,
     WIDTH,
@@ -99,13 +99,13 @@ class LastLength(nn.Module):
 def test_sessions_of_two_lengths_in_turn_cost_two_captures(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Around(lambda model, x: model.inner(model.table(x)), table=LastLength())
     model.inner.position = nn.Parameter(torch.zeros(1, 1, WIDTH))
-    made, count = step.make_plan, [0]
+    made, count = of_steps.make_plan, [0]
 
     def counting(*args: Any, **kwargs: Any) -> Any:
         count[0] += 1
         return made(*args, **kwargs)
 
-    monkeypatch.setattr(step, "make_plan", counting)
+    monkeypatch.setattr(of_steps, "make_plan", counting)
     optimized = optimize(model)
     for length in (9, 12, 9, 12, 9):
         with marche_fx.decoding(optimized):

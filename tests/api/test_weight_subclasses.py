@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 import marche_fx
-from marche_fx.api import step
+from marche_fx.api import captures as of_steps
 from tests.around import EAGER, MOVED, X, captures, optimize, same, transformer
 
 aten = torch.ops.aten
@@ -144,7 +144,7 @@ def test_a_capture_with_quantised_weights_is_saved(tmp_path: Path, monkeypatch: 
     first(X)
     marche_fx.save_captures(first, tmp_path / "steps")
     assert marche_fx.load_captures(second, tmp_path / "steps")
-    monkeypatch.setattr(step, "make_plan", None)
+    monkeypatch.setattr(of_steps, "make_plan", None)
     assert same(second(X), model(X))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import marche_fx
 from marche_fx import ArgumentError, UnsupportedModelError
-from marche_fx.api import step
+from marche_fx.api import captures
 from tests.around import EAGER, MOVED, TOKENS, Around, X, optimize, refused, same
 
 HIDDEN = torch.zeros(2, TOKENS, dtype=torch.bool)
@@ -104,7 +104,7 @@ def test_an_argument_in_a_dict_is_written_too(tmp_path: Path, monkeypatch: pytes
         if optimized is second:
             marche_fx.save_captures(first, tmp_path / "steps")
             assert marche_fx.load_captures(second, tmp_path / "steps")
-            monkeypatch.setattr(step, "make_plan", None)
+            monkeypatch.setattr(captures, "make_plan", None)
         optimized(X, store)
         assert torch.equal(store["last"], X)
 

@@ -59,7 +59,7 @@ def nothing_left(step: OptimizedStep) -> Iterator[None]:
     assert not any(own.has_caches for own in step.programs)
     assert not torch._C._len_torch_dispatch_stack()
     assert not torch._C._len_torch_function_stack()
-    assert not step.lock.locked()
+    assert not step.captures.lock.locked()
     assert _Patcher.patch_method is patch
     assert [len(logging.getLogger(own).filters) for own in alone.TALKATIVE] == filters
     assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == state[:2]
@@ -138,7 +138,7 @@ def test_an_error_at_any_stage_of_a_capture_leaves_nothing() -> None:
             decode_with_error(optimized, number, make)
         assert not stand_ins(model, optimized), name
         assert is_free(compile_lock()), name
-        step.programs = type(step.programs)()
+        step.captures.programs = type(step.programs)()
     assert same(decode(optimized), expected)
 
 

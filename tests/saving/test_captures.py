@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import marche_fx
 from marche_fx import ArgumentError
-from marche_fx.api import step
+from marche_fx.api import captures as of_steps
 from marche_fx.api.optimization import optimization_of
 from marche_fx.passes.capture.digests import described
 from marche_fx.passes.written.refused import UnusableError
@@ -53,7 +53,7 @@ def no_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any, **__: Any) -> None:
         raise AssertionError("captured again")
 
-    monkeypatch.setattr(step, "make_plan", refused)
+    monkeypatch.setattr(of_steps, "make_plan", refused)
 
 
 @torch.no_grad()
@@ -84,7 +84,7 @@ def test_a_generation_of_a_saved_mar_is_the_same(tmp_path: Path, monkeypatch: py
     expected = first.sample_tokens(2, 4, 2.0, **arguments)
     marche_fx.save_captures(first, tmp_path / "mar")
     assert marche_fx.load_captures(second, tmp_path / "mar")
-    monkeypatch.setattr(step, "make_plan", None)
+    monkeypatch.setattr(of_steps, "make_plan", None)
     torch.manual_seed(0)
     assert torch.equal(second.sample_tokens(2, 4, 2.0, **arguments), expected)
     assert without_times(second) == without_times(first)
@@ -158,7 +158,7 @@ def test_what_changed_after_loading_is_captured_anew(path: Path) -> None:
     other_attribute(model)
     assert same(optimized(X), model(X))
     assert captures(optimized) == 1
-    assert optimization_of(optimized).steps["forward"].stored == []
+    assert optimization_of(optimized).steps["forward"].captures.stored == []
 
 
 def damaged(data: bytes) -> bytes:
@@ -244,13 +244,13 @@ def test_there_is_nothing_to_save_before_a_step_was_called(tmp_path: Path) -> No
 
 OTHER_PROCESS = """
 import sys, torch, marche_fx
-from marche_fx.api import step
+from marche_fx.api import captures as of_steps
 from tests.around import X, MOVED, EAGER, transformer
 from marche_fx.passes.lower.kept import KEPT
 optimized = marche_fx.transform(transformer(), refresh=EAGER)
 if sys.argv[2] == "load":
     assert marche_fx.load_captures(optimized, sys.argv[1])
-    step.make_plan = None
+    of_steps.make_plan = None
 with torch.no_grad(), marche_fx.decoding(optimized):
     optimized(X)
     print(optimized(MOVED)[:, 3].sum().item(), KEPT.count)

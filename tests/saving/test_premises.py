@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import marche_fx
-from marche_fx.api import step
+from marche_fx.api import captures as of_steps
 from tests.around import TOKENS, Around, X, captures, optimize, same
 from tests.passes.capture.test_branches import ALL, QUESTIONS, SOME
 
@@ -64,7 +64,7 @@ def test_branches_on_arguments_are_saved(
     model = Around(forward)
     optimized = optimize(model)
     assert marche_fx.load_captures(optimized, path)
-    monkeypatch.setattr(step, "make_plan", None)
+    monkeypatch.setattr(of_steps, "make_plan", None)
     for mask in (SOME, ALL):
         assert same(optimized(X, mask), model(X, mask))
     assert captures(optimized) == 2
@@ -83,7 +83,7 @@ def test_tables_and_surroundings_that_are_made_again_cost_no_capture(
     model = Around(forward)
     optimized = optimize(model)
     assert marche_fx.load_captures(optimized, path)
-    monkeypatch.setattr(step, "make_plan", None)
+    monkeypatch.setattr(of_steps, "make_plan", None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert same(optimized(X), model(X))

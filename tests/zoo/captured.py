@@ -55,7 +55,7 @@ class Captured:
         self.optimized = marche_fx.transform(self.model, refresh=marche_fx.FullRefresh(), compile=False, verify=False)
         # Capturing takes most of the time, so both run on one plan.
         planned = runtime.Program(self.program.plan, self.model, signals=(), compile=False)
-        optimization_of(self.optimized).steps["forward"].programs = Programs([planned])
+        optimization_of(self.optimized).steps["forward"].captures.programs = Programs([planned])
 
     def arguments(self, generator: Generator) -> Arguments:
         return self.entry.arguments(self.samples, self.tokens, generator)

@@ -44,7 +44,7 @@ def told(own: Captured) -> tuple[list[str], SessionReport]:
         skip_unread=step.method.skips_unread,
         headed=True,
     )
-    step.programs = Programs([planned])
+    step.captures.programs = Programs([planned])
     (args, kwargs), generator = own.given, torch.Generator().manual_seed(6)
     args, kwargs = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
     entering = tensors((args, kwargs))[0]
