@@ -42,7 +42,7 @@ def time_original(program: Program, device: torch.device, first: float, call: Ca
 def tell_of_lost_time(methods: Sequence[StepMethod], calls: Sequence[CallRecord]) -> None:
     """Warn once of a session whose steps took longer than the original's, as far as both are known."""
     methods = [method for method in methods if any(call.name == method.name for call in calls)]
-    own, original = 0.0, 0.0
+    own, original, steps = 0.0, 0.0, 0
     for method in methods:
         timed = [call for call in calls if call.name == method.name and call.seconds]
         known = [call.program.original_seconds for call in timed if call.program.original_seconds is not None]
@@ -52,16 +52,14 @@ def tell_of_lost_time(methods: Sequence[StepMethod], calls: Sequence[CallRecord]
         # What is compiled on the way takes long in a few calls.
         own += statistics.median(call.seconds for call in timed) * len(timed)
         original += sum(known)
-    if methods and own > SLOWER * original:
-        methods[-1].warn_once(lost_time(methods, calls, own, original), topic="lost time")
-
-
-def lost_time(methods: Sequence[StepMethod], calls: Sequence[CallRecord], own: float, original: float) -> str:
+        steps = max(steps, len(timed))
+    if not methods or own <= SLOWER * original:
+        return
     names = " and ".join(method.name for method in methods)
-    steps = max(sum(call.name == method.name and call.seconds > 0 for call in calls) for method in methods)
     share = sum(call.computed for call in calls) / max(sum(call.visible for call in calls), 1)
-    return (
+    methods[-1].warn_once(
         f"a call of {names} took {1e3 * own / steps:.1f} ms, and the original's {1e3 * original / steps:.1f} ms: in so "
         "small a step, finding out what changed and calling operators take longer than is saved by computing "
-        f"{share:.0%} of the rows. Here the original is faster; larger batches, more tokens and wider models gain"
+        f"{share:.0%} of the rows. Here the original is faster; larger batches, more tokens and wider models gain",
+        topic="lost time",
     )
