@@ -65,7 +65,9 @@ class Decoding(OpenSession):
             # Where children are what the loop calls, the model's own step never ran.
             steps = [step for part in parts for step in part.steps.values() if step.programs]
             methods = [step.method for step in steps]
-            tell_at_the_end(methods, session.log.calls)
+            self.owner.generations += bool(session.log.calls)
+            is_usual = session.is_loop or self.owner.generations > 1
+            tell_at_the_end(methods, session.log.calls, is_usual=is_usual)
             tell_of_lost_time(methods, session.log.calls)
             for step in steps if session.log.calls else ():
                 step.warn_of_change()

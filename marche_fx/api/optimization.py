@@ -49,6 +49,8 @@ class Optimization:
         self.replaced = (*steps, *others)
         self.settings = settings
         self.last_session: Session | None = None
+        self.generations = 0
+        """Sessions that ended, and in which a step was called."""
         self.optimized: weakref.ref[nn.Module] | None = None
         self.whole: Optimization | None = None
         """That of the model whose sessions are this one's, where it is a child that the model's loop calls."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..refresh import begun_after, warmup_of
 from .choose import BUCKET, ActiveStreams
 from .method import StepMethod
 from .program import Program, inputs_of, value_name
@@ -33,7 +34,7 @@ FEWEST = 4
 OFTEN = 1.5
 """So many runs of a step for each of its calls, and the user is told which reads it runs for."""
 
-TOPICS = ("a moving value", "nearly all", "runs again", "old rows")
+TOPICS = ("a moving value", "nearly all", "warm-up", "runs again", "old rows")
 """What is told once each."""
 
 OLD = 2.0
@@ -47,7 +48,8 @@ class Findings:
     Attributes:
         share: of the rows that the original computes. asked: of these, what the policy asked for. calls: of which
             something was read.
-        forced: calls in which all tokens ran although the policy had not asked for it.
+        forced: calls in which all tokens ran although the policy had not asked for it; those of ``warmed_up`` too,
+            where these are half of the calls after the first.
         values: for each watched value, by its name and the argument to allow, in how many of the forced calls it
             changed nearly every token. partly: in how many of the others a value changed most tokens, by its name.
         readers: the same by line of the loop that reads nearly all rows, and whether it is the user's query that names
@@ -57,6 +59,8 @@ class Findings:
         runs: of the step in all calls. again: by lines, the calls that ran once more for rows that were read at the
             second of them, beside those that were read, or named by a query, at the first.
         oldest: steps since the oldest row was computed that was read by name.
+        warmed_up: calls after the first of a stream that were among the policy's first ones in full, if these are half
+            of the calls after the first, or more.
     """
 
     share: float
@@ -72,12 +76,18 @@ class Findings:
     again: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     oldest: float = 0.0
     oldest_line: str = ""
+    warmed_up: int = 0
 
     @property
     def has_gained_nothing(self) -> bool:
         """Whether nearly all was computed although the policy had not asked for it."""
         is_forced = 2 * self.forced >= self.calls or self.asked <= MOST_ASKED
         return self.calls >= FEWEST and self.share >= NEARLY_ALL and is_forced
+
+    @property
+    def has_only_warmed_up(self) -> bool:
+        """Whether nearly all was computed, most of it because the policy's first calls are in full."""
+        return self.share >= NEARLY_ALL and self.warmed_up > 0
 
     @property
     def runs_often(self) -> bool:
@@ -93,10 +103,23 @@ def to_host(numbers: Sequence[Tensor]) -> list[float]:
     return torch.stack([own.detach().float().to(device) for own in numbers]).tolist()
 
 
-def find(calls: Sequence[CallRecord]) -> Findings:
-    """Add up calls of one step method; waits for the device once."""
+def in_warmup(calls: Sequence[CallRecord], warmup: int) -> list[CallRecord]:
+    """Of the policy's first ``warmup`` calls in full those that could have reused rows of another; none if few."""
+    later = [own for own in calls if own.step > 0]
+    found = [own for own in later if own.step < warmup and own.is_full]
+    return found if 2 * len(found) >= len(later) else []
+
+
+def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
+    """Add up calls of one step method; waits for the device once.
+
+    Args:
+        warmup: of the policy.
+    """
     done = [own for own in calls if own.active]
-    forced = [own for own in done if own.is_forced]
+    warmed_up = in_warmup(done, warmup)
+    # What would have forced these too is found in them.
+    forced = [own for own in done if own.is_forced] + warmed_up
     numbers = [moved.float().mean() for own in forced for moved in own.changed]
     numbers += [
         number for own in forced for read in own.reads if read.rows is not None for number in read.rows.unbind()
@@ -143,6 +166,7 @@ def find(calls: Sequence[CallRecord]) -> Findings:
         again=Counter(again),
         oldest=oldest,
         oldest_line=line,
+        warmed_up=len(warmed_up),
     )
 
 
@@ -223,13 +247,21 @@ def telling(argument: str, allowed: float) -> str:
     return f"marche_fx.transform(model, tolerance={{{argument!r}: {allowed:g}}})"
 
 
-def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord]) -> None:
-    """Warn once of a session that computed nearly everything, or read rows older than its loop may think."""
+def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord], *, is_usual: bool = True) -> None:
+    """Warn once of a session that computed nearly everything, or read rows older than its loop may think.
+
+    Args:
+        is_usual: whether a session of few calls is how this model is used; one may be somebody's first try.
+    """
     for method in methods:
         own = [call for call in calls if call.name == method.name]
-        found = find(own)
+        found = find(own, warmup_of(method.policy))
         if found.runs_often:
             method.warn_once(runs_again(method, found), topic="runs again")
+        elif found.has_only_warmed_up:
+            is_told = any("warm-up" in each.warned for each in methods)
+            if not is_told and (is_usual or found.calls >= FEWEST):
+                method.warn_once(only_warmed_up(method, found), topic="warm-up")
         elif found.has_gained_nothing and not method.warned & {"a moving value", "length", "nearly all"}:
             method.warn_once(nearly_all(method, found), topic="nearly all")
         if found.oldest >= OLD:
@@ -252,6 +284,23 @@ def runs_again(method: StepMethod, found: Findings) -> str:
     return (
         f"{start}rows of its result are read at {first}, and the step runs again for others, read at {later}. Read all "
         "at once, as in logits[mask], or name all of them by query=, which transform takes"
+    )
+
+
+def only_warmed_up(method: StepMethod, found: Findings) -> str:
+    """Of a session of which most calls were the policy's first; what would have forced these too is told before it."""
+    policy, warmup = method.policy, warmup_of(method.policy)
+    if 2 * max((*found.values.values(), *found.readers.values()), default=0) >= found.forced:
+        return (
+            f"{nearly_all(method, found)}. Besides, {policy} computes the first {warmup} calls of a generation in "
+            "full: give the policy warmup=1, too"
+        )
+    sooner = begun_after(policy, 1)
+    mend = f"pass refresh={sooner!r}" if sooner != policy else f"let {type(policy).__name__} begin sooner"
+    return (
+        f"{found.share:.0%} of the rows of {method.name} were computed in {found.calls} calls, so hardly anything is "
+        f"gained: {policy} computes the first {warmup} calls of a generation in full, and these were most. To reuse "
+        f"rows from the second on, {mend}"
     )
 
 
