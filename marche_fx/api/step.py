@@ -52,7 +52,7 @@ from .enclosing import is_under_compile
 from .forms import Forms
 from .lengths import Lengths
 from .programs import Programs
-from .refusals import refuse_gradients, refuse_in_full, refuse_unknown_names, tell_of_what_is_missing
+from .refusals import refuse_gradients, refuse_ids, refuse_in_full, refuse_unknown_names, tell_of_what_is_missing
 
 SIGNATURES = 8
 """Captures of one step after which a warning says that its arguments keep changing."""
@@ -299,6 +299,7 @@ class OptimizedStep:
             pack_weights=self.settings.pack_weights,
         )
         refuse_unknown_names(program, self.settings.tolerance, self.owner.argument_names)
+        refuse_ids(program, self.settings.tolerance)
         tell_of_what_is_missing(self.method, program)
         with self.lock:
             if self.structure is not before:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..refresh import begun_after, warmup_of
 from .choose import BUCKET, ActiveStreams
 from .method import StepMethod
-from .program import Program, inputs_of, value_name
+from .program import Program, inputs_of, reader_of_several_ids, value_name
 from .records import CallRecord
 from .users_code import is_check
 
@@ -192,8 +192,10 @@ def argument_to_allow(program: Program, number: int) -> str:
 
     Empty where it is a number for each token that says which one it is, as an id does: no other is nearly the same.
     """
-    node, dims = program.watched[number].node, program.plan.axes.dims
-    if dims.get(node) and not node.meta["val"].is_floating_point():
+    own, dims = program.watched[number], program.plan.axes.dims
+    node = own.node
+    is_yes_or_no = dims.get(node) and node.meta["val"].dtype is torch.bool
+    if is_yes_or_no or reader_of_several_ids(program, own) is not None:
         return ""
     others = {own: name for own, name in program.input_names.items() if not dims.get(own)}
     return next(iter([*inputs_of(node, others), *inputs_of(node, program.input_names)]), node.name)
