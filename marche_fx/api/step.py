@@ -216,6 +216,7 @@ class OptimizedStep:
     def drop_outdated(self) -> None:
         """Forget what was captured of a model that has other modules, hooks or attributes by now."""
         with self.lock:
+            self.owner.look(self.model)
             now = {**structure(self.model), **self.surroundings.attributes()}
             changed = [place for place in changed_attributes(self.structure, now) if place not in self.assigned]
             if changed:
