@@ -212,7 +212,7 @@ def tell_of_a_moving_value(method: StepMethod, calls: Sequence[CallRecord]) -> N
     """Say at once, after a few calls in a row in which every token ran, which value changed them all."""
     latest = calls[-1]
     recent = calls[-8 * (IN_A_ROW + 1) :]
-    alike = [own for own in recent if (own.name, own.stream) == (latest.name, latest.stream)][-IN_A_ROW - 1 :]
+    alike = [own for own in recent if own.method is latest.method and own.stream == latest.stream][-IN_A_ROW - 1 :]
     # Looked at once, when it has become so, since a look may wait for the device.
     before, alike = alike[:-IN_A_ROW], alike[-IN_A_ROW:]
     has_become = (
@@ -256,7 +256,7 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord], 
         is_usual: whether a session of few calls is how this model is used; one may be somebody's first try.
     """
     for method in methods:
-        own = [call for call in calls if call.name == method.name]
+        own = [call for call in calls if call.method is method]
         found = find(own, warmup_of(method.policy))
         if found.runs_often:
             method.warn_once(runs_again(method, found), topic="runs again")

@@ -67,7 +67,7 @@ class PendingStep:
         """Where the step was called."""
         self.results = CallResults(state, values, log, stream)
         history.enter(method.order)
-        self.record = CallRecord(method.name, state.program, stream, history.history.step, kept=kept)
+        self.record = CallRecord(method, state.program, stream, history.history.step, kept=kept)
         log.calls.append(self.record)
         self.exact: Any = None
         """What the original returns, where the session is monitored in this step."""

@@ -451,3 +451,23 @@ def test_a_model_that_was_made_of_a_transformed_one_can_be_transformed() -> None
     with marche_fx.decoding(critic):
         assert torch.equal(resolved(critic(x)), model.critic(x))
     assert critic.net is net
+
+
+class OneReadAsAWhole(WithCritic):
+    """Of which the loop reads nearly every row, and of the critic few."""
+
+    def generate(self, steps: list[Tensor]) -> list[Tensor]:
+        every = torch.arange(N)
+        return [self.net(x)[:, every].mean() + self.critic(x)[:, 8:12].mean() for x in steps]
+
+
+@torch.no_grad()
+def test_of_two_children_each_is_told_of_its_own_calls() -> None:
+    optimized: Any = marche_fx.transform(made(OneReadAsAWhole), loop="generate", compile=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        optimized.generate(steps())
+    (message,) = [str(own.message) for own in caught if "hardly anything is gained" in str(own.message)]
+    # The first call was the original's.
+    assert f"of forward were computed in {len(steps()) - 1} calls" in message
+    assert f"test_children.py:{OneReadAsAWhole.generate.__code__.co_firstlineno + 2}" in message
