@@ -51,7 +51,7 @@ class Findings:
         forced: calls in which all tokens ran although the policy had not asked for it; those of ``warmed_up`` too,
             where these are half of the calls after the first.
         values: for each watched value, by its name and the argument to allow, in how many of the forced calls it
-            changed nearly every token. partly: in how many of the others a value changed most tokens, by its name.
+            changed nearly every token. partly: in how many of the others a value changed most tokens, likewise.
         readers: the same by line of the loop that reads nearly all rows, and whether it is the user's query that names
             them. lopsided: by line that reads those of some samples, these samples, and whether a query does.
         first_readers: by line that read a result as a whole first, and whether a check did, the calls that ran more
@@ -68,7 +68,7 @@ class Findings:
     calls: int
     forced: int
     values: Counter[tuple[str, str]] = field(default_factory=Counter)
-    partly: Counter[str] = field(default_factory=Counter)
+    partly: Counter[tuple[str, str]] = field(default_factory=Counter)
     readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
     lopsided: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     first_readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
@@ -121,23 +121,24 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
     # What would have forced these too is found in them.
     forced = [own for own in done if own.is_forced] + warmed_up
     numbers = [moved.float().mean() for own in forced for moved in own.changed]
+    # Where the policy bounds what is read, no read makes all tokens run.
+    unbounded = [own for own in forced if all(read.spared is None for read in own.reads)]
     numbers += [
-        number for own in forced for read in own.reads if read.rows is not None for number in read.rows.unbind()
+        number for own in unbounded for read in own.reads if read.rows is not None for number in read.rows.unbind()
     ]
     reads = [read for own in done for read in own.reads]
     host = iter(to_host([*numbers, *(read.oldest for read in reads)]))
     values: Counter[tuple[str, str]] = Counter()
-    partly: Counter[str] = Counter()
+    partly: Counter[tuple[str, str]] = Counter()
     for own in forced:
         shares = [next(host) for _ in own.changed]
-        if shares and max(shares) >= NEARLY_ALL:
+        if shares and 2 * max(shares) >= 1:
             number = shares.index(max(shares))
-            values[name_of_value(own.program, number), argument_to_allow(own.program, number)] += 1
-        elif shares and 2 * max(shares) >= 1:
-            partly[name_of_value(own.program, shares.index(max(shares)))] += 1
+            moved = values if shares[number] >= NEARLY_ALL else partly
+            moved[name_of_value(own.program, number), argument_to_allow(own.program, number)] += 1
     readers: Counter[tuple[str, bool]] = Counter()
     lopsided: Counter[tuple[str, str, bool]] = Counter()
-    for own in forced:
+    for own in unbounded:
         for read in own.reads:
             if read.rows is not None:
                 rows = [next(host) for _ in range(len(read.rows))]
@@ -237,12 +238,16 @@ def moving_value(method: StepMethod, found: Findings, when: str) -> str:
         )
     allowed = method.settings.tolerance.get(argument)
     start = f"every token of {method.name} was recomputed in {when}, because every token reads {name}, which moved"
+    further = "" if allowed is None else f" by more than the {allowed:g} of its size that it may"
+    return f"{start}{further}. {letting_it_move(method, argument)}; if not, the step cannot be cached here"
+
+
+def letting_it_move(method: StepMethod, argument: str) -> str:
+    """What to write so that rows stay while an argument moves further than it may so far."""
+    allowed = method.settings.tolerance.get(argument)
     if allowed is None:
-        mend = f". If rows may stay as they are while it moves a little, say how far: {telling(argument, 0.3)}"
-    else:
-        further = telling(argument, 2 * allowed)
-        mend = f" by more than the {allowed:g} of its size that it may. Let it move further: {further}"
-    return f"{start}{mend}; if not, the step cannot be cached here"
+        return f"If rows may stay as they are while it moves a little, say how far: {telling(argument, 0.3)}"
+    return f"Let it move further: {telling(argument, 2 * allowed)}"
 
 
 def telling(argument: str, allowed: float) -> str:
@@ -346,12 +351,13 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
             "equally many rows of every sample are computed. Under guidance by a doubled batch, ask for the same rows "
             "of both halves, as in mask.chunk(2)[0].repeat(2, 1): a masked prompt is not to be read"
         )
-    name, times = next(iter(found.partly.most_common(1)), ("", 0))
+    (name, argument), times = next(iter(found.partly.most_common(1)), (("", ""), 0))
     mostly = f"; in {times} of them {name}, had changed half of them or more" if times else ""
+    mend = f". {letting_it_move(method, argument)}" if argument else ""
     return (
         f"{start}in {found.forced} of them more than 80% of the tokens were to run, rounded up to a multiple of "
-        f"{BUCKET}: they had changed, were read or refreshed{mostly}. Fewer tokens a step, or more steps, leave more "
-        "to reuse"
+        f"{BUCKET}: they had changed, were read or refreshed{mostly}{mend}. Fewer tokens a step, or more steps, leave "
+        "more to reuse"
     )
 
 

@@ -225,6 +225,27 @@ def test_what_forced_few_calls_is_not_named_for_the_others_but_what_changed_half
     (message,) = [own for own in told(made(Mixing), some) if "hardly anything is gained" in own]
     assert "had changed, were read or refreshed; in " in message
     assert "'ids', read by aten." in message
+    assert "tolerance={'ids': 0.3}" in message
+
+
+def test_ids_that_changed_half_of_the_tokens_are_not_to_be_allowed_to_move() -> None:
+    (message,) = told(made(), most_anew)
+    assert "'ids', read by aten.embedding" in message
+    assert "had changed half of them or more. Fewer tokens a step" in message
+
+
+def most_anew(model: Any, ids: Tensor, number: int) -> Tensor:
+    """Seven of eight words are others in every call."""
+    return model(torch.where(torch.arange(ids.shape[1]) % 8 == 0, ids, (ids + number) % models.WORDS))[:, 8:12] + 0
+
+
+def test_where_a_policy_bounds_what_is_read_no_other_bound_is_advised() -> None:
+    def every_row(model: Any, ids: Tensor, number: int) -> Tensor:
+        return most_anew(lambda ids: model(ids)[ids >= 0][None], ids, number)
+
+    (message,) = told(made(), every_row, refresh=SelectiveRefresh(0.05, queried=0.1))
+    assert "the loop reads" not in message
+    assert "had changed half of them or more" in message
 
 
 def test_a_policy_that_asks_for_most_tokens_is_named() -> None:
