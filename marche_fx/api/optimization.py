@@ -86,6 +86,8 @@ class Optimization:
         self.last_session: Session | None = None
         self.generations = 0
         """Sessions that ended, and in which a step was called."""
+        self.has_cached = False
+        """Whether a call in one of them computed fewer tokens than the original does."""
         self.optimized: weakref.ref[nn.Module] | None = None
         self.whole: Optimization | None = None
         """That of the model whose sessions are this one's, where it is a child that the model's loop calls."""

@@ -258,7 +258,7 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord], 
     """Warn once of a session that computed nearly everything, or read rows older than its loop may think.
 
     Args:
-        is_usual: whether a session of few calls is how this model is used; one may be somebody's first try.
+        is_usual: whether so few calls as are all in full are how this model is used; it may be somebody's first try.
     """
     for method in methods:
         own = [call for call in calls if call.method is method]
@@ -267,7 +267,7 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord], 
             method.warn_once(runs_again(method, found), topic="runs again")
         elif found.has_only_warmed_up:
             is_told = any("warm-up" in each.warned for each in methods)
-            if not is_told and (is_usual or found.calls >= FEWEST):
+            if is_usual and not is_told:
                 method.warn_once(only_warmed_up(method, found), topic="warm-up")
         elif found.has_gained_nothing and not method.warned & {"a moving value", "length", "nearly all"}:
             method.warn_once(nearly_all(method, found), topic="nearly all")

@@ -317,6 +317,15 @@ def test_without_a_call_in_warm_up_that_could_reuse_another_nothing_is_said(step
     assert told_of_generations(made(Short), steps, refresh=refresh) == [[], []]
 
 
+@torch.no_grad()
+def test_a_short_generation_of_a_model_that_gains_by_longer_ones_is_no_news() -> None:
+    optimized: Any = marche_fx.transform(made(Short), loop="sample", compile=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for steps in (12, 3, 2):
+            optimized.sample(steps)
+
+
 def test_of_a_sum_of_policies_the_longest_warm_up_is_told() -> None:
     policy = SelectiveRefresh(0.05, warmup=1) + StalenessRefresh(0.05, warmup=4)
     (message,), _ = told_of_generations(made(Short), 3, refresh=policy)
