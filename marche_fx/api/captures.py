@@ -31,7 +31,7 @@ from ..runtime.weights import fits_weights
 from .enclosing import is_under_compile
 from .lengths import Lengths
 from .programs import Programs
-from .refusals import refuse_in_full, refuse_unknown_names, tell_of_what_is_missing
+from .refusals import refuse_ids, refuse_in_full, refuse_unknown_names, tell_of_what_is_missing
 
 SIGNATURES = 8
 """Captures of one step after which a warning says that its arguments keep changing."""
@@ -134,6 +134,7 @@ class Captures:
             pack_weights=settings.pack_weights,
         )
         refuse_unknown_names(program, settings.tolerance, self.argument_names)
+        refuse_ids(program, settings.tolerance)
         tell_of_what_is_missing(method, program)
         return program
 

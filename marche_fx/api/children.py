@@ -5,9 +5,8 @@ Many packages wrap the network: the object with the loop calls ``self.net(tokens
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -18,6 +17,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from ..lazy.frames import forwards_running, is_method_of
 from ..lazy.modes import untraced
 
 ENOUGH = 2
@@ -167,22 +167,6 @@ def is_layer(module: nn.Module) -> bool:
     None has attention: PyTorch's own attention is made of further layers.
     """
     return type(module).__module__.startswith("torch.nn.modules.") and next(module.children(), None) is None
-
-
-def is_method_of(owner: Any, name: str, frame: FrameType) -> bool:
-    """Whether a frame is of the method of this name."""
-    method = getattr(owner, name, None)
-    return getattr(inspect.unwrap(method), "__code__", None) is frame.f_code if callable(method) else False
-
-
-def forwards_running(frame: FrameType | None) -> Iterator[tuple[nn.Module, FrameType]]:
-    """Modules whose ``forward`` a frame or one around it is of, and these frames, from the inside out."""
-    while frame is not None:
-        names = frame.f_code.co_varnames[: min(frame.f_code.co_argcount, 1)]
-        own = frame.f_locals.get(names[0]) if names else None
-        if isinstance(own, nn.Module) and is_method_of(own, "forward", frame):
-            yield own, frame
-        frame = frame.f_back
 
 
 def calling_frame(called: FrameType | None = None) -> FrameType:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import MarcheError
 from ..lazy.tensor import resolved
-from ..runtime.advice import tell_at_the_end
+from ..runtime.advice import FEWEST, tell_at_the_end
 from ..runtime.open_sessions import OpenSession, current_session
 from ..runtime.pace import tell_of_lost_time
 from ..runtime.session import Session
@@ -40,6 +40,18 @@ class Decoding(OpenSession):
         session.on_refusal = functools.partial(self.watch, session, self.watched)
         session.on_refusal()
 
+    def is_usual(self, session: Session) -> bool:
+        """Whether a session that gained nothing, if this one did, is how the model is used.
+
+        One by a loop method is a whole generation; of others the first few calls may be somebody's first try. A model
+        that gained before may have short generations, too.
+        """
+        owner, steps = self.owner, 1 + max((call.step for call in session.log.calls), default=-1)
+        owner.generations += steps > 0
+        owner.has_cached |= any(0 < call.active < call.visible for call in session.log.calls)
+        is_tried_again = owner.generations > 1 and steps >= FEWEST - 1
+        return not owner.has_cached and (session.is_loop or steps >= FEWEST or is_tried_again)
+
     @staticmethod
     def watch(session: Session, watched: ChildCalls) -> None:
         """Note which children the loop calls until a step is called."""
@@ -65,7 +77,7 @@ class Decoding(OpenSession):
             # Where children are what the loop calls, the model's own step never ran.
             steps = [step for part in parts for step in part.steps.values() if step.programs]
             methods = [step.method for step in steps]
-            tell_at_the_end(methods, session.log.calls)
+            tell_at_the_end(methods, session.log.calls, is_usual=self.is_usual(session))
             tell_of_lost_time(methods, session.log.calls)
             for step in steps if session.log.calls else ():
                 step.warn_of_change()

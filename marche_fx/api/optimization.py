@@ -23,6 +23,39 @@ ATTRIBUTE = "_marche_fx"
 """Where a transformed model keeps its `Optimization`."""
 
 
+class PlainChildren:
+    """The children of a model without what is transformed inside of them: of these the originals.
+
+    A critic may hold the network that it criticises. Its own step, transformed as a whole, is captured of what both
+    were, since no step runs inside of the trace of another. Copies of the modules on the way stay the same ones, so
+    that the model does not seem to be another.
+    """
+
+    def __init__(self) -> None:
+        self.copies: dict[int, tuple[nn.Module, nn.Module]] = {}
+        """By id of a module that holds a transformed one, it and its copy."""
+        self.modules: dict[str, nn.Module | None] | None = None
+        """Of the model, by name; None where none of them holds a transformed one."""
+
+    def look(self, model: nn.Module) -> None:
+        """See which modules hold transformed ones by now."""
+        plain = {name: None if child is None else self.of(child) for name, child in model._modules.items()}
+        is_same = all(own is plain[name] for name, own in model._modules.items())
+        self.modules = None if is_same else plain
+
+    def of(self, module: nn.Module) -> nn.Module:
+        """The module, or its copy that holds originals."""
+        if ATTRIBUTE in vars(module):
+            return optimization_of(module).current()
+        plain = {name: None if child is None else self.of(child) for name, child in module._modules.items()}
+        if all(own is plain[name] for name, own in module._modules.items()):
+            return module
+        own = self.copies.setdefault(id(module), (module, copy.copy(module)))[1]
+        vars(own).update(vars(module), _modules=plain)
+        rebind(own, module)
+        return own
+
+
 class Optimization:
     """What was done to one model: its steps, and the last session that ended, for `report`."""
 
@@ -33,6 +66,7 @@ class Optimization:
         others: Sequence[str],
         settings: Settings,
         transformed: Callable[[nn.Module], nn.Module],
+        plain_children: PlainChildren,
     ) -> None:
         self.model = model
         self.transformed = transformed
@@ -46,8 +80,13 @@ class Optimization:
         self.told_loops: tuple[str, ...] = ()
         """Loop methods that the recipe is told to where their caller says nothing."""
         self.replaced = (*steps, *others)
+        self.plain_children = plain_children
         self.settings = settings
         self.last_session: Session | None = None
+        self.generations = 0
+        """Sessions that ended, and in which a step was called."""
+        self.has_cached = False
+        """Whether a call in one of them computed fewer tokens than the original does."""
         self.optimized: weakref.ref[nn.Module] | None = None
         self.whole: Optimization | None = None
         """That of the model whose sessions are this one's, where it is a child that the model's loop calls."""
@@ -67,8 +106,16 @@ class Optimization:
             for name, value in vars(optimized).items():
                 if name != ATTRIBUTE and name not in self.replaced:
                     own = rebound(value, optimized, view) if callable(value) else value
+                    if name == "_modules" and self.plain_children.modules is not None:
+                        own = self.plain_children.modules
                     if own is value or not is_same_binding(vars(view).get(name), own):
                         vars(view)[name] = own
+
+    def look(self, view: nn.Module) -> None:
+        """See what of the model is transformed by now, of which a copy of the original has the originals."""
+        optimized = None if self.optimized is None else self.optimized()
+        self.plain_children.look(self.model if optimized is None else optimized)
+        self.update(view)
 
     def current(self) -> nn.Module:
         """The original with the attributes that the transformed model has by now."""

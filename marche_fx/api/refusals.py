@@ -13,7 +13,7 @@ from ..errors import ArgumentError, UnsupportedModelError
 from ..passes.analysis.plan import Plan
 from ..passes.graph.source import describe
 from ..runtime.method import StepMethod
-from ..runtime.program import Program
+from ..runtime.program import Program, inputs_of, reader_of_several_ids
 
 
 def refuse_gradients(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -55,6 +55,20 @@ def refuse_unknown_names(program: Program, tolerance: Mapping[str, float], other
             raise ArgumentError(
                 f"tolerance names {name!r}, which is no tensor among the arguments of {program.step}; those are "
                 f"{', '.join(map(repr, dict.fromkeys(program.input_names.values())))}"
+            )
+
+
+def refuse_ids(program: Program, tolerance: Mapping[str, float]) -> None:
+    """Raise if a tolerance is given for an argument of which nothing but ids is compared."""
+    for name in tolerance:
+        given = [own for own in program.watched if name in inputs_of(own.node, program.input_names)]
+        readers = [reader for own in given if (reader := reader_of_several_ids(program, own)) is not None]
+        if given and len(readers) == len(given):
+            kind = str(given[0].node.meta["val"].dtype).removeprefix("torch.")
+            raise ArgumentError(
+                f"tolerance names {name!r}, which gives {program.step} ids ({kind}) and no numbers: "
+                f"{describe(readers[0])} tells rows by them, and the id next to another is as far from it as any. "
+                "Leave it out of tolerance, which is for what moves by little, as a timestep"
             )
 
 

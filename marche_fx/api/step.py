@@ -123,7 +123,7 @@ class OptimizedStep:
     def call(self, session: Session, given_args: tuple[Any, ...], given_kwargs: dict[str, Any]) -> Any:
         args, kwargs = self.forms.as_first_passed(getattr(self.model, self.name), given_args, given_kwargs)
         if not any(state.program in self.programs for state in session.states):
-            self.captures.drop_outdated()
+            self.drop_outdated()
         program = self.captures.find(args, kwargs)
         writes = program.plan.original.writes
         if writes is None:
@@ -188,6 +188,11 @@ class OptimizedStep:
         # To look at the generators' states costs more than most operators.
         with draws_undone(own.device for own in draws) if draws else nullcontext():
             return function(*args, **kwargs)
+
+    def drop_outdated(self) -> None:
+        """Forget what was captured of a model that is another one by now."""
+        self.owner.look(self.model)
+        self.captures.drop_outdated()
 
     def warn_of_change(self) -> None:
         """Say that the model was changed in a session, whose steps still were what was captured."""

@@ -23,7 +23,7 @@ from ..runtime.monitor import Monitor
 from .decoding import in_session
 from .denoising import replaced_heads
 from .head import denoiser_paths, replace_denoisers, with_fast_products
-from .optimization import ATTRIBUTE, Optimization, rebind
+from .optimization import ATTRIBUTE, Optimization, PlainChildren, rebind
 from .options import (
     KNOWN_DENOISERS,
     KNOWN_HEADS,
@@ -191,8 +191,12 @@ def transform(
     )
     last = len(steps) - 1
     # Captured in place of the original, so that attributes set on the result count and the original stays as it is.
+    plain = PlainChildren()
+    plain.look(model)
     view = copy.copy(model)
     rebind(view, model)
+    if plain.modules is not None:
+        view._modules = plain.modules
     names = parameter_names(model, steps)
     replaced = {
         name: OptimizedStep(view, StepMethod(name, order, is_last=order == last, settings=settings), names)
@@ -215,7 +219,7 @@ def transform(
         )
 
     children = dict.fromkeys(path.split(".")[0] for path in denoisers if wanted is not None)
-    optimization = Optimization(model, replaced, (*loops, *heads, *children), settings, alike)
+    optimization = Optimization(model, replaced, (*loops, *heads, *children), settings, alike, plain)
     optimization.recipe, optimization.denoising = own_recipe, denoising
     own_heads = replaced_heads(model, heads, denoising, optimization)
     optimized = copy.copy(model)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..refresh import RefreshPolicy
+from ..refresh import RefreshPolicy, begun_after
 from ..speed.clock import Clock
 from .candidates import Candidate, PolicyByStep
 from .compiler import graphs_compiled
@@ -78,14 +77,5 @@ def warm_up_steps(workload: Workload) -> Sequence[int]:
 
 def without_warm_up(policies: Mapping[str, RefreshPolicy]) -> PolicyByStep:
     """The same policies with a partial step right after the first; methods that share one still do."""
-    changed = {id(policy): hastened(policy) for policy in policies.values()}
+    changed = {id(policy): begun_after(policy, 0) for policy in policies.values()}
     return {name: changed[id(policy)] for name, policy in policies.items()}
-
-
-def hastened(policy: RefreshPolicy) -> RefreshPolicy:
-    if not dataclasses.is_dataclass(policy) or isinstance(policy, type):
-        return policy
-    values = {own.name: getattr(policy, own.name) for own in dataclasses.fields(policy) if own.init}
-    parts = {name: hastened(value) for name, value in values.items() if isinstance(value, RefreshPolicy)}
-    first = {"warmup": 0} if "warmup" in values else {}
-    return dataclasses.replace(policy, **parts, **first)

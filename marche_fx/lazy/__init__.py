@@ -9,7 +9,7 @@ draws        random numbers, drawn for all rows at once         writes    what a
 moves        operators that put whole rows elsewhere            picks     what an index of tensors reads of a view
 geometry     where a view's elements are, by row and channel    gathers   what ``gather`` along rows reads of a view
 rows         the tokens that a result's rows are computed of    modes     a step runs as if the loop called it there
-trees        arguments of operators, and lists of them
+trees        arguments of operators, and lists of them        frames   the modules that run around it
 """
 
 from .tensor import LateTensor, resolved

@@ -15,6 +15,7 @@ from .computed import Chosen, Repeated
 from .demand import Source
 from .draws import LIKE, made_like, multinomial
 from .expressions import Expression, Result
+from .frames import is_inside_of_a_network
 from .gathers import Gather
 from .geometry import stand_in
 from .memory import Memory, View, value_if_computed
@@ -219,6 +220,9 @@ def late_value(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     if function is aten.multinomial.default:
         return multinomial(*args, **kwargs)
     if torch.Tag.nondeterministic_seeded in function.tags:
+        return None
+    if function is aten.embedding.default and is_inside_of_a_network():
+        # A critic's attention will read every token: operator by operator until then takes ten times as long.
         return None
     return recorded(function, args, kwargs)
 

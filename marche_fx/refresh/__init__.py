@@ -18,7 +18,7 @@ from .builtin import (
     StalenessRefresh,
 )
 from .history import History, Refresh
-from .policy import Both, RefreshPolicy
+from .policy import Both, RefreshPolicy, begun_after, warmup_of
 from .presets import PRESETS, preset
 from .saving import load_policy, policy_from_dict, policy_to_dict, save_policy
 from .signals import AttentionReceived, InputDrift, ResultConfidence, RowSignal, Signal, ValueDrift
@@ -45,9 +45,11 @@ __all__ = [
     "Signal",
     "StalenessRefresh",
     "ValueDrift",
+    "begun_after",
     "load_policy",
     "policy_from_dict",
     "policy_to_dict",
     "preset",
     "save_policy",
+    "warmup_of",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..checks import check_kind
+from ..checks import check_kind, is_count
 from ..errors import PolicyError
 from .checking import answer_of
 from .history import History, Refresh
@@ -101,3 +101,21 @@ class Both(RefreshPolicy):
 
     def __repr__(self) -> str:
         return f"{self.first!r} + {self.second!r}"
+
+
+def warmup_of(policy: RefreshPolicy) -> int:
+    """So many first steps a policy computes in full, of those that say it by ``warmup``."""
+    if isinstance(policy, Both):
+        return max(warmup_of(policy.first), warmup_of(policy.second))
+    own = getattr(policy, "warmup", 0)
+    return own if is_count(own) else 0
+
+
+def begun_after(policy: RefreshPolicy, warmup: int) -> RefreshPolicy:
+    """The same policy with at most so many first steps in full; one that does not say how many as it is."""
+    if not dataclasses.is_dataclass(policy) or isinstance(policy, type):
+        return policy
+    values = {own.name: getattr(policy, own.name) for own in dataclasses.fields(policy) if own.init}
+    parts = {name: begun_after(own, warmup) for name, own in values.items() if isinstance(own, RefreshPolicy)}
+    first = {"warmup": min(warmup, values["warmup"])} if is_count(values.get("warmup")) else {}
+    return dataclasses.replace(policy, **parts, **first)

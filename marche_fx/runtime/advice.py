@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..refresh import begun_after, warmup_of
 from .choose import BUCKET, ActiveStreams
 from .method import StepMethod
-from .program import Program, inputs_of, value_name
+from .program import Program, inputs_of, reader_of_several_ids, value_name
 from .records import CallRecord
 from .users_code import is_check
 
@@ -33,7 +34,7 @@ FEWEST = 4
 OFTEN = 1.5
 """So many runs of a step for each of its calls, and the user is told which reads it runs for."""
 
-TOPICS = ("a moving value", "nearly all", "runs again", "old rows")
+TOPICS = ("a moving value", "nearly all", "warm-up", "runs again", "old rows")
 """What is told once each."""
 
 OLD = 2.0
@@ -47,9 +48,10 @@ class Findings:
     Attributes:
         share: of the rows that the original computes. asked: of these, what the policy asked for. calls: of which
             something was read.
-        forced: calls in which all tokens ran although the policy had not asked for it.
+        forced: calls in which all tokens ran although the policy had not asked for it; those of ``warmed_up`` too,
+            where these are half of the calls after the first.
         values: for each watched value, by its name and the argument to allow, in how many of the forced calls it
-            changed nearly every token. partly: in how many of the others a value changed most tokens, by its name.
+            changed nearly every token. partly: in how many of the others a value changed most tokens, likewise.
         readers: the same by line of the loop that reads nearly all rows, and whether it is the user's query that names
             them. lopsided: by line that reads those of some samples, these samples, and whether a query does.
         first_readers: by line that read a result as a whole first, and whether a check did, the calls that ran more
@@ -57,6 +59,8 @@ class Findings:
         runs: of the step in all calls. again: by lines, the calls that ran once more for rows that were read at the
             second of them, beside those that were read, or named by a query, at the first.
         oldest: steps since the oldest row was computed that was read by name.
+        warmed_up: calls after the first of a stream that were among the policy's first ones in full, if these are half
+            of the calls after the first, or more.
     """
 
     share: float
@@ -64,7 +68,7 @@ class Findings:
     calls: int
     forced: int
     values: Counter[tuple[str, str]] = field(default_factory=Counter)
-    partly: Counter[str] = field(default_factory=Counter)
+    partly: Counter[tuple[str, str]] = field(default_factory=Counter)
     readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
     lopsided: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     first_readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
@@ -72,12 +76,18 @@ class Findings:
     again: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     oldest: float = 0.0
     oldest_line: str = ""
+    warmed_up: int = 0
 
     @property
     def has_gained_nothing(self) -> bool:
         """Whether nearly all was computed although the policy had not asked for it."""
         is_forced = 2 * self.forced >= self.calls or self.asked <= MOST_ASKED
         return self.calls >= FEWEST and self.share >= NEARLY_ALL and is_forced
+
+    @property
+    def has_only_warmed_up(self) -> bool:
+        """Whether nearly all was computed, most of it because the policy's first calls are in full."""
+        return self.share >= NEARLY_ALL and self.warmed_up > 0
 
     @property
     def runs_often(self) -> bool:
@@ -93,28 +103,42 @@ def to_host(numbers: Sequence[Tensor]) -> list[float]:
     return torch.stack([own.detach().float().to(device) for own in numbers]).tolist()
 
 
-def find(calls: Sequence[CallRecord]) -> Findings:
-    """Add up calls of one step method; waits for the device once."""
+def in_warmup(calls: Sequence[CallRecord], warmup: int) -> list[CallRecord]:
+    """Of the policy's first ``warmup`` calls in full those that could have reused rows of another; none if few."""
+    later = [own for own in calls if own.step > 0]
+    found = [own for own in later if own.step < warmup and own.is_full]
+    return found if 2 * len(found) >= len(later) else []
+
+
+def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
+    """Add up calls of one step method; waits for the device once.
+
+    Args:
+        warmup: of the policy.
+    """
     done = [own for own in calls if own.active]
-    forced = [own for own in done if own.is_forced]
+    warmed_up = in_warmup(done, warmup)
+    # What would have forced these too is found in them.
+    forced = [own for own in done if own.is_forced] + warmed_up
     numbers = [moved.float().mean() for own in forced for moved in own.changed]
+    # Where the policy bounds what is read, no read makes all tokens run.
+    unbounded = [own for own in forced if all(read.spared is None for read in own.reads)]
     numbers += [
-        number for own in forced for read in own.reads if read.rows is not None for number in read.rows.unbind()
+        number for own in unbounded for read in own.reads if read.rows is not None for number in read.rows.unbind()
     ]
     reads = [read for own in done for read in own.reads]
     host = iter(to_host([*numbers, *(read.oldest for read in reads)]))
     values: Counter[tuple[str, str]] = Counter()
-    partly: Counter[str] = Counter()
+    partly: Counter[tuple[str, str]] = Counter()
     for own in forced:
         shares = [next(host) for _ in own.changed]
-        if shares and max(shares) >= NEARLY_ALL:
+        if shares and 2 * max(shares) >= 1:
             number = shares.index(max(shares))
-            values[name_of_value(own.program, number), argument_to_allow(own.program, number)] += 1
-        elif shares and 2 * max(shares) >= 1:
-            partly[name_of_value(own.program, shares.index(max(shares)))] += 1
+            moved = values if shares[number] >= NEARLY_ALL else partly
+            moved[name_of_value(own.program, number), argument_to_allow(own.program, number)] += 1
     readers: Counter[tuple[str, bool]] = Counter()
     lopsided: Counter[tuple[str, str, bool]] = Counter()
-    for own in forced:
+    for own in unbounded:
         for read in own.reads:
             if read.rows is not None:
                 rows = [next(host) for _ in range(len(read.rows))]
@@ -143,6 +167,7 @@ def find(calls: Sequence[CallRecord]) -> Findings:
         again=Counter(again),
         oldest=oldest,
         oldest_line=line,
+        warmed_up=len(warmed_up),
     )
 
 
@@ -168,8 +193,10 @@ def argument_to_allow(program: Program, number: int) -> str:
 
     Empty where it is a number for each token that says which one it is, as an id does: no other is nearly the same.
     """
-    node, dims = program.watched[number].node, program.plan.axes.dims
-    if dims.get(node) and not node.meta["val"].is_floating_point():
+    own, dims = program.watched[number], program.plan.axes.dims
+    node = own.node
+    is_yes_or_no = dims.get(node) and node.meta["val"].dtype is torch.bool
+    if is_yes_or_no or reader_of_several_ids(program, own) is not None:
         return ""
     others = {own: name for own, name in program.input_names.items() if not dims.get(own)}
     return next(iter([*inputs_of(node, others), *inputs_of(node, program.input_names)]), node.name)
@@ -186,7 +213,7 @@ def tell_of_a_moving_value(method: StepMethod, calls: Sequence[CallRecord]) -> N
     """Say at once, after a few calls in a row in which every token ran, which value changed them all."""
     latest = calls[-1]
     recent = calls[-8 * (IN_A_ROW + 1) :]
-    alike = [own for own in recent if (own.name, own.stream) == (latest.name, latest.stream)][-IN_A_ROW - 1 :]
+    alike = [own for own in recent if own.method is latest.method and own.stream == latest.stream][-IN_A_ROW - 1 :]
     # Looked at once, when it has become so, since a look may wait for the device.
     before, alike = alike[:-IN_A_ROW], alike[-IN_A_ROW:]
     has_become = (
@@ -211,25 +238,37 @@ def moving_value(method: StepMethod, found: Findings, when: str) -> str:
         )
     allowed = method.settings.tolerance.get(argument)
     start = f"every token of {method.name} was recomputed in {when}, because every token reads {name}, which moved"
+    further = "" if allowed is None else f" by more than the {allowed:g} of its size that it may"
+    return f"{start}{further}. {letting_it_move(method, argument)}; if not, the step cannot be cached here"
+
+
+def letting_it_move(method: StepMethod, argument: str) -> str:
+    """What to write so that rows stay while an argument moves further than it may so far."""
+    allowed = method.settings.tolerance.get(argument)
     if allowed is None:
-        mend = f". If rows may stay as they are while it moves a little, say how far: {telling(argument, 0.3)}"
-    else:
-        further = telling(argument, 2 * allowed)
-        mend = f" by more than the {allowed:g} of its size that it may. Let it move further: {further}"
-    return f"{start}{mend}; if not, the step cannot be cached here"
+        return f"If rows may stay as they are while it moves a little, say how far: {telling(argument, 0.3)}"
+    return f"Let it move further: {telling(argument, 2 * allowed)}"
 
 
 def telling(argument: str, allowed: float) -> str:
     return f"marche_fx.transform(model, tolerance={{{argument!r}: {allowed:g}}})"
 
 
-def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord]) -> None:
-    """Warn once of a session that computed nearly everything, or read rows older than its loop may think."""
+def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord], *, is_usual: bool = True) -> None:
+    """Warn once of a session that computed nearly everything, or read rows older than its loop may think.
+
+    Args:
+        is_usual: whether so few calls as are all in full are how this model is used; it may be somebody's first try.
+    """
     for method in methods:
-        own = [call for call in calls if call.name == method.name]
-        found = find(own)
+        own = [call for call in calls if call.method is method]
+        found = find(own, warmup_of(method.policy))
         if found.runs_often:
             method.warn_once(runs_again(method, found), topic="runs again")
+        elif found.has_only_warmed_up:
+            is_told = any("warm-up" in each.warned for each in methods)
+            if is_usual and not is_told:
+                method.warn_once(only_warmed_up(method, found), topic="warm-up")
         elif found.has_gained_nothing and not method.warned & {"a moving value", "length", "nearly all"}:
             method.warn_once(nearly_all(method, found), topic="nearly all")
         if found.oldest >= OLD:
@@ -252,6 +291,23 @@ def runs_again(method: StepMethod, found: Findings) -> str:
     return (
         f"{start}rows of its result are read at {first}, and the step runs again for others, read at {later}. Read all "
         "at once, as in logits[mask], or name all of them by query=, which transform takes"
+    )
+
+
+def only_warmed_up(method: StepMethod, found: Findings) -> str:
+    """Of a session of which most calls were the policy's first; what would have forced these too is told before it."""
+    policy, warmup = method.policy, warmup_of(method.policy)
+    if 2 * max((*found.values.values(), *found.readers.values()), default=0) >= found.forced:
+        return (
+            f"{nearly_all(method, found)}. Besides, {policy} computes the first {warmup} calls of a generation in "
+            "full: give the policy warmup=1, too"
+        )
+    sooner = begun_after(policy, 1)
+    mend = f"pass refresh={sooner!r}" if sooner != policy else f"let {type(policy).__name__} begin sooner"
+    return (
+        f"{found.share:.0%} of the rows of {method.name} were computed in {found.calls} calls, so hardly anything is "
+        f"gained: {policy} computes the first {warmup} calls of a generation in full, and these were most. To reuse "
+        f"rows from the second on, {mend}"
     )
 
 
@@ -295,12 +351,13 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
             "equally many rows of every sample are computed. Under guidance by a doubled batch, ask for the same rows "
             "of both halves, as in mask.chunk(2)[0].repeat(2, 1): a masked prompt is not to be read"
         )
-    name, times = next(iter(found.partly.most_common(1)), ("", 0))
+    (name, argument), times = next(iter(found.partly.most_common(1)), (("", ""), 0))
     mostly = f"; in {times} of them {name}, had changed half of them or more" if times else ""
+    mend = f". {letting_it_move(method, argument)}" if argument else ""
     return (
         f"{start}in {found.forced} of them more than 80% of the tokens were to run, rounded up to a multiple of "
-        f"{BUCKET}: they had changed, were read or refreshed{mostly}. Fewer tokens a step, or more steps, leave more "
-        "to reuse"
+        f"{BUCKET}: they had changed, were read or refreshed{mostly}{mend}. Fewer tokens a step, or more steps, leave "
+        "more to reuse"
     )
 
 

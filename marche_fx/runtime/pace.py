@@ -41,10 +41,10 @@ def time_original(program: Program, device: torch.device, first: float, call: Ca
 
 def tell_of_lost_time(methods: Sequence[StepMethod], calls: Sequence[CallRecord]) -> None:
     """Warn once of a session whose steps took longer than the original's, as far as both are known."""
-    methods = [method for method in methods if any(call.name == method.name for call in calls)]
+    methods = [method for method in methods if any(call.method is method for call in calls)]
     own, original, steps = 0.0, 0.0, 0
     for method in methods:
-        timed = [call for call in calls if call.name == method.name and call.seconds]
+        timed = [call for call in calls if call.method is method and call.seconds]
         known = [call.program.original_seconds for call in timed if call.program.original_seconds is not None]
         is_told = bool(method.warned & CAUSES) or method.policy == FullRefresh()
         if is_told or not method.settings.compile or len(timed) < FEWEST or len(known) < len(timed):

@@ -67,7 +67,7 @@ class PendingStep:
         """Where the step was called."""
         self.results = CallResults(state, values, log, stream)
         history.enter(method.order)
-        self.record = CallRecord(method.name, state.program, stream, history.history.step, kept=kept)
+        self.record = CallRecord(method, state.program, stream, history.history.step, kept=kept)
         log.calls.append(self.record)
         self.exact: Any = None
         """What the original returns, where the session is monitored in this step."""
@@ -79,6 +79,8 @@ class PendingStep:
         """bool ``[B, N]``, tokens that were read and not computed, where the policy has no room for all that are."""
         self.room = 0
         """For how many of a sample's tokens it has."""
+        self.looked_at: Tensor | None = None
+        """bool ``[B, N]``, the rows that it was computed for, without those that are only expected to be read."""
         self.named: Tensor | None = None
         """bool ``[B, N]``, the rows that the first read names."""
 
@@ -166,12 +168,14 @@ class PendingStep:
         """Of ``queried`` tokens those that are computed if they are read again.
 
         Of tokens that the policy had no room for, a later read of this call gets what it reads of each sample computed
-        where there is room for it: those few that a loop is about to keep.
+        where there is room for it: those few that a loop is about to keep. It looked at them with the others then, by
+        the first read; of rows that are read one after another each would seem to be few.
         """
         if self.spared is None:
             return queried
         spared = queried & self.spared & ~self.results.computed
-        return queried & (~spared | (spared.sum(1, keepdim=True) <= self.room))
+        kept = spared if self.looked_at is None else spared & self.looked_at
+        return queried & (~spared | (kept & (kept.sum(1, keepdim=True) <= self.room)))
 
     def afforded(self, queried: Tensor, named: Tensor, changed: Tensor, refresh: Refresh) -> Tensor:
         """The tokens that are computed before the refresh set is: the changed ones, and the ``queried`` ones.
@@ -224,6 +228,7 @@ class PendingStep:
             )
             must = changed | asked
             if named is not None and not again:
+                self.looked_at = named
                 must = self.afforded(asked, named, changed, refresh)
                 asked = asked if self.spared is None else asked & ~self.spared
             is_named = is_read and queried is not None

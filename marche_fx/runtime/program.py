@@ -10,12 +10,14 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import Tensor, fx, nn
 
+from ..passes.analysis.ids import reader_of_ids
 from ..passes.analysis.plan import Plan
 from ..passes.analysis.row_outputs import RowOutput, can_wait, find_row_outputs
 from ..passes.analysis.sight import find_sight
 from ..passes.capture.arguments import flattened
 from ..passes.capture.bools import numbers_of_bools, with_numbers
 from ..passes.capture.captured import Capture, argument_names
+from ..passes.graph.operands import shape_of
 from ..passes.graph.reach import ancestors
 from ..passes.graph.source import describe
 from ..passes.lower.packed import PACKED, can_be_packed
@@ -103,7 +105,7 @@ class Program:
         self.input_names = input_names(model, plan)
         self.token_inputs = token_inputs(plan, self.watched)
         """Arguments that say what the tokens are, so that a decoding step is expected to change them."""
-        self.allowed = [allowed(self, own.node, tolerance or {}) for own in self.watched]
+        self.allowed = [allowed(self, own, tolerance or {}) for own in self.watched]
         """For each watched value how far it may move, where somebody said so."""
         self.unwatched = find_unwatched(plan, self.split, {own.node for own in self.watched})
         self.likenesses: WeakKeyDictionary[Program, Likeness] = WeakKeyDictionary()
@@ -319,6 +321,20 @@ def value_name(plan: Plan, node: fx.Node, names: Mapping[fx.Node, str]) -> str:
     return given + (f", read by {describe(inside[0])}" if inside else "")
 
 
-def allowed(program: Program, node: fx.Node, tolerance: Mapping[str, float]) -> float | None:
-    """How far a value may move: the most that is said of an argument that it is computed from."""
-    return max((tolerance[name] for name in inputs_of(node, program.input_names) if name in tolerance), default=None)
+def allowed(program: Program, own: Watched, tolerance: Mapping[str, float]) -> float | None:
+    """How far a value may move: the most that is said of an argument that it is computed from. Ids may not."""
+    if reader_of_several_ids(program, own) is not None:
+        return None
+    given = inputs_of(own.node, program.input_names)
+    return max((tolerance[name] for name in given if name in tolerance), default=None)
+
+
+def reader_of_several_ids(program: Program, own: Watched) -> fx.Node | None:
+    """The operator for which a value holds ids, one for each token; None where it is numbers, or one for a sample.
+
+    Of one for a sample, a timestep by which a row of a table is looked up is known by its values to be near another.
+    """
+    dims = program.plan.axes.dims
+    given = [node for node in program.input_names if node in ancestors([own.node])]
+    is_several = any(dims.get(node) or any(size != 1 for size in shape_of(node)[1:]) for node in given)
+    return reader_of_ids(own.node) if is_several else None

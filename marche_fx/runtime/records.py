@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
+from .method import StepMethod
 from .out_of_memory import Free, freeing
 from .program import Program
 
@@ -134,6 +135,7 @@ class CallRecord:
     """One call of a step method.
 
     Attributes:
+        method: that was called, of the model or of a child that its loop calls; two of these may have one name.
         stream: number of the condition that it was called under. step: number of the decoding step in that stream.
         changed: for each watched value which tokens moved by it, bool ``[B, N]`` or ``[B]`` where a whole sample
             reads it; empty where everything was new.
@@ -144,7 +146,7 @@ class CallRecord:
         runs: how many times it ran.
     """
 
-    name: str
+    method: StepMethod = field(repr=False)
     program: Program = field(repr=False)
     stream: int
     step: int
@@ -157,6 +159,10 @@ class CallRecord:
     seconds: float = 0.0
     kept: int = 0
     runs: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.method.name
 
     @property
     def is_full(self) -> bool:

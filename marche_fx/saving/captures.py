@@ -54,7 +54,7 @@ def save_captures(optimized: nn.Module, path: str | Path) -> None:
     if not target.parent.is_dir():
         raise ArgumentError(f"there is no folder {target.parent} to save to")
     for step in optimization.steps.values():
-        step.captures.drop_outdated()
+        step.drop_outdated()
     assigned = frozenset().union(*(step.captures.assigned for step in optimization.steps.values()))
     constants = Constants(optimization.current(), without=assigned)
     steps = {name: captured_steps(optimized, name, step, constants) for name, step in optimization.steps.items()}

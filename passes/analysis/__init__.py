@@ -9,5 +9,6 @@ groups      heads of queries that share keys, which a model copies for each of t
 heads       what makes a wide result of a narrow value, row by row
 sight       the masks that say whom each token attends to
 denoiser    what a denoiser's operators depend on      residual  branches that its sums add
+ids         which integers name one of many, so that none is nearly another
 row_outputs which tokens each element of a result is computed of, by row_numbers
 """

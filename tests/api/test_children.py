@@ -414,3 +414,60 @@ def test_a_loop_that_holds_the_original_is_told_so_and_its_children_stay_what_th
     session = marche_fx.report(optimized).session
     assert session is not None
     assert session.rows_ratio < 0.9
+
+
+class WithCalledCritic(WithCritic):
+    """Whose network the loop calls itself, as it does the critic."""
+
+    def generate(self, steps: list[Tensor]) -> list[Tensor]:
+        return [self.net(x)[:, 8:12] + self.critic(x)[:, 8:12] for x in steps]
+
+
+@torch.no_grad()
+def test_a_critic_that_holds_a_transformed_network_is_transformed_as_a_whole() -> None:
+    model = made(WithCalledCritic)
+    optimized, found, (message,) = decoded(model, "generate", "exact")
+    assert "So these are transformed from their second call on" in message
+    assert all(map(torch.equal, found, model.generate(steps())))
+    assert optimized.critic.net is optimized.net is not model.net
+    assert "cannot be transformed" not in message
+    assert [own.nodes > 0 for own in marche_fx.report(optimized.critic).steps] == [True]
+
+
+@torch.no_grad()
+def test_a_model_that_was_made_of_a_transformed_one_can_be_transformed() -> None:
+    model = made(WithCalledCritic)
+    net = marche_fx.transform(model.net, refresh="exact", compile=False)
+    critic = marche_fx.transform(Critic(net).eval().requires_grad_(False), refresh="exact", compile=False)
+    critic.to_score, x = model.critic.to_score, steps()[0]
+    want = model.critic(x)
+    captures = []
+    for _ in range(3):
+        with marche_fx.decoding(critic):
+            assert torch.equal(resolved(critic(x)), want)
+        captures.append(len(critic.__dict__["_marche_fx"].steps["forward"].programs))
+    assert captures == [1, 1, 1]
+    net.head.weight.mul_(2)
+    with marche_fx.decoding(critic):
+        assert torch.equal(resolved(critic(x)), model.critic(x))
+    assert critic.net is net
+
+
+class OneReadAsAWhole(WithCritic):
+    """Of which the loop reads nearly every row, and of the critic few."""
+
+    def generate(self, steps: list[Tensor]) -> list[Tensor]:
+        every = torch.arange(N)
+        return [self.net(x)[:, every].mean() + self.critic(x)[:, 8:12].mean() for x in steps]
+
+
+@torch.no_grad()
+def test_of_two_children_each_is_told_of_its_own_calls() -> None:
+    optimized: Any = marche_fx.transform(made(OneReadAsAWhole), loop="generate", compile=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        optimized.generate(steps())
+    (message,) = [str(own.message) for own in caught if "hardly anything is gained" in str(own.message)]
+    # The first call was the original's.
+    assert f"of forward were computed in {len(steps()) - 1} calls" in message
+    assert f"test_children.py:{OneReadAsAWhole.generate.__code__.co_firstlineno + 2}" in message

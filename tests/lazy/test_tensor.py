@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from marche_fx.lazy.rows import RowNumbers
 from marche_fx.lazy.tensor import LateTensor, resolved
@@ -223,3 +223,38 @@ def test_resolved_replaces_late_tensors_in_nested_values() -> None:
     assert type(found["logits"][0]) is Tensor
     assert torch.equal(found["logits"][0], VALUE)
     assert found["logits"][1] == 3
+
+
+class Network(nn.Module):
+    """That looks rows up by ids, and notes whether it was given late ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.word, self.mix = nn.Embedding(8, 4), nn.Linear(4, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows = self.word(ids)
+        assert not isinstance(rows, LateTensor)
+        return self.mix(rows)
+
+
+@torch.no_grad()
+def test_ids_that_another_network_looks_up_are_computed_before_its_operators() -> None:
+    reader, network = Reader(torch.arange(18).reshape(3, 6) % 8), Network()
+    mask = torch.zeros(3, 6, dtype=torch.bool)
+    mask[0, 2] = mask[1, 5] = True
+    ids = torch.where(mask, late(reader), torch.zeros(3, 6, dtype=torch.int64))
+    assert torch.equal(network(ids), network(torch.where(mask, reader.value, 0)))
+    assert len(reader.asked) == 1
+    assert torch.equal(reader.asked[0], mask)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_ids_that_the_loop_looks_up_itself_stay_late() -> None:
+    reader, word = Reader(torch.arange(18).reshape(3, 6) % 8), nn.Embedding(8, 4)
+    rows = word(late(reader))
+    assert isinstance(rows, LateTensor)
+    assert torch.equal(rows[:, 2], word(reader.value)[:, 2])
+    (asked,) = reader.asked
+    assert asked is not None
+    assert int(asked.sum()) == 3

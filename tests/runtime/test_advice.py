@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import marche_fx
-from marche_fx import SelectiveRefresh
+from marche_fx import RefreshPolicy, SelectiveRefresh, StalenessRefresh
 from marche_fx.lazy.tensor import resolved
 from marche_fx.runtime import advice
 from tests.loops import models
@@ -224,6 +225,27 @@ def test_what_forced_few_calls_is_not_named_for_the_others_but_what_changed_half
     (message,) = [own for own in told(made(Mixing), some) if "hardly anything is gained" in own]
     assert "had changed, were read or refreshed; in " in message
     assert "'ids', read by aten." in message
+    assert "tolerance={'ids': 0.3}" in message
+
+
+def test_ids_that_changed_half_of_the_tokens_are_not_to_be_allowed_to_move() -> None:
+    (message,) = told(made(), most_anew)
+    assert "'ids', read by aten.embedding" in message
+    assert "had changed half of them or more. Fewer tokens a step" in message
+
+
+def most_anew(model: Any, ids: Tensor, number: int) -> Tensor:
+    """Seven of eight words are others in every call."""
+    return model(torch.where(torch.arange(ids.shape[1]) % 8 == 0, ids, (ids + number) % models.WORDS))[:, 8:12] + 0
+
+
+def test_where_a_policy_bounds_what_is_read_no_other_bound_is_advised() -> None:
+    def every_row(model: Any, ids: Tensor, number: int) -> Tensor:
+        return most_anew(lambda ids: model(ids)[ids >= 0][None], ids, number)
+
+    (message,) = told(made(), every_row, refresh=SelectiveRefresh(0.05, queried=0.1))
+    assert "the loop reads" not in message
+    assert "had changed half of them or more" in message
 
 
 def test_a_policy_that_asks_for_most_tokens_is_named() -> None:
@@ -238,6 +260,91 @@ def test_who_asks_for_all_tokens_or_gains_is_told_nothing(refresh: str | None) -
 
 def test_a_short_session_says_nothing() -> None:
     assert not told(made(), lambda model, ids, _: model(ids)[ids >= 0], steps=advice.FEWEST - 1)
+
+
+class Short(models.Words):
+    """With a loop of its own of as many calls as are asked for."""
+
+    def sample(self, steps: int, rows: int = 4) -> Tensor:
+        ids = words()
+        for number in range(steps):
+            resolved(self(ids)[:, torch.arange(rows)])
+            ids = reveal(ids, number)
+        return ids
+
+
+@torch.no_grad()
+def told_of_generations(
+    model: nn.Module, *arguments: Any, generations: int = 2, around: bool = False, **options: Any
+) -> list[list[str]]:
+    """What is warned of in each of some generations by the model's loop, in sessions ``around`` it or its own."""
+    optimized: Any = marche_fx.transform(model, compile=False, loop=None if around else "sample", **options)
+    found = []
+    for _ in range(generations):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with marche_fx.decoding(optimized) if around else contextlib.nullcontext():
+                optimized.sample(*arguments)
+        found.append([str(own.message) for own in caught if issubclass(own.category, UserWarning)])
+    return found
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 5])
+def test_a_generation_that_ends_with_the_warm_up_is_told_of_once(steps: int) -> None:
+    (message,), later = told_of_generations(made(Short), steps, *(64,) * (steps > 3))
+    assert not later
+    assert message.startswith(f"100% of the rows of forward were computed in {steps} calls")
+    if steps > 3:
+        assert "the loop reads nearly every row at test_advice.py:" in message
+        assert message.endswith(
+            "Besides, SelectiveRefresh() computes the first 3 calls of a generation in full: give the policy warmup=1, "
+            "too"
+        )
+    else:
+        assert "SelectiveRefresh() computes the first 3 calls of a generation in full, and these were most" in message
+        assert message.endswith("pass refresh=SelectiveRefresh(warmup=1)")
+
+
+def test_a_session_that_ends_with_the_warm_up_is_told_of_at_the_second_one() -> None:
+    first, (message,), third = told_of_generations(made(Short), 3, around=True, generations=3)
+    assert not first
+    assert "computes the first 3 calls of a generation in full" in message
+    assert not third
+
+
+@pytest.mark.parametrize(("steps", "refresh"), [(1, None), (3, "exact"), (3, SelectiveRefresh(warmup=1)), (12, None)])
+def test_without_a_call_in_warm_up_that_could_reuse_another_nothing_is_said(steps: int, refresh: Any) -> None:
+    assert told_of_generations(made(Short), steps, refresh=refresh) == [[], []]
+
+
+@torch.no_grad()
+def test_a_short_generation_of_a_model_that_gains_by_longer_ones_is_no_news() -> None:
+    optimized: Any = marche_fx.transform(made(Short), loop="sample", compile=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for steps in (12, 3, 2):
+            optimized.sample(steps)
+
+
+def test_of_a_sum_of_policies_the_longest_warm_up_is_told() -> None:
+    policy = SelectiveRefresh(0.05, warmup=1) + StalenessRefresh(0.05, warmup=4)
+    (message,), _ = told_of_generations(made(Short), 3, refresh=policy)
+    assert "computes the first 4 calls" in message
+    assert message.endswith("SelectiveRefresh(fraction=0.05, warmup=1) + StalenessRefresh(fraction=0.05, warmup=1)")
+
+
+class Begins(RefreshPolicy):
+    """A policy of one's own."""
+
+    warmup = 3
+
+    def choose(self, history: marche_fx.History) -> marche_fx.Refresh:
+        return marche_fx.Refresh(history.tokens if history.step < self.warmup else 0, history.age)
+
+
+def test_a_policy_of_ones_own_is_told_to_begin_sooner() -> None:
+    (message,), _ = told_of_generations(made(Short), 3, refresh=Begins())
+    assert message.endswith("let Begins begin sooner")
 
 
 def test_a_result_read_whole_is_told_how_to_ask_for_rows() -> None:

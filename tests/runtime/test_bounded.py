@@ -191,6 +191,18 @@ class Surest(RefreshPolicy):
         return Refresh(0, history.age, queried=ROOM, urgency=self.sign * confidence)
 
 
+def test_rows_that_are_read_one_after_another_are_bounded_together() -> None:
+    def row_by_row(z: Tensor) -> list[Tensor]:
+        return [resolved(z[sample, row]).clone() for sample in range(2) for row in range(N)]
+
+    optimized, _ = run(StalenessRefresh(0.0, warmup=1, queried=QUARTER), row_by_row)
+    partial = records(optimized)[1:]
+    assert [own.counts for own in partial] == [(BUCKET,)] * 7, "each ran once, with room for six beside what changed"
+    for record in partial:
+        assert record.computed is not None
+        assert record.computed.sum(1).tolist() == [BUCKET, BUCKET]
+
+
 @pytest.mark.parametrize(
     ("of", "by_hand"),
     [

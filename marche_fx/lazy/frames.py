@@ -1,0 +1,32 @@
+"""Which modules run, seen by the frames of their ``forward``."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from torch import nn
+
+
+def is_method_of(owner: Any, name: str, frame: FrameType) -> bool:
+    """Whether a frame is of the method of this name."""
+    method = getattr(owner, name, None)
+    return getattr(inspect.unwrap(method), "__code__", None) is frame.f_code if callable(method) else False
+
+
+def forwards_running(frame: FrameType | None) -> Iterator[tuple[nn.Module, FrameType]]:
+    """Modules whose ``forward`` a frame or one around it is of, and these frames, from the inside out."""
+    while frame is not None:
+        names = frame.f_code.co_varnames[: min(frame.f_code.co_argcount, 1)]
+        own = frame.f_locals.get(names[0]) if names else None
+        if isinstance(own, nn.Module) and is_method_of(own, "forward", frame):
+            yield own, frame
+        frame = frame.f_back
+
+
+def is_inside_of_a_network() -> bool:
+    """Whether a module made of others runs, and not only a layer that a loop calls itself."""
+    return any(next(own.children(), None) is not None for own, _ in forwards_running(sys._getframe(1)))
