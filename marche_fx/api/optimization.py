@@ -95,8 +95,26 @@ class Optimization:
         part = optimization_of(child)
         part.whole = self
         part.path = path
-        put_everywhere(optimized, original, child)
+        self.put(original, child)
         self.parts[path] = part
+
+    def put(self, before: nn.Module, child: nn.Module) -> None:
+        """Have ``child`` wherever the transformed model has ``before``; to its steps it is no other model for that."""
+        optimized = None if self.optimized is None else self.optimized()
+        if optimized is not None:
+            seen = [(step, step.seen()) for step in self.steps.values()]
+            put_everywhere(optimized, before, child)
+            for step, structure in seen:
+                step.take_in_own_change(structure)
+
+    def give_back(self) -> None:
+        """A step is called: children of which nothing was captured are not what the loop decodes with."""
+        for path, part in list(self.parts.items()):
+            child = None if part.optimized is None else part.optimized()
+            if child is not None and not any(step.programs for step in part.steps.values()):
+                part.is_given_up = True
+                del self.parts[path]
+                self.put(child, part.model)
 
     def give_up(self, error: MarcheError) -> None:
         """It is a child that the loop calls, and cannot be transformed: it is what it was, and the user told why."""
@@ -104,11 +122,10 @@ class Optimization:
         assert self.whole is not None
         self.whole.parts.pop(self.path, None)
         self.whole.refused[self.path] = str(error).splitlines()[0]
-        around = None if self.whole.optimized is None else self.whole.optimized()
         own = None if self.optimized is None else self.optimized()
-        if around is not None and own is not None:
+        if own is not None:
             # What runs in it by its own methods is then known to run in it.
-            put_everywhere(around, own, self.model)
+            self.whole.put(own, self.model)
 
 
 def optimization_of(optimized: nn.Module) -> Optimization:

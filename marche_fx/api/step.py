@@ -27,7 +27,7 @@ from ..passes.capture.draws import draws_undone
 from ..passes.capture.lengths import AnyLength
 from ..passes.capture.rehearsal import state_after
 from ..passes.capture.stored import Premises, Stored
-from ..passes.capture.structure import Place, changed_attributes, structure
+from ..passes.capture.structure import Attributes, Place, changed_attributes, structure
 from ..passes.capture.surroundings import Surroundings
 from ..passes.lower.shared import SharedCode
 from ..passes.pipeline import make_plan, plan_of
@@ -133,6 +133,7 @@ class OptimizedStep:
         session = current_session(self.owner)
         with torch.no_grad():
             if session is not None:
+                self.owner.give_back()
                 session.begin()
                 with session.log.used():
                     return self.call(session, args, kwargs)
@@ -223,6 +224,19 @@ class OptimizedStep:
                 self.programs, self.stored = Programs(dropped=self.programs.dropped), []
                 self.lengths.forget()
                 self.shared = SharedCode()
+
+    def seen(self) -> Attributes:
+        """What a capture would bake in of the model as it is now."""
+        self.owner.update(self.model)
+        return structure(self.model)
+
+    def take_in_own_change(self, before: Attributes) -> None:
+        """What was put into the model since, which computes the same, makes it no other one."""
+        now = self.seen()
+        changed = changed_attributes(before, now)
+        with self.lock:
+            kept = {place: values for place, values in self.structure.items() if place not in changed}
+            self.structure = {**kept, **{place: now[place] for place in changed if place in now}}
 
     def warn_of_change(self) -> None:
         """Say that the model was changed in a session, whose steps still were what was captured."""
