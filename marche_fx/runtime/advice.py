@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .choose import BUCKET, ActiveStreams
+from .choose import BUCKET
 from .method import StepMethod
 from .program import Program, inputs_of, value_name
 from .records import CallRecord
@@ -304,17 +304,22 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
     )
 
 
-def tell_of_a_whole_read(method: StepMethod, program: Program, active: ActiveStreams) -> None:
-    """Warn once of a result of which few rows are new, and the loop may think that all are."""
-    topic = "read as a whole"
-    if topic not in method.warned:
-        method.warn_once(read_as_a_whole(program, sum(active.counts), active.visible), topic=topic)
+def tell_of_a_whole_read(method: StepMethod, call: CallRecord, oldest: Tensor) -> None:
+    """Warn once of a result that was read as a whole, ``oldest`` steps old where it is oldest.
+
+    The loop may think that all of it is new, whatever rows of it were read before; a check's word is no word of that.
+    """
+    by_check = is_check()
+    topic = "read as a whole by a check" if by_check else "read as a whole"
+    # A look at how old it is waits for the device.
+    if topic not in method.warned and call.active < call.visible and float(oldest) > 0:
+        method.warn_once(read_as_a_whole(call.program, call.active, call.visible, by_check=by_check), topic=topic)
 
 
-def read_as_a_whole(program: Program, active: int, visible: int) -> str:
+def read_as_a_whole(program: Program, active: int, visible: int, *, by_check: bool) -> str:
     start = f"a result of {program.step} was read as a whole"
     few = f"only {active} of its {visible} tokens were recomputed"
-    if is_check():
+    if by_check:
         return (
             f"{start} by a check of torch.distributions, for which {few}; rows that are read later are computed then. "
             f"Without the check, by {WITHOUT_CHECKS}, the step runs once"
