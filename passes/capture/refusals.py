@@ -50,7 +50,7 @@ def refuse_assignments(step: str, model: nn.Module, assigned: list[tuple[str, st
             f"{step} assigns the attribute {f'{path}.{name}'.removeprefix('.')!r}"
             + (f" ({line})" if line else "")
             + " in every call, and a step that is only partly recomputed cannot repeat that. Keep the value in a local "
-            "variable or return it."
+            "variable or return it; call a model that keeps keys and values itself without its cache."
         )
 
 
