@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..refresh import FullRefresh
 from .choose import BUCKET
 from .method import StepMethod
 from .program import Program, inputs_of, value_name
@@ -57,6 +58,7 @@ class Findings:
         runs: of the step in all calls. again: by lines, the calls that ran once more for rows that were read at the
             second of them, beside those that were read, or named by a query, at the first.
         oldest: steps since the oldest row was computed that was read by name.
+        anew: calls that found no row of the calls before, since their arguments were of another kind.
     """
 
     share: float
@@ -72,6 +74,12 @@ class Findings:
     again: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     oldest: float = 0.0
     oldest_line: str = ""
+    anew: int = 0
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether nearly all was computed, most of it by calls that found nothing to reuse."""
+        return self.calls >= FEWEST and self.share >= NEARLY_ALL and 2 * self.anew >= self.calls
 
     @property
     def has_gained_nothing(self) -> bool:
@@ -143,7 +151,19 @@ def find(calls: Sequence[CallRecord]) -> Findings:
         again=Counter(again),
         oldest=oldest,
         oldest_line=line,
+        anew=calls_that_began_anew(done),
     )
+
+
+def calls_that_began_anew(calls: Sequence[CallRecord]) -> int:
+    """How many were the first of their kind of arguments in a stream that had calls of another kind, and no rows."""
+    streams: dict[int, set[Program]] = {}
+    anew = 0
+    for own in calls:
+        known = streams.setdefault(own.stream, set())
+        anew += bool(known) and own.program not in known and not own.kept
+        known.add(own.program)
+    return anew
 
 
 def lines_that_run_again(call: CallRecord) -> tuple[str, str, bool] | None:
@@ -232,6 +252,8 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord]) 
             method.warn_once(runs_again(method, found), topic="runs again")
         elif found.has_gained_nothing and not method.warned & {"a moving value", "length", "nearly all"}:
             method.warn_once(nearly_all(method, found), topic="nearly all")
+        if found.begins_anew and method.policy != FullRefresh() and not method.warned & {*TOPICS, "length"}:
+            method.warn_once(begun_anew(method, found, own), topic="nearly all")
         if found.oldest >= OLD:
             method.warn_once(
                 f"rows of a result of {method.name} were read at {found.oldest_line} that had been computed "
@@ -252,6 +274,28 @@ def runs_again(method: StepMethod, found: Findings) -> str:
     return (
         f"{start}rows of its result are read at {first}, and the step runs again for others, read at {later}. Read all "
         "at once, as in logits[mask], or name all of them by query=, which transform takes"
+    )
+
+
+def begun_anew(method: StepMethod, found: Findings, calls: Sequence[CallRecord]) -> str:
+    """Of a session in which most calls were of another kind of arguments than those before."""
+    shapes: dict[str, set[torch.Size]] = {}
+    for program in {call.program for call in calls}:
+        for node, name in program.input_names.items():
+            shapes.setdefault(name, set()).add(node.meta["val"].shape)
+    names = [repr(name) for name, found_shapes in shapes.items() if len(found_shapes) > 1]
+    start = (
+        f"{found.share:.0%} of the rows of {method.name} were computed in {found.calls} calls, so hardly anything is "
+        f"gained: {found.anew} of them found nothing to reuse, since"
+    )
+    if names:
+        return (
+            f"{start} {' and '.join(names)} had another shape in each. Where the model knows padding, pad to one "
+            "shape; where not, the step cannot be cached here"
+        )
+    return (
+        f"{start} arguments that are no tensors were others in each. Pass numbers that change as tensors; where the "
+        "model branches on them, the step cannot be cached here"
     )
 
 

@@ -381,3 +381,29 @@ def test_a_whole_that_is_read_after_rows_of_it_is_told_of_where_it_has_old_ones(
     query = (torch.arange(models.N) // 4 == 2).expand(2, -1)
     assert not told(made(), entropy, refresh=SelectiveRefresh(0.1, warmup=1), query=lambda ids, **_: query)
     assert not told(made(), entropy, refresh="exact")
+
+
+class Known(models.Words):
+    """Told which tokens are known, a longer list in every call, as NOVA's encoder is."""
+
+    def forward(self, ids: Tensor, known: Tensor, scale: int = 1) -> Tensor:
+        found: Tensor = super().forward(ids)
+        return found + scale * known.sum(1)[:, None, None]
+
+
+def test_calls_of_other_shapes_that_reuse_nothing_are_told_of_with_the_argument() -> None:
+    def longer(model: Any, ids: Tensor, number: int) -> Tensor:
+        return model(ids, torch.zeros(2, number + 1))[:, 8:12] * 1
+
+    (message,) = told(made(Known), longer, steps=8)
+    assert "100% of the rows of forward were computed in 8 calls" in message
+    assert "7 of them found nothing to reuse, since 'known' had another shape in each" in message
+    assert not told(made(Known), longer, steps=8, refresh="exact")
+
+
+def test_calls_with_other_numbers_that_reuse_nothing_are_told_to_pass_tensors() -> None:
+    def scaled(model: Any, ids: Tensor, number: int) -> Tensor:
+        return model(ids, torch.zeros(2, 1), number)[:, 8:12] * 1
+
+    (message,) = told(made(Known), scaled, steps=6)
+    assert "since arguments that are no tensors were others in each. Pass numbers that change as tensors" in message

@@ -304,3 +304,26 @@ def fail_within_traces() -> None:
             assert not gc.isenabled()
         assert not gc.isenabled()
         raise CaptureError("within")
+
+
+class Halves(nn.Module):
+    """Writes into its argument what it computes of that alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.proj(x.mul_(0.5))
+        return found
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_step_that_writes_into_its_argument_is_captured_in_inference_mode_too(mode: Callable[[], Any]) -> None:
+    with mode():
+        x = torch.ones(2, 5, 4)
+        captured = capture(Halves().eval(), "forward", (x,))
+        assert captured.writes is not None
+        assert torch.equal(x, torch.ones(2, 5, 4))
+        captured.writes.make(((x,), {}))
+        assert torch.equal(x, torch.full((2, 5, 4), 0.5))

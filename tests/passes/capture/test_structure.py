@@ -36,6 +36,9 @@ class Layer(nn.Module):
 class Keeping(nn.Module):
     """Keeps keys and values of a call for the next, both in one line."""
 
+    k: Any = None
+    v: Any = None
+
     def forward(self, k: Any, v: Any) -> Any:
         if self.k is None:
             return {"k": self.k}
