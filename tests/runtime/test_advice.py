@@ -383,11 +383,15 @@ def test_a_whole_that_is_read_after_rows_of_it_is_told_of_where_it_has_old_ones(
     assert not told(made(), entropy, refresh="exact")
 
 
-class Known(models.Words):
+class Known(nn.Module):
     """Told which tokens are known, a longer list in every call, as NOVA's encoder is."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = models.Words()
+
     def forward(self, ids: Tensor, known: Tensor, scale: int = 1) -> Tensor:
-        found: Tensor = super().forward(ids)
+        found: Tensor = self.words(ids)
         return found + scale * known.sum(1)[:, None, None]
 
 
