@@ -475,3 +475,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(self.entry(x))
+
+
+def test_a_loop_that_would_be_the_step_too_is_refused_with_the_child_to_transform() -> None:
+    with pytest.raises(marche_fx.ArgumentError, match=r"'forward' of Parent is named as its loop.*model.net = marche"):
+        marche_fx.transform(Parent().eval(), loop="forward")
