@@ -18,7 +18,7 @@ from ..passes.capture.captured import Capture
 from ..passes.capture.lengths import AnyLength
 from ..passes.capture.rehearsal import state_after
 from ..passes.capture.stored import Premises, Stored
-from ..passes.capture.structure import Place, changed_attributes, structure
+from ..passes.capture.structure import Attributes, Place, changed_attributes, structure
 from ..passes.capture.surroundings import Surroundings
 from ..passes.lower.shared import SharedCode
 from ..passes.pipeline import make_plan, plan_of
@@ -213,6 +213,14 @@ class Captures:
                 self.programs, self.stored = Programs(dropped=self.programs.dropped), []
                 self.lengths.forget()
                 self.shared = SharedCode()
+
+    def take_in_own_change(self, before: Attributes) -> None:
+        """What was put into the model since it had ``before``, which computes the same, makes it no other one."""
+        now = structure(self.model)
+        changed = changed_attributes(before, now)
+        with self.lock:
+            kept = {place: values for place, values in self.structure.items() if place not in changed}
+            self.structure = {**kept, **{place: now[place] for place in changed if place in now}}
 
     def warn_of_change(self) -> None:
         """Say that the model was changed in a session, whose steps still were what was captured."""

@@ -178,19 +178,28 @@ def calling_frame(called: FrameType | None = None) -> FrameType:
 
 
 def told(
-    kind: str, steps: str, children: dict[str, Child], adopted: list[str], refused: dict[str, str], *, ran: bool
+    kind: str,
+    steps: str,
+    children: dict[str, Child],
+    adopted: list[str],
+    refused: dict[str, str],
+    *,
+    ran: bool,
+    ran_itself: bool = False,
 ) -> str | None:
     """What a user is told of a session whose loop called children; None where it called none.
 
     Args:
         adopted: children that were transformed. refused: those that cannot be, with why. ran: whether the loop called
-            what was transformed.
+            what was transformed. ran_itself: whether it called a step of the model, after children.
     """
     if not children:
         return None
     outermost = [path for path in children if not any(path.startswith(f"{other}.") for other in children)]
     called = ", ".join(f"{path!r}" for path in outermost)
     start = f"the loop never called {steps} of {kind}, which was to be transformed, but {called}. "
+    if ran_itself:
+        start = f"the loop called {called} of {kind} itself, before {steps}, which was to be transformed. "
     if adopted:
         # Whether one can be transformed shows when it is called; what holds no module has no attention.
         able = [path for path in adopted if ran or path not in children or next(children[path].module.children(), None)]

@@ -14,6 +14,7 @@ from torch import nn
 from ..denoising import Denoising
 from ..errors import ArgumentError, MarcheError
 from ..head.step import HeadStep
+from ..passes.capture.structure import structure
 from ..recipes import Recipe
 from ..runtime.method import Settings
 from ..runtime.session import Session
@@ -140,8 +141,29 @@ class Optimization:
         part = optimization_of(child)
         part.whole = self
         part.path = path
-        put_everywhere(optimized, original, child)
+        self.put(original, child)
         self.parts[path] = part
+
+    def put(self, before: nn.Module, child: nn.Module) -> None:
+        """Have ``child`` wherever the transformed model has ``before``; to its steps it is no other model for that."""
+        optimized = None if self.optimized is None else self.optimized()
+        if optimized is None:
+            return
+        view = self.current()
+        seen = structure(view)
+        put_everywhere(optimized, before, child)
+        self.look(view)
+        for step in self.steps.values():
+            step.captures.take_in_own_change(seen)
+
+    def give_back(self) -> None:
+        """A step is called: children of which nothing was captured are not what the loop decodes with."""
+        for path, part in list(self.parts.items()):
+            child = None if part.optimized is None else part.optimized()
+            if child is not None and not any(step.programs for step in part.steps.values()):
+                part.is_given_up = True
+                del self.parts[path]
+                self.put(child, part.model)
 
     def give_up(self, error: MarcheError) -> None:
         """It is a child that the loop calls, and cannot be transformed: it is what it was, and the user told why."""
@@ -149,11 +171,10 @@ class Optimization:
         assert self.whole is not None
         self.whole.parts.pop(self.path, None)
         self.whole.refused[self.path] = str(error).splitlines()[0]
-        around = None if self.whole.optimized is None else self.whole.optimized()
         own = None if self.optimized is None else self.optimized()
-        if around is not None and own is not None:
+        if own is not None:
             # What runs in it by its own methods is then known to run in it.
-            put_everywhere(around, own, self.model)
+            self.whole.put(own, self.model)
 
 
 def optimization_of(optimized: nn.Module) -> Optimization:

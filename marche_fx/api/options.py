@@ -127,6 +127,17 @@ def method_names(
     return found
 
 
+def refuse_loops_that_are_steps(model: nn.Module, steps: Sequence[str], loops: Sequence[str]) -> None:
+    """Raise where one method would be both: each step would be a generation, with nothing to reuse."""
+    for name in loops:
+        if name in steps:
+            raise ArgumentError(
+                f"{name!r} of {type(model).__name__} is named as its loop, and would be its step too. Name the method "
+                "that the loop calls in each step by step=; or transform the network that it calls, as in model.net = "
+                "marche_fx.transform(model.net), and decode inside `with marche_fx.decoding(model.net):`"
+            )
+
+
 def head_names(model: nn.Module, names: str | Sequence[str] | None, *, default: Sequence[str]) -> tuple[str, ...]:
     children = dict(model.named_children())
     if names is None:

@@ -109,6 +109,7 @@ class OptimizedStep:
         session = current_session(self.owner)
         with torch.no_grad():
             if session is not None:
+                self.owner.give_back()
                 session.begin()
                 with session.log.used():
                     return self.call(session, args, kwargs)

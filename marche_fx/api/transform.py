@@ -38,6 +38,7 @@ from .options import (
     not_a_module,
     parameter_names,
     policies_of,
+    refuse_loops_that_are_steps,
 )
 from .placement import refuse_spread_weights, refuse_wrappers
 from .recipes import recipe_for, refuse_both, told_loop
@@ -170,6 +171,7 @@ def transform(
     is_mar = has_known_steps(model)
     steps = method_names(model, step, default=default_steps(model), argument="step")
     loops = method_names(model, loop, default=KNOWN_LOOPS if is_mar and step is None else (), argument="loop")
+    refuse_loops_that_are_steps(model, steps, loops)
     heads = head_names(model, head, default=KNOWN_HEADS if is_mar and step is None else ())
 
     wanted = None if reuse is None else reuse_of(reuse)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..refresh import begun_after, warmup_of
-from .choose import BUCKET, ActiveStreams
+from ..refresh import FullRefresh, begun_after, warmup_of
+from .choose import BUCKET
 from .method import StepMethod
 from .program import Program, inputs_of, reader_of_several_ids, value_name
 from .records import CallRecord
@@ -61,6 +61,7 @@ class Findings:
         oldest: steps since the oldest row was computed that was read by name.
         warmed_up: calls after the first of a stream that were among the policy's first ones in full, if these are half
             of the calls after the first, or more.
+        anew: calls that found no row of the calls before, since their arguments were of another kind.
     """
 
     share: float
@@ -77,6 +78,12 @@ class Findings:
     oldest: float = 0.0
     oldest_line: str = ""
     warmed_up: int = 0
+    anew: int = 0
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether nearly all was computed, most of it by calls that found nothing to reuse."""
+        return self.calls >= FEWEST and self.share >= NEARLY_ALL and 2 * self.anew >= self.calls
 
     @property
     def has_gained_nothing(self) -> bool:
@@ -168,7 +175,19 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
         oldest=oldest,
         oldest_line=line,
         warmed_up=len(warmed_up),
+        anew=calls_that_began_anew(done),
     )
+
+
+def calls_that_began_anew(calls: Sequence[CallRecord]) -> int:
+    """How many were the first of their kind of arguments in a stream that had calls of another kind, and no rows."""
+    streams: dict[int, set[Program]] = {}
+    anew = 0
+    for own in calls:
+        known = streams.setdefault(own.stream, set())
+        anew += bool(known) and own.program not in known and not own.kept
+        known.add(own.program)
+    return anew
 
 
 def lines_that_run_again(call: CallRecord) -> tuple[str, str, bool] | None:
@@ -271,6 +290,8 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord], 
                 method.warn_once(only_warmed_up(method, found), topic="warm-up")
         elif found.has_gained_nothing and not method.warned & {"a moving value", "length", "nearly all"}:
             method.warn_once(nearly_all(method, found), topic="nearly all")
+        if found.begins_anew and method.policy != FullRefresh() and not method.warned & {*TOPICS, "length"}:
+            method.warn_once(begun_anew(method, found, own), topic="nearly all")
         if found.oldest >= OLD:
             method.warn_once(
                 f"rows of a result of {method.name} were read at {found.oldest_line} that had been computed "
@@ -308,6 +329,28 @@ def only_warmed_up(method: StepMethod, found: Findings) -> str:
         f"{found.share:.0%} of the rows of {method.name} were computed in {found.calls} calls, so hardly anything is "
         f"gained: {policy} computes the first {warmup} calls of a generation in full, and these were most. To reuse "
         f"rows from the second on, {mend}"
+    )
+
+
+def begun_anew(method: StepMethod, found: Findings, calls: Sequence[CallRecord]) -> str:
+    """Of a session in which most calls were of another kind of arguments than those before."""
+    shapes: dict[str, set[torch.Size]] = {}
+    for program in {call.program for call in calls}:
+        for node, name in program.input_names.items():
+            shapes.setdefault(name, set()).add(node.meta["val"].shape)
+    names = [repr(name) for name, found_shapes in shapes.items() if len(found_shapes) > 1]
+    start = (
+        f"{found.share:.0%} of the rows of {method.name} were computed in {found.calls} calls, so hardly anything is "
+        f"gained: {found.anew} of them found nothing to reuse, since"
+    )
+    if names:
+        return (
+            f"{start} {' and '.join(names)} had another shape in each. Where the model knows padding, pad to one "
+            "shape; where not, the step cannot be cached here"
+        )
+    return (
+        f"{start} arguments that are no tensors were others in each. Pass numbers that change as tensors; where the "
+        "model branches on them, the step cannot be cached here"
     )
 
 
@@ -361,17 +404,22 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
     )
 
 
-def tell_of_a_whole_read(method: StepMethod, program: Program, active: ActiveStreams) -> None:
-    """Warn once of a result of which few rows are new, and the loop may think that all are."""
-    topic = "read as a whole"
-    if topic not in method.warned:
-        method.warn_once(read_as_a_whole(program, sum(active.counts), active.visible), topic=topic)
+def tell_of_a_whole_read(method: StepMethod, call: CallRecord, oldest: Tensor) -> None:
+    """Warn once of a result that was read as a whole, ``oldest`` steps old where it is oldest.
+
+    The loop may think that all of it is new, whatever rows of it were read before; a check's word is no word of that.
+    """
+    by_check = is_check()
+    topic = "read as a whole by a check" if by_check else "read as a whole"
+    # A look at how old it is waits for the device.
+    if topic not in method.warned and call.active < call.visible and float(oldest) > 0:
+        method.warn_once(read_as_a_whole(call.program, call.active, call.visible, by_check=by_check), topic=topic)
 
 
-def read_as_a_whole(program: Program, active: int, visible: int) -> str:
+def read_as_a_whole(program: Program, active: int, visible: int, *, by_check: bool) -> str:
     start = f"a result of {program.step} was read as a whole"
     few = f"only {active} of its {visible} tokens were recomputed"
-    if is_check():
+    if by_check:
         return (
             f"{start} by a check of torch.distributions, for which {few}; rows that are read later are computed then. "
             f"Without the check, by {WITHOUT_CHECKS}, the step runs once"

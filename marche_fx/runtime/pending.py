@@ -141,6 +141,8 @@ class PendingStep:
             asked, spared = asked & ~left, (left.sum(), age.masked_fill(~left, 0.0).amax())
         oldest = (age if asked is None or not age.ndim else age.masked_fill(~asked, 0.0)).amax()
         by_check = rows is None and is_check()
+        if rows is None and self.query is None and self.method.is_last:
+            tell_of_a_whole_read(self.method, self.record, oldest)
         self.record.reads.append(
             ReadRecord(users_line(), rows, oldest, spared, is_check=by_check, runs_again=runs_again)
         )
@@ -244,8 +246,6 @@ class PendingStep:
         self.record.wanted = max(self.record.wanted, active.visible if is_new else refresh.count)
         self.record.seconds += 0.0 if is_new else time.perf_counter() - began
         self.exact = None
-        if is_read and queried is None and self.method.is_last and not active.complete:
-            tell_of_a_whole_read(self.method, self.program, active)
         if self.record.is_forced and not again:
             tell_of_a_moving_value(self.method, self.log.calls)
         if self.expected is not None:

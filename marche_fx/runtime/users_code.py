@@ -14,8 +14,13 @@ import torch
 OWN_CODE = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))
 """Folders whose frames a warning looks past."""
 
-CHECKS = str(Path(torch.distributions.__file__).parent)
-"""Where every row of what a loop draws from is read, to see whether it is a distribution."""
+DISTRIBUTIONS = Path(torch.distributions.__file__).parent
+
+CHECKS = {
+    *((str(DISTRIBUTIONS / "constraints.py"), "check"), (str(DISTRIBUTIONS / "distribution.py"), "__init__")),
+    (str(DISTRIBUTIONS / "distribution.py"), "_validate_sample"),
+}
+"""Functions that read every row of what a loop draws from, to see whether it is a distribution, by file and name."""
 
 MODELS = str(Path(__file__).parents[1] / "models")
 """Models that come with the package, whose loops read as anybody's do."""
@@ -50,7 +55,7 @@ def is_check() -> bool:
     """Whether it is no line of the loop that reads, but a check of what the loop draws from."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and is_own(frame):
-        if frame.f_code.co_filename.startswith(CHECKS):
+        if (frame.f_code.co_filename, frame.f_code.co_name) in CHECKS:
             return True
         frame = frame.f_back
     return False

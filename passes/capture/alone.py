@@ -40,6 +40,42 @@ LEFT_OUT = ("_ignore_backend_decomps", "_detect_attribute_assignment")
 """Context managers of a trace that this one does without."""
 
 
+class EagerHere:
+    """Whether functions under `torch.compile` are compiled: as ``others`` say, but not in one thread.
+
+    A trace wants their operators. Called under its modes, Dynamo gives such a function up for good, for everybody, and
+    one with ``fullgraph=True`` fails from then on.
+    """
+
+    def __init__(self, others: Any, thread: int) -> None:
+        self.others = others
+        self.thread = thread
+
+    @property
+    def stance(self) -> str:
+        found: str = "force_eager" if threading.get_ident() == self.thread else self.others.stance
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.others, name)
+
+
+@contextmanager
+def compiling_nothing() -> Iterator[None]:
+    """Functions under `torch.compile` run as they are written, in this thread."""
+    from torch._dynamo import eval_frame
+
+    before = vars(eval_frame)["_stance"]
+    own = EagerHere(before, threading.get_ident())
+    vars(eval_frame)["_stance"] = own
+    try:
+        yield
+    finally:
+        # Unless somebody has set another one meanwhile, whose word holds.
+        if vars(eval_frame)["_stance"] is own:
+            vars(eval_frame)["_stance"] = before
+
+
 @contextmanager
 def tracing_alone() -> Iterator[None]:
     """Trace in this thread, while others run models and compiled code as if nothing was traced.
@@ -56,7 +92,7 @@ def tracing_alone() -> Iterator[None]:
         return record.thread != own or record.levelno < logging.WARNING
 
     # What is put back must be read when no other thread has put something else there.
-    with LOCK, uncollected():
+    with LOCK, uncollected(), compiling_nothing():
         patch_method = _Patcher.patch_method
         left_out = {name: getattr(export_trace, name) for name in LEFT_OUT}
 

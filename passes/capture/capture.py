@@ -88,12 +88,16 @@ def capture(
 
 
 def apart(tensors: list[Tensor]) -> list[Tensor]:
-    """The same values, none of them in the memory of another: `torch.export` fails where one of them is written."""
+    """The same values, none of them in the memory of another: `torch.export` fails where one of them is written.
+
+    Nor is any made in inference mode, outside of which nothing is written into such a tensor.
+    """
     seen: set[int] = set()
     found = []
     for own in tensors:
         address = own.untyped_storage().data_ptr()
-        found.append(own.clone() if address in seen else own)
+        with torch.inference_mode(False):
+            found.append(own.clone() if address in seen or own.is_inference() else own)
         seen.add(address)
     return found
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from ..graph.source import source_line
 from .alike import first_difference
 from .arguments import opened
 from .capture import Dynamic, capture
@@ -142,15 +143,20 @@ def numbers_in(value: Any) -> list[Any]:
 
 
 def refuse_dropping(known: Capture) -> None:
-    """Raise if a step drops tokens: then a size is a symbol already."""
-    if holds_symbols(known):
-        raise LengthError("how many tokens it keeps depends on values")
+    """Raise if values decide a size, as where a step drops tokens, or are numbers of Python, as by ``tolist``.
 
-
-def holds_symbols(known: Capture) -> bool:
-    return any(
-        is_symbolic(number) for node in known.graph_module.graph.nodes for number in numbers_in(node.meta.get("val"))
-    )
+    Then there are symbols already.
+    """
+    numbers: fx.Node | None = None
+    for node in known.graph_module.graph.nodes:
+        leaves = pytree.tree_leaves(node.meta.get("val"))
+        if any(is_symbolic(size) for own in leaves if isinstance(own, Tensor) for size in own.shape):
+            raise LengthError("how many tokens it keeps depends on values")
+        if numbers is None and any(is_symbolic(own) for own in leaves):
+            numbers = node
+    if numbers is not None:
+        line = source_line(numbers)
+        raise LengthError("it reads values as numbers of Python, as tolist does" + (f" ({line})" if line else ""))
 
 
 def contiguous(call: Any) -> Any:

@@ -44,13 +44,14 @@ def refuse_weights(model: nn.Module) -> None:
 
 def refuse_assignments(step: str, model: nn.Module, assigned: list[tuple[str, str]]) -> None:
     """Raise if the step assigned attributes: a graph holds the values of one call."""
-    for path, name in assigned:
+    # What a child holds is found in the table of children, too.
+    for path, name in sorted(assigned, key=lambda own: own[1] == "_modules"):
         line = assignment_line(model.get_submodule(path), name)
         raise UnsupportedModelError(
             f"{step} assigns the attribute {f'{path}.{name}'.removeprefix('.')!r}"
             + (f" ({line})" if line else "")
             + " in every call, and a step that is only partly recomputed cannot repeat that. Keep the value in a local "
-            "variable or return it."
+            "variable or return it; call a model that keeps keys and values itself without its cache."
         )
 
 

@@ -146,6 +146,8 @@ def assignment_line(module: nn.Module, name: str) -> str:
     word = re.escape(name)
     pattern = re.compile(
         rf"self\.{word}\b(\[.*\])?\s*([-+*/|&]|//|\*\*|@)?=(?!=)"
+        # As of several at once: self.k, self.v = k, v
+        rf"|^\s*([\w.]+\s*,\s*)*self\.{word}(\s*,\s*[\w.]+)*\s*=(?!=)"
         rf"|(setattr\(self,|self\.register_buffer\()\s*['\"]{word}['\"]"
     )
     for kind in type(module).__mro__:

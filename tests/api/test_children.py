@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn.modules import module as torch_module
 
 import marche_fx
 from marche_fx import SelectiveRefresh
+from marche_fx.api.optimization import optimization_of
 from marche_fx.lazy.tensor import resolved
 from tests.networks import Transformer
 from tests.sessions import D, N, steps
@@ -471,3 +473,67 @@ def test_of_two_children_each_is_told_of_its_own_calls() -> None:
     # The first call was the original's.
     assert f"of forward were computed in {len(steps()) - 1} calls" in message
     assert f"test_children.py:{OneReadAsAWhole.generate.__code__.co_firstlineno + 2}" in message
+
+
+class Scheduled(Transformer):
+    """A network whose loop calls another child first: a table of noise levels, or an encoder of texts."""
+
+    def __init__(self, first: nn.Module, *, calls: int, again: bool) -> None:
+        super().__init__(N, D, 2, depth=2)
+        self.first = first
+        self.calls, self.again = calls, again
+
+    def generate(self, steps: list[Tensor]) -> list[Tensor]:
+        found = []
+        for number, x in enumerate(steps):
+            for _ in range(self.calls if self.again or not number else 0):
+                self.first(x[:, :, :1] * 0 + 1)
+            found.append(resolved(self(x)[:, 8:12]).clone())
+        return found
+
+
+@pytest.mark.parametrize("again", [True, False])
+@torch.no_grad()
+def test_a_child_called_before_the_step_stays_what_it_is_and_nobody_is_told_of_a_change(again: bool) -> None:
+    torch.manual_seed(0)
+    model = Scheduled(nn.Sequential(nn.Linear(1, D), nn.GELU()), calls=2, again=again).eval().requires_grad_(False)
+    optimized = marche_fx.transform(model, refresh=SelectiveRefresh(0.1, warmup=1), loop="generate", compile=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimized.generate(steps())
+        captured = list(optimization_of(optimized).steps["forward"].programs)
+        optimized.generate(steps())
+    assert optimized.first is model.first
+    # No change is seen in the second generation, for which the step would be captured again.
+    assert all(map(operator.is_, optimization_of(optimized).steps["forward"].programs, captured))
+    report = marche_fx.report(optimized)
+    assert report.session is not None
+    assert report.session.rows_ratio < 1
+
+
+@torch.no_grad()
+def test_a_child_with_attention_called_before_the_step_is_told_of_as_such() -> None:
+    torch.manual_seed(0)
+    model = Scheduled(Encoder(), calls=4, again=False).eval().requires_grad_(False)
+    optimized = marche_fx.transform(model, refresh=SelectiveRefresh(0.1, warmup=1), loop="generate", compile=False)
+    with warnings.catch_warnings(record=True, action="always") as told:
+        optimized.generate(steps())
+    (message,) = (str(own.message) for own in told)
+    assert "the loop called 'first' of Scheduled itself, before forward" in message
+    assert "model.first = marche_fx.transform(model.first)" in message
+
+
+class Encoder(nn.Module):
+    """``[B, N, 1] -> [B, N, D]``, with attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entry, self.body = nn.Linear(1, D), Transformer(N, D, 2, depth=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(self.entry(x))
+
+
+def test_a_loop_that_would_be_the_step_too_is_refused_with_the_child_to_transform() -> None:
+    with pytest.raises(marche_fx.ArgumentError, match=r"'forward' of Parent is named as its loop.*model.net = marche"):
+        marche_fx.transform(Parent().eval(), loop="forward")

@@ -454,3 +454,67 @@ def test_a_loop_that_leaves_the_model_in_training_is_not_told_of_a_change() -> N
             optimized.train()
     with pytest.raises(marche_fx.UnsupportedModelError, match="training mode"):
         optimized(ids)
+
+
+def pairs(model: Any, ids: Tensor, number: int) -> Tensor:
+    """Two pieces a token, drawn of a distribution of each: tokens and pieces become one dimension there."""
+    logits = model(ids).unflatten(-1, (2, -1))
+    return torch.distributions.Categorical(logits=logits).sample()[ids == MASK]
+
+
+@pytest.mark.parametrize("checks", [True, False])
+def test_what_a_distribution_draws_of_a_whole_is_not_taken_for_its_check(checks: bool) -> None:
+    before = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(checks)
+    try:
+        found = told(made(), pairs, steps=8)
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(before)
+    whole = found[-1]
+    assert "a result of forward was read as a whole, and only" in whole
+    assert "Read the rows you need, as in logits[rows], or pass query=" in whole
+    assert "torch.distributions" not in whole
+    assert len(found) == 1 + checks
+
+
+def test_a_whole_that_is_read_after_rows_of_it_is_told_of_where_it_has_old_ones() -> None:
+    def entropy(model: Any, ids: Tensor, number: int) -> Tensor:
+        logits = model(ids)
+        chosen = logits[:, 8:12] * 1
+        return chosen + logits.logsumexp(-1).sum(1)[:, None, None]
+
+    (message,) = told(made(), entropy, refresh=SelectiveRefresh(0.1, warmup=1))
+    assert "a result of forward was read as a whole, and only" in message
+    query = (torch.arange(models.N) // 4 == 2).expand(2, -1)
+    assert not told(made(), entropy, refresh=SelectiveRefresh(0.1, warmup=1), query=lambda ids, **_: query)
+    assert not told(made(), entropy, refresh="exact")
+
+
+class Known(nn.Module):
+    """Told which tokens are known, a longer list in every call, as NOVA's encoder is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = models.Words()
+
+    def forward(self, ids: Tensor, known: Tensor, scale: int = 1) -> Tensor:
+        found: Tensor = self.words(ids)
+        return found + scale * known.sum(1)[:, None, None]
+
+
+def test_calls_of_other_shapes_that_reuse_nothing_are_told_of_with_the_argument() -> None:
+    def longer(model: Any, ids: Tensor, number: int) -> Tensor:
+        return model(ids, torch.zeros(2, number + 1))[:, 8:12] * 1
+
+    (message,) = told(made(Known), longer, steps=8)
+    assert "100% of the rows of forward were computed in 8 calls" in message
+    assert "7 of them found nothing to reuse, since 'known' had another shape in each" in message
+    assert not told(made(Known), longer, steps=8, refresh="exact")
+
+
+def test_calls_with_other_numbers_that_reuse_nothing_are_told_to_pass_tensors() -> None:
+    def scaled(model: Any, ids: Tensor, number: int) -> Tensor:
+        return model(ids, torch.zeros(2, 1), number)[:, 8:12] * 1
+
+    (message,) = told(made(Known), scaled, steps=6)
+    assert "since arguments that are no tensors were others in each. Pass numbers that change as tensors" in message

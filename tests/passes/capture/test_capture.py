@@ -304,3 +304,52 @@ def fail_within_traces() -> None:
             assert not gc.isenabled()
         assert not gc.isenabled()
         raise CaptureError("within")
+
+
+class Halves(nn.Module):
+    """Writes into its argument what it computes of that alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.proj(x.mul_(0.5))
+        return found
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_step_that_writes_into_its_argument_is_captured_in_inference_mode_too(mode: Callable[[], Any]) -> None:
+    with mode():
+        x = torch.ones(2, 5, 4)
+        captured = capture(Halves().eval(), "forward", (x,))
+        assert captured.writes is not None
+        assert torch.equal(x, torch.ones(2, 5, 4))
+        captured.writes.make(((x,), {}))
+        assert torch.equal(x, torch.full((2, 5, 4), 0.5))
+
+
+@torch.compile(fullgraph=True, backend="eager")
+def scaled_under_compile(x: Tensor) -> Tensor:
+    return x * 3 + 1
+
+
+class CompilesItself(nn.Module):
+    """Has a function of its own under torch.compile, as NOVA's rotary embedding does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.proj(scaled_under_compile(x))
+        return found
+
+
+@torch.no_grad()
+def test_a_step_with_a_compiled_function_is_captured_and_the_function_stays_what_it_is() -> None:
+    model, x = CompilesItself().eval(), torch.randn(2, 5, 4)
+    captured = capture(model, "forward", (x,))
+    assert "aten.mul" in graph_text(captured.graph_module.graph)
+    # Called under the modes of a capture, it would not be compiled by anybody any longer, which is an error for it.
+    assert torch.equal(model(x), model.proj(x * 3 + 1))

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from marche_fx.passes.capture.alike import first_difference
 from marche_fx.passes.capture.capture import capture
 from marche_fx.passes.capture.captured import Capture
-from marche_fx.passes.capture.lengths import AnyLength, LengthError, capture_any_length, differs_in_sizes
+from marche_fx.passes.capture.lengths import (
+    AnyLength,
+    LengthError,
+    capture_any_length,
+    differs_in_sizes,
+    refuse_dropping,
+)
 from tests.generated.choose import numbered_recipe
 from tests.generated.model import build
 from tests.graphs import Function, graph_text
@@ -159,3 +165,20 @@ def test_indexing_is_the_same_with_symbols() -> None:
     assert made is not None
     assert "aten.slice(c_lifted_tensor_0, 1, 0, 13)" in graph_text(made.graph_module.graph)
     assert graph_text(made.graph_module.graph).count("aten.slice") == 1
+
+
+class Listed(nn.Module):
+    """Takes its ids through a list, as Lumina-DiMOO does, which pads texts that it is given as lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = text_model()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.text(torch.tensor(ids.tolist()))
+
+
+def test_values_that_are_numbers_are_not_taken_for_tokens_that_are_dropped() -> None:
+    known = capture(Listed().eval(), "forward", (words(12),), {})
+    with pytest.raises(LengthError, match=r"reads values as numbers of Python, as tolist does \(test_lengths.py:\d+\)"):
+        refuse_dropping(known)

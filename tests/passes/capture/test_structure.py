@@ -33,6 +33,19 @@ class Layer(nn.Module):
             self.tables["a"] = torch.zeros(2)
 
 
+class Keeping(nn.Module):
+    """Keeps keys and values of a call for the next, both in one line."""
+
+    k: Any = None
+    v: Any = None
+
+    def forward(self, k: Any, v: Any) -> Any:
+        if self.k is None:
+            return {"k": self.k}
+        self.k, self.v = k, v
+        return None
+
+
 CHANGES: dict[str, Callable[[Layer], Any]] = {
     "linear._forward_hooks": lambda layer: layer.linear.register_forward_hook(lambda *_: None),
     "linear.out_features": lambda layer: setattr(layer.linear, "out_features", 5),
@@ -77,3 +90,9 @@ def test_an_assignment_is_found_in_the_source() -> None:
     assert assignment_line(Layer(), "count") == f"test_structure.py:{first + 1}"
     assert assignment_line(Layer(), "tables") == f"test_structure.py:{first + 3}"
     assert assignment_line(Layer(), "config") == "", "the constructor does not count"
+
+
+@pytest.mark.parametrize("name", ["k", "v"])
+def test_an_assignment_of_several_at_once_is_found_in_the_source(name: str) -> None:
+    line = Keeping.forward.__code__.co_firstlineno + 3
+    assert assignment_line(Keeping(), name) == f"test_structure.py:{line}"
