@@ -12,7 +12,8 @@ from torch import nn
 
 from ..errors import MarcheError
 from ..lazy.tensor import resolved
-from ..runtime.advice import FEWEST, tell_at_the_end
+from ..runtime.advice import tell_at_the_end
+from ..runtime.findings import FEWEST
 from ..runtime.open_sessions import OpenSession, current_session
 from ..runtime.pace import tell_of_lost_time
 from ..runtime.session import Session

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
-from ..runtime.advice import name_of_value, to_host
+from ..runtime.findings import name_of_value, to_host
 from ..runtime.records import CallRecord, ReadRecord
 from .tables import add_row
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..runtime.advice import name_of_value
+from ..runtime.findings import name_of_value
 from ..runtime.program import Program
 from ..runtime.records import REASONS, StepRecord
 from ..runtime.session import Session

@@ -11,7 +11,8 @@ choose         which tokens are active                  token_history  ages, sig
 rounding       what caches of lower precision cost
 exactness      which cached rows nothing new can reach  lengths      rows kept when the number of tokens changes
 expected       which rows a loop is about to read beside those that it names first
-advice         what a session lost, and what mends it  pace         whether it took longer than the original
+findings       what was computed, and what forced it    advice       what a session lost, and what mends it
+pace           whether it took longer than the original
 measure        signals a policy asks for                method       what `transform` was told
 graphs/        steps as CUDA graphs                     users_code   warnings that point to it
 host           tensors in the processor's memory, looked at without an operator

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import marche_fx
 from marche_fx import RefreshPolicy, SelectiveRefresh, StalenessRefresh
 from marche_fx.lazy.tensor import resolved
-from marche_fx.runtime import advice
+from marche_fx.runtime import findings
 from tests.loops import models
 from tests.loops.loops import reveal, words
 
@@ -259,7 +259,7 @@ def test_who_asks_for_all_tokens_or_gains_is_told_nothing(refresh: str | None) -
 
 
 def test_a_short_session_says_nothing() -> None:
-    assert not told(made(), lambda model, ids, _: model(ids)[ids >= 0], steps=advice.FEWEST - 1)
+    assert not told(made(), lambda model, ids, _: model(ids)[ids >= 0], steps=findings.FEWEST - 1)
 
 
 class Short(models.Words):
