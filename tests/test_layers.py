@@ -16,6 +16,7 @@ LAYERS = (
     "version",
     "errors",
     "checks",
+    "marks",
     "saving.refused",
     "saving.files",
     "stopping",

@@ -41,17 +41,20 @@ class Decoding(OpenSession):
         session.on_refusal = functools.partial(self.watch, session, self.watched)
         session.on_refusal()
 
+    def note_generation(self, session: Session) -> None:
+        """Count a session that ended, and note whether any so far has cached."""
+        self.owner.generations += bool(session.log.calls)
+        self.owner.has_cached |= any(0 < call.active < call.visible for call in session.log.calls)
+
     def is_usual(self, session: Session) -> bool:
         """Whether a session that gained nothing, if this one did, is how the model is used.
 
         One by a loop method is a whole generation; of others the first few calls may be somebody's first try. A model
         that gained before may have short generations, too.
         """
-        owner, steps = self.owner, 1 + max((call.step for call in session.log.calls), default=-1)
-        owner.generations += steps > 0
-        owner.has_cached |= any(0 < call.active < call.visible for call in session.log.calls)
-        is_tried_again = owner.generations > 1 and steps >= FEWEST - 1
-        return not owner.has_cached and (session.is_loop or steps >= FEWEST or is_tried_again)
+        steps = 1 + max((call.step for call in session.log.calls), default=-1)
+        is_tried_again = self.owner.generations > 1 and steps >= FEWEST - 1
+        return not self.owner.has_cached and (session.is_loop or steps >= FEWEST or is_tried_again)
 
     @staticmethod
     def watch(session: Session, watched: ChildCalls) -> None:
@@ -78,6 +81,7 @@ class Decoding(OpenSession):
             # Where children are what the loop calls, the model's own step never ran.
             steps = [step for part in parts for step in part.steps.values() if step.programs]
             methods = [step.method for step in steps]
+            self.note_generation(session)
             tell_at_the_end(methods, session.log.calls, is_usual=self.is_usual(session))
             tell_of_lost_time(methods, session.log.calls)
             for step in steps if session.log.calls else ():

@@ -14,14 +14,12 @@ from torch import nn
 from ..denoising import Denoising
 from ..errors import ArgumentError, MarcheError
 from ..head.step import HeadStep
+from ..marks import ATTRIBUTE
 from ..passes.capture.structure import structure
 from ..recipes import Recipe
 from ..runtime.method import Settings
 from ..runtime.session import Session
 from .step import OptimizedStep
-
-ATTRIBUTE = "_marche_fx"
-"""Where a transformed model keeps its `Optimization`."""
 
 
 class PlainChildren:

@@ -15,6 +15,7 @@ from ..checks import check_count, check_flag
 from ..denoising import Denoising
 from ..errors import ArgumentError
 from ..head.policy import HeadReuse, reuse_of
+from ..marks import ATTRIBUTE
 from ..recipes import Recipe
 from ..refresh import RefreshPolicy
 from ..refresh.presets import PresetName
@@ -23,7 +24,7 @@ from ..runtime.monitor import Monitor
 from .decoding import in_session
 from .denoising import replaced_heads
 from .head import denoiser_paths, replace_denoisers, with_fast_products
-from .optimization import ATTRIBUTE, Optimization, PlainChildren, rebind
+from .optimization import Optimization, PlainChildren, rebind
 from .options import (
     KNOWN_DENOISERS,
     KNOWN_HEADS,

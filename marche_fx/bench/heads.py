@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..api.denoising import decoding_at
-from ..api.optimization import ATTRIBUTE
 from ..api.transform import transform
 from ..denoising import Denoising
+from ..marks import ATTRIBUTE
 from ..models import MAR
 from ..rivals import RIVALS, with_sampler
 from .variants import HeadChoice, Variant

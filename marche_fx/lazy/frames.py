@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from ..marks import holds_transformed
+
 
 def is_method_of(owner: Any, name: str, frame: FrameType) -> bool:
     """Whether a frame is of the method of this name."""
@@ -28,5 +30,6 @@ def forwards_running(frame: FrameType | None) -> Iterator[tuple[nn.Module, Frame
 
 
 def is_inside_of_a_network() -> bool:
-    """Whether a module made of others runs, and not only a layer that a loop calls itself."""
-    return any(next(own.children(), None) is not None for own, _ in forwards_running(sys._getframe(1)))
+    """Whether a network runs that is none of ours: no layer that a loop calls itself, and not what the loop is in."""
+    running = (own for own, _ in forwards_running(sys._getframe(1)))
+    return any(next(own.children(), None) is not None and not holds_transformed(own) for own in running)

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from .. import version
-from ..api.optimization import ATTRIBUTE, optimization_of
+from ..api.optimization import optimization_of
 from ..errors import ArgumentError
+from ..marks import ATTRIBUTE
 from ..passes.capture.arguments import PLAIN
 from ..passes.capture.digests import described, digest
 from ..recipes import structure_of

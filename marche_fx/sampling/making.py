@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..api.optimization import ATTRIBUTE
 from ..errors import SamplingError
+from ..marks import ATTRIBUTE
 from .folder import FEATURES, IMAGES, Folder
 from .formats import LABELS, NUMBERS
 from .pictures import as_pixels, channels_last, checked, from_pixels

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..api.denoising import decoding_at
-from ..api.optimization import ATTRIBUTE
+from ..marks import ATTRIBUTE
 
 SAMPLE = "sample"
 """The method of a head that draws tokens: ``sample(z, temperature, cfg)``, as MAR's has it."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from marche_fx.lazy.rows import RowNumbers
 from marche_fx.lazy.tensor import LateTensor, resolved
+from marche_fx.marks import ATTRIBUTE
 
 VALUE = torch.randn(3, 6, 4)
 
@@ -258,3 +259,23 @@ def test_ids_that_the_loop_looks_up_itself_stay_late() -> None:
     (asked,) = reader.asked
     assert asked is not None
     assert int(asked.sum()) == 3
+
+
+class LoopInForward(nn.Module):
+    """Whose ``forward`` is the loop: it looks late ids up itself, beside the network that it decodes with."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.word = net, nn.Embedding(8, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.word(ids)
+
+
+@torch.no_grad()
+def test_ids_that_a_loop_in_a_forward_looks_up_stay_late() -> None:
+    ids = torch.arange(18).reshape(3, 6) % 8
+    net = nn.Module()
+    assert not isinstance(LoopInForward(net)(late(Reader(ids))), LateTensor)
+    net.__dict__[ATTRIBUTE] = "what was done to it"
+    assert isinstance(LoopInForward(net)(late(Reader(ids))), LateTensor)
