@@ -12,7 +12,7 @@ import pytest
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS = DOCS / "performance"
 
-TABLES = ("base-4", "base-1", "base-8", "whole-1", "large-1", "fashion-1", "fashion-8")
+TABLES = ("base-4", "base-1", "base-8", "whole-1", "whole-8", "whole-8-steps", "large-1", "fashion-1", "fashion-8")
 """Files of benchmarks, in the order of the page."""
 
 MIB = 2**20
