@@ -44,6 +44,7 @@ class Loop(Described):
             between a result and what is read of it. asks: whether the user says beforehand of some tokens that they
             will be read.
         full: whether every step is in full. passes: whether time passes from step to step, in some without new tokens.
+        inference: whether all of it runs in inference mode, whose tensors PyTorch counts no writes of.
     """
 
     steps: int = 5
@@ -62,6 +63,7 @@ class Loop(Described):
     seed: int = 0
     full: bool = False
     passes: bool = False
+    inference: bool = False
 
 
 POLICIES: dict[str, Callable[[], marche_fx.RefreshPolicy]] = {
@@ -91,6 +93,7 @@ def choose_loop(choose: Callable[..., Any]) -> Loop:
         asks=choose(False, True),
         full=choose(False, False, False, True),
         passes=choose(False, True),
+        inference=choose(False, False, True),
     )
 
 
@@ -340,6 +343,11 @@ def check_loop(recipe: Recipe, loop: Loop) -> None:
     Raises:
         GeneratedModelError: rows that are read are not what the branch's own interpreter says.
     """
+    with torch.inference_mode() if loop.inference else nullcontext():
+        decode(recipe, loop)
+
+
+def decode(recipe: Recipe, loop: Loop) -> None:
     model = build(recipe)
     asked = Generator().manual_seed(loop.seed)
 
