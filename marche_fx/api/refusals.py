@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -59,8 +60,8 @@ def refuse_unknown_names(program: Program, tolerance: Mapping[str, float], other
 
 
 def refuse_ids(program: Program, tolerance: Mapping[str, float]) -> None:
-    """Raise if a tolerance is given for an argument of which nothing but ids is compared."""
-    for name in tolerance:
+    """Raise if a tolerance is given for an argument of which nothing but ids is compared, unless any may move."""
+    for name in (name for name, limit in tolerance.items() if limit < math.inf):
         given = [own for own in program.watched if name in inputs_of(own.node, program.input_names)]
         readers = [reader for own in given if (reader := reader_of_several_ids(program, own)) is not None]
         if given and len(readers) == len(given):

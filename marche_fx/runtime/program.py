@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -322,11 +323,10 @@ def value_name(plan: Plan, node: fx.Node, names: Mapping[fx.Node, str]) -> str:
 
 
 def allowed(program: Program, own: Watched, tolerance: Mapping[str, float]) -> float | None:
-    """How far a value may move: the most that is said of an argument that it is computed from. Ids may not."""
-    if reader_of_several_ids(program, own) is not None:
-        return None
+    """How far a value may move: the most that is said of an argument that it is computed from. Ids move or do not."""
     given = inputs_of(own.node, program.input_names)
-    return max((tolerance[name] for name in given if name in tolerance), default=None)
+    most = max((tolerance[name] for name in given if name in tolerance), default=None)
+    return most if most is None or most == math.inf or reader_of_several_ids(program, own) is None else None
 
 
 def reader_of_several_ids(program: Program, own: Watched) -> fx.Node | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -82,6 +84,14 @@ def test_a_timestep_of_each_token_may_move_where_it_is_taken_for_a_number() -> N
 def test_a_timestep_of_each_token_by_which_rows_are_looked_up_is_refused() -> None:
     with pytest.raises(marche_fx.ArgumentError, match="tolerance names 'time', which gives forward ids"):
         active(ByTable(), "time", torch.full((2, models.N), 50), 1, {"time": 0.3})
+
+
+def test_ids_of_which_any_may_move_are_taken() -> None:
+    block = torch.arange(models.N).expand(2, -1).contiguous()
+    _, *with_changed_ids = active(Compared(), "block", block, 0, {})
+    _, *later = active(Compared(), "block", block, 1, {"ids": math.inf, "block": math.inf})
+    assert max(later) <= min(with_changed_ids) < models.N
+    assert active(Compared(), "block", block, 1, {"ids": math.inf})[1:] == [models.N] * 3
 
 
 class Both(models.Words):
