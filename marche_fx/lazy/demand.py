@@ -56,10 +56,13 @@ class Source(Protocol):
     @property
     def views(self) -> list[ref[Any]]: ...
 
-    def read(self, tokens: Tensor | None) -> Sequence[Any]:
+    def read(self, tokens: Tensor | None, *, for_named: bool = False) -> Sequence[Any]:
         """The results, with the rows of ``tokens``, bool ``[B, N]``, computed; as a policy chooses where None.
 
         Each is a tensor, or has the rows alone that were asked for: where None, it is a tensor.
+
+        Args:
+            for_named: whether it is all wanted for rows alone that were asked for just before.
         """
 
     def has(self, tokens: Tensor | None) -> bool:
@@ -99,6 +102,8 @@ class Demand:
     """Of each call the tokens whose rows are wanted, bool ``[B, N]`` each."""
     wholes: set[Source] = field(default_factory=set)
     """Calls of which all rows are wanted, as old as they may be."""
+    meant: set[Source] = field(default_factory=set)
+    """Those of these whose other rows the loop reads too, and not only what is computed through all of them."""
     results: dict[Source, Sequence[Any]] = field(default_factory=dict)
     wanted: dict[tuple[int, int], Wanted] = field(default_factory=dict)
 
@@ -113,13 +118,18 @@ class Demand:
     def want_all(self, of: Prepared, named: Rows | None) -> Compute:
         """All rows, of which those that are ``named`` are computed in the step whose result this is; the others may be
         older."""
-        if named is not None:
-            self.want(of, named)
-        return self.want(of, None)
+        if named is None:
+            return self.want(of, None)
+        self.want(of, named)
+        meant = {*self.meant}
+        compute = self.want(of, None)
+        self.meant = meant
+        return compute
 
     def ask(self, source: Source, tokens: Tensor | None) -> None:
         if tokens is None:
             self.wholes.add(source)
+            self.meant.add(source)
         else:
             self.tokens.setdefault(source, []).append(tokens)
 
@@ -128,7 +138,7 @@ class Demand:
         for source in self.tokens:
             self.results[source] = source.read(self.union(source))
         for source in self.wholes:
-            self.results[source] = source.read(None)
+            self.results[source] = source.read(None, for_named=source not in self.meant)
 
     def union(self, source: Source) -> Tensor | None:
         """All tokens of a call that are wanted by name, bool ``[B, N]``."""

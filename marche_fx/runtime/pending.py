@@ -94,7 +94,7 @@ class PendingStep:
         monitor = self.method.monitor
         return monitor is not None and not self.state.is_new and monitor.is_due(self.history.history.step)
 
-    def read(self, queried: Tensor | None) -> list[Any]:
+    def read(self, queried: Tensor | None, *, for_named: bool = False) -> list[Any]:
         """The results as leaves, with the ``queried`` rows ``[B, N]`` computed by this call, unless a later one ran.
 
         Where None are given, those of all tokens that were active since their results were computed. What the user's
@@ -113,7 +113,7 @@ class PendingStep:
                     due = None if queried is None else self.due(queried)
                     self.run(due, again=True, only_queried=only_queried)
                 results.have(queried)
-            self.note_read(queried, runs_again=0 < ran < self.record.runs)
+            self.note_read(queried, runs_again=0 < ran < self.record.runs, for_named=for_named)
         assert results.leaves is not None
         return results.leaves
 
@@ -130,7 +130,7 @@ class PendingStep:
         """Whether it has been computed, with the rows of ``tokens``, bool ``[B, N]``."""
         return self.results.leaves is not None and (tokens is None or not self.lacks(tokens))
 
-    def note_read(self, queried: Tensor | None, *, runs_again: bool = False) -> None:
+    def note_read(self, queried: Tensor | None, *, runs_again: bool = False, for_named: bool = False) -> None:
         """Take down who read which rows, how old they are, and whether the step ran once more for them."""
         age = self.results.ages()
         asked = self.state.visible(self.values) if queried is None else queried
@@ -141,7 +141,7 @@ class PendingStep:
             asked, spared = asked & ~left, (left.sum(), age.masked_fill(~left, 0.0).amax())
         oldest = (age if asked is None or not age.ndim else age.masked_fill(~asked, 0.0)).amax()
         by_check = rows is None and is_check()
-        if rows is None and self.query is None and self.method.is_last:
+        if rows is None and not for_named and self.query is None and self.method.is_last:
             tell_of_a_whole_read(self.method, self.record, oldest)
         self.record.reads.append(
             ReadRecord(users_line(), rows, oldest, spared, is_check=by_check, runs_again=runs_again)

@@ -298,8 +298,8 @@ class NotedReads:
     def has(self, tokens: Tensor | None) -> bool:
         return self.source.has(tokens)
 
-    def read(self, tokens: Tensor | None) -> Sequence[Any]:
-        leaves = self.source.read(tokens)
+    def read(self, tokens: Tensor | None, *, for_named: bool = False) -> Sequence[Any]:
+        leaves = self.source.read(tokens, for_named=for_named)
         exact = read_of(leaves[self.number], tokens, self.numbers).clone()
         self.call.reads.append(Read(self.number, tokens, self.numbers, exact))
         return leaves

@@ -39,7 +39,7 @@ class Reader:
     def has(self, tokens: Tensor | None) -> bool:
         return False
 
-    def read(self, tokens: Tensor | None) -> list[Tensor]:
+    def read(self, tokens: Tensor | None, *, for_named: bool = False) -> list[Tensor]:
         self.asked.append(tokens)
         return [self.value]
 

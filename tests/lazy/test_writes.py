@@ -32,7 +32,7 @@ class PartialStep:
         self.last: Tensor | None = None
         self.views: list[Any] = []
 
-    def read(self, tokens: Tensor | None) -> list[Tensor]:
+    def read(self, tokens: Tensor | None, *, for_named: bool = False) -> list[Tensor]:
         before = self.done.clone()
         if tokens is not None:
             self.done |= tokens

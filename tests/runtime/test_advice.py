@@ -490,6 +490,15 @@ def test_a_whole_that_is_read_after_rows_of_it_is_told_of_where_it_has_old_ones(
     assert not told(made(), entropy, refresh="exact")
 
 
+def test_a_whole_that_rows_are_computed_through_is_told_of_no_more_than_they_are() -> None:
+    def banned(model: Any, ids: Tensor, number: int) -> Tensor:
+        logits = model(ids)
+        logits.index_fill_(-1, torch.tensor([5]), -torch.inf)
+        return logits[ids == MASK][:, 5] * 1
+
+    assert not told(made(), banned, steps=8, refresh=SelectiveRefresh(0.1, warmup=1))
+
+
 class Known(nn.Module):
     """Told which tokens are known, a longer list in every call, as NOVA's encoder is."""
 
