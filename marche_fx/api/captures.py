@@ -68,6 +68,10 @@ class Captures:
         """Of the step method."""
         return self.method.name
 
+    @property
+    def full_name(self) -> str:
+        return f"{type(self.model).__name__}.{self.name}"
+
     def find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         """The rewritten step for arguments of this kind, captured if it is the first time."""
         found = self.known(args, kwargs)
@@ -98,7 +102,7 @@ class Captures:
             if anew is not None and serves_bools(own.plan.original, anew) and self.holds(own, args, kwargs):
                 own.bools.add(numbers_of_bools(own.plan.original, args, kwargs))
                 return use(own)
-        with saying(f"capturing {type(self.model).__name__}.{self.name}"):
+        with saying(f"capturing {self.full_name}"):
             exact_sites = self.method.policy.exact_sites
             plan = self.plan(args, kwargs) if anew is None else plan_of(anew, exact_sites=exact_sites)
         program = self.rewritten(plan)

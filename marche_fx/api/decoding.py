@@ -90,7 +90,6 @@ class Decoding(OpenSession):
         if watched is None:
             return
         names = " or ".join(self.owner.steps)
-        own = {id(program) for step in self.owner.steps.values() for program in step.programs}
         if self.owner.parts or not session.log.calls:
             kind = type(self.owner.model).__name__
             captured = [
@@ -103,7 +102,9 @@ class Decoding(OpenSession):
                 captured or list(self.owner.parts),
                 self.owner.refused,
                 ran=bool(session.log.calls),
-                ran_itself=any(id(call.program) in own for call in session.log.calls),
+                ran_itself=any(
+                    call.program in step.programs for step in self.owner.steps.values() for call in session.log.calls
+                ),
             )
             if watched.calls_of_original and not session.log.calls:
                 message = (

@@ -38,21 +38,24 @@ class PlainChildren:
 
     def look(self, model: nn.Module) -> None:
         """See which modules hold transformed ones by now."""
-        plain = {name: None if child is None else self.of(child) for name, child in model._modules.items()}
-        is_same = all(own is plain[name] for name, own in model._modules.items())
-        self.modules = None if is_same else plain
+        self.modules = self.within(model)
 
     def of(self, module: nn.Module) -> nn.Module:
         """The module, or its copy that holds originals."""
         if ATTRIBUTE in vars(module):
             return optimization_of(module).current()
-        plain = {name: None if child is None else self.of(child) for name, child in module._modules.items()}
-        if all(own is plain[name] for name, own in module._modules.items()):
+        plain = self.within(module)
+        if plain is None:
             return module
         own = self.copies.setdefault(id(module), (module, copy.copy(module)))[1]
         vars(own).update(vars(module), _modules=plain)
         rebind(own, module)
         return own
+
+    def within(self, module: nn.Module) -> dict[str, nn.Module | None] | None:
+        """Its children by name, each as `of` has it; None where that is what they are."""
+        plain = {name: None if child is None else self.of(child) for name, child in module._modules.items()}
+        return None if all(own is plain[name] for name, own in module._modules.items()) else plain
 
 
 class Optimization:

@@ -65,7 +65,7 @@ class OptimizedStep:
 
     @property
     def full_name(self) -> str:
-        return f"{type(self.model).__name__}.{self.name}"
+        return self.captures.full_name
 
     @property
     def programs(self) -> Programs:
