@@ -18,7 +18,7 @@ SIGNALS = {signal.SIGINT: "by Ctrl-C", signal.SIGTERM: "by SIGTERM"}
 """What a command is told to stop by."""
 
 AGAIN = 0.05
-"""Seconds after which a stop that Python could not raise is raised again."""
+"""Seconds after which a stop that is not on its way out is raised again."""
 
 KILLED = 128
 """With the number of a signal the exit code of a program that it ended."""
@@ -36,30 +36,57 @@ class StoppedError(BaseException):
 def stoppable() -> Iterator[None]:
     """Inside, the signals raise `StoppedError`: files that are being written are removed, and older ones stay.
 
-    From a destructor, or a callback of a weak reference, Python lets nothing out: then it is raised a little later.
+    It may be lost: C code makes another error of it, what catches everything goes on, and from a destructor, or a
+    callback of a weak reference, Python lets nothing out. So it is raised until it gets out; an error that comes out in
+    its place is told as the stop. What cleans up is not broken off by another signal.
+
+    Raises:
+        StoppedError: a signal came, and what is inside did not end by itself.
     """
-    lost: list[threading.Timer] = []
+    came: list[int] = []
+    left = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if left.is_set() or is_leaving():
+            return
+        if not came:
+            came.append(number)
+            asking.start()
         raise StoppedError(number)
+
+    def ask_again() -> None:
+        while not left.wait(AGAIN):
+            os.kill(os.getpid(), came[0])
 
     def ignored(told: sys.UnraisableHookArgs) -> None:
         if not isinstance(told.exc_value, StoppedError):
             hook(told)
-            return
-        lost.append(threading.Timer(AGAIN, os.kill, (os.getpid(), told.exc_value.number)))
-        lost[-1].start()
 
+    asking = threading.Thread(target=ask_again, daemon=True)
     hook, sys.unraisablehook = sys.unraisablehook, ignored
     before = {own: signal.signal(own, stop) for own in SIGNALS}
     try:
         yield
+    except Exception as error:
+        if came:
+            raise StoppedError(came[0]) from error
+        raise
     finally:
-        for timer in lost:
-            timer.cancel()
+        left.set()
+        # What it sent comes before the handlers are others.
+        if came:
+            asking.join()
         sys.unraisablehook = hook
         for own, handler in before.items():
             signal.signal(own, handler)
+
+
+def is_leaving() -> bool:
+    """Whether a stop is being dealt with where this is called from, by what cleans up behind it."""
+    handled = sys.exc_info()[1]
+    while handled is not None and not isinstance(handled, StoppedError):
+        handled = handled.__context__
+    return handled is not None
 
 
 def run_command(command: Callable[[], object]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import errno
 import os
 import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +29,7 @@ from marche_fx.models import save_weights
 from marche_fx.models.demo import save_picture
 from marche_fx.models.training_state import save as save_state
 from marche_fx.saving.files import replacing
-from marche_fx.stopping import StoppedError, run_command
+from marche_fx.stopping import AGAIN, StoppedError, run_command
 from marche_fx.tuning.notebook import Notebook, numbers
 from marche_fx.tuning.tune import Store, Trial
 from tests.around import EAGER, X, optimize, transformer
@@ -35,6 +37,9 @@ from tests.around import EAGER, X, optimize, transformer
 FULL = marche_fx.FullRefresh()
 LONG = marche_fx.StalenessRefresh(tuple([0.5] * 2000))
 ROOT = Path(marche_fx.__file__).parents[1]
+
+SHORTLY = 5.0
+"""Seconds that nothing takes which is told to stop."""
 
 Write = Callable[[Path], Any]
 
@@ -251,6 +256,59 @@ def test_a_stop_that_comes_in_a_destructor_stops_too(capsys: pytest.CaptureFixtu
     assert not ended.is_set(), "it went on as if nobody had told it"
     assert capsys.readouterr().err.startswith("stopped by SIGTERM: ")
     assert sys.unraisablehook is hook
+
+
+def as_another_error() -> None:
+    try:
+        time.sleep(SHORTLY)
+    except BaseException:
+        raise TypeError("argument 'stride' failed to unpack") from None
+
+
+def as_another_error_that_is_caught() -> None:
+    with contextlib.suppress(TypeError):
+        as_another_error()
+    time.sleep(SHORTLY)
+    raise AssertionError("it went on as if nobody had told it")
+
+
+def not_at_all() -> None:
+    with contextlib.suppress(BaseException):
+        time.sleep(SHORTLY)
+    time.sleep(SHORTLY)
+    raise AssertionError("it went on as if nobody had told it")
+
+
+@pytest.mark.parametrize("raised", [as_another_error, as_another_error_that_is_caught, not_at_all])
+def test_a_stop_that_others_lose_stops_too(raised: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        telling = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
+        telling.start()
+        raised()
+
+    with pytest.raises(SystemExit) as stopped:
+        run_command(command)
+    assert stopped.value.code == 143
+    assert capsys.readouterr().err.startswith("stopped by SIGTERM: ")
+
+
+def test_what_cleans_up_behind_a_stop_is_not_broken_off() -> None:
+    cleaned = []
+
+    def command() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            with contextlib.suppress(KeyError):
+                raise KeyError("another that is dealt with on the way")
+            time.sleep(4 * AGAIN)
+            os.kill(os.getpid(), signal.SIGINT)
+            cleaned.append(True)
+
+    with pytest.raises(SystemExit) as stopped:
+        run_command(command)
+    assert stopped.value.code == 143
+    assert cleaned == [True]
 
 
 def test_what_catches_every_exception_does_not_catch_a_stop() -> None:
