@@ -13,7 +13,6 @@ from .findings import Findings, find
 from .method import StepMethod
 from .program import Program
 from .records import CallRecord
-from .users_code import is_check
 
 IN_A_ROW = 3
 """So many calls in a row in which one value changed every token, and the user is told at once."""
@@ -163,16 +162,6 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
         f"{found.share:.0%} of the rows of {method.name} were computed in {found.calls} calls, so hardly anything is "
         "gained: "
     )
-    if 2 * found.first_readers.total() >= found.calls:
-        (line, by_check), times = found.first_readers.most_common(1)[0]
-        mend = f"Call {WITHOUT_CHECKS}" if by_check else "Read the rows first, or no others"
-        reader = (
-            "torch.distributions reads a result as a whole, to check it," if by_check else "a result is read as a whole"
-        )
-        return (
-            f"{start}{reader} at {line}, in {times} of them, before rows of it are read, and the step runs for both. "
-            f"{mend}"
-        )
     if found.readers and readers:
         (line, is_query), times = found.readers.most_common(1)[0]
         if is_query:
@@ -206,26 +195,26 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
 def tell_of_a_whole_read(method: StepMethod, call: CallRecord, oldest: Tensor) -> None:
     """Warn once of a result that was read as a whole, ``oldest`` steps old where it is oldest.
 
-    The loop may think that all of it is new, whatever rows of it were read before; a check's word is no word of that.
+    The loop may think that all of it is new, whatever rows of it were read before.
     """
-    by_check = is_check()
-    topic = "read as a whole by a check" if by_check else "read as a whole"
+    topic = "read as a whole"
     # A look at how old it is waits for the device.
     if topic not in method.warned and call.active < call.visible and float(oldest) > 0:
-        method.warn_once(read_as_a_whole(call.program, call.active, call.visible, by_check=by_check), topic=topic)
+        method.warn_once(read_as_a_whole(call.program, call.active, call.visible), topic=topic)
 
 
-def read_as_a_whole(program: Program, active: int, visible: int, *, by_check: bool) -> str:
-    start = f"a result of {program.step} was read as a whole"
-    few = f"only {active} of its {visible} tokens were recomputed"
-    if by_check:
-        return (
-            f"{start} by a check of torch.distributions, for which {few}; rows that are read later are computed then. "
-            f"Without the check, by {WITHOUT_CHECKS}, the step runs once"
-        )
+def read_as_a_whole(program: Program, active: int, visible: int) -> str:
     shape = (program.samples, program.tokens)
     rows = "Read the rows you need, as in logits[rows], or pass" if any(program.row_outputs) else "Pass"
     return (
-        f"{start}, and {few}. {rows} query= to transform, which is called with the step's arguments and returns the "
-        f"tokens whose results are read, a bool mask {shape} ({program.tokens_in_words} tokens)."
+        f"a result of {program.step} was read as a whole, and only {active} of its {visible} tokens were recomputed. "
+        f"{rows} query= to transform, which is called with the step's arguments and returns the tokens whose results "
+        f"are read, a bool mask {shape} ({program.tokens_in_words} tokens)."
+    )
+
+
+def runs_again_after_a_check(method: StepMethod, line: str) -> str:
+    return (
+        f"{method.name} ran again for rows of its result that are read at {line}, which were not expected when a check "
+        f"of torch.distributions had read all of it. Without the check, by {WITHOUT_CHECKS}, it runs once"
     )

@@ -39,8 +39,6 @@ class Findings:
             changed nearly every token. partly: in how many of the others a value changed most tokens, likewise.
         readers: the same by line of the loop that reads nearly all rows, and whether it is the user's query that names
             them. lopsided: by line that reads those of some samples, these samples, and whether a query does.
-        first_readers: by line that read a result as a whole first, and whether a check did, the calls that ran more
-            than once.
         runs: of the step in all calls. again: by lines, the calls that ran once more for rows that were read at the
             second of them, beside those that were read, or named by a query, at the first.
         oldest: steps since the oldest row was computed that was read by name.
@@ -57,7 +55,6 @@ class Findings:
     partly: Counter[tuple[str, str]] = field(default_factory=Counter)
     readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
     lopsided: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
-    first_readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
     runs: int = 0
     again: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     oldest: float = 0.0
@@ -142,7 +139,6 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
     ages = [next(host) for _ in reads]
     named = [(age, read.line) for age, read in zip(ages, reads) if read.rows is not None]
     oldest, line = max(named, default=(0.0, ""))
-    first = [next(iter(own.reads), None) for own in done if own.computed > own.active]
     again = [pair for own in done if (pair := lines_that_run_again(own)) is not None]
     visible = max(sum(own.visible for own in calls if own.visible), 1)
     return Findings(
@@ -154,7 +150,6 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
         partly=partly,
         readers=readers,
         lopsided=lopsided,
-        first_readers=Counter((own.line, own.is_check) for own in first if own is not None and own.rows is None),
         runs=sum(own.runs for own in done),
         again=Counter(again),
         oldest=oldest,

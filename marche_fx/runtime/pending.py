@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from ..lazy.memory import is_still_wanted, tokens_wanted
 from ..passes.capture.arguments import opened
 from ..refresh import FullRefresh, InputDrift, Refresh
-from .advice import tell_of_a_moving_value, tell_of_a_whole_read
+from .advice import runs_again_after_a_check, tell_of_a_moving_value, tell_of_a_whole_read
 from .choose import ActiveStreams, highest
 from .method import StepMethod
 from .monitor import drift_of_cached
@@ -80,9 +80,9 @@ class PendingStep:
         self.room = 0
         """For how many of a sample's tokens it has."""
         self.looked_at: Tensor | None = None
-        """bool ``[B, N]``, the rows that it was computed for, without those that are only expected to be read."""
+        """bool ``[B, N]``, the rows that the first read names, also behind one of all, and those that a query does."""
         self.named: Tensor | None = None
-        """bool ``[B, N]``, the rows that the first read names."""
+        """bool ``[B, N]``, the rows that the first read names; None where it is of all."""
 
     @property
     def program(self) -> Program:
@@ -113,17 +113,19 @@ class PendingStep:
                     due = None if queried is None else self.due(queried)
                     self.run(due, again=True, only_queried=only_queried)
                 results.have(queried)
+            if self.looked_at is None:
+                self.looked_at = queried
             self.note_read(queried, runs_again=0 < ran < self.record.runs, for_named=for_named)
         assert results.leaves is not None
         return results.leaves
 
     def expect(self, queried: Tensor | None) -> None:
         """Expect of the next call the rows that are read beside those that the first read names."""
-        if queried is None or not self.results.is_current:
+        if not self.results.is_current:
             return
-        if self.named is None:
+        if not self.record.reads:
             self.named = queried
-        else:
+        elif queried is not None:
             self.state.expected.take_in(self.named, queried)
 
     def has(self, tokens: Tensor | None) -> bool:
@@ -140,12 +142,12 @@ class PendingStep:
             left = asked & self.spared & ~self.results.computed
             asked, spared = asked & ~left, (left.sum(), age.masked_fill(~left, 0.0).amax())
         oldest = (age if asked is None or not age.ndim else age.masked_fill(~asked, 0.0)).amax()
-        by_check = rows is None and is_check()
-        if rows is None and not for_named and self.query is None and self.method.is_last:
+        line, by_check = users_line(), rows is None and is_check()
+        if rows is None and not (for_named or by_check) and self.query is None and self.method.is_last:
             tell_of_a_whole_read(self.method, self.record, oldest)
-        self.record.reads.append(
-            ReadRecord(users_line(), rows, oldest, spared, is_check=by_check, runs_again=runs_again)
-        )
+        if runs_again and self.record.reads[0].is_check:
+            self.method.warn_once(runs_again_after_a_check(self.method, line), topic="a check")
+        self.record.reads.append(ReadRecord(line, rows, oldest, spared, is_check=by_check, runs_again=runs_again))
 
     def note_query(self) -> None:
         """Take down which rows the user's query names, which this call computes where the policy has room for them."""
@@ -176,7 +178,9 @@ class PendingStep:
         if self.spared is None:
             return queried
         spared = queried & self.spared & ~self.results.computed
-        kept = spared if self.looked_at is None else spared & self.looked_at
+        if self.looked_at is None:
+            return queried & ~spared
+        kept = spared & self.looked_at
         return queried & (~spared | (kept & (kept.sum(1, keepdim=True) <= self.room)))
 
     def afforded(self, queried: Tensor, named: Tensor, changed: Tensor, refresh: Refresh) -> Tensor:
@@ -223,17 +227,18 @@ class PendingStep:
             if not again:
                 queried = self.state.expected.beside(queried)
             # Where nobody says which tokens are read, the changed ones speak for them.
-            asked = changed if queried is None else queried
+            asked = changed if queried is None else queried if named is not None else changed | queried
             moved = self.state.input_drift(self.values) if InputDrift() in policy.signals else None
             refresh = (
                 Refresh(0) if again else history.choose(self.visible(changed), self.visible(asked), moved, self.look)
             )
             must = changed | asked
-            if named is not None and not again:
+            if queried is not None and not again:
                 self.looked_at = named
-                must = self.afforded(asked, named, changed, refresh)
+                # What is expected behind a read of all rows has the room for those that are named.
+                must = self.afforded(asked, queried if named is None else named, changed, refresh)
                 asked = asked if self.spared is None else asked & ~self.spared
-            is_named = is_read and queried is not None
+            is_named = is_read and named is not None
             active = self.compute(changed, asked, must, refresh, only_queried=only_queried, is_named=is_named)
             if is_new and active.complete and self.program.rounding is None and policy != FullRefresh():
                 self.program.rounding = loss_by_rounding(self.state, self.values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -423,23 +423,29 @@ def drawn(model: Any, ids: Tensor, number: int) -> Tensor:
     return pieces[ids == MASK]
 
 
-@pytest.mark.parametrize("checks", [True, False])
-def test_a_check_of_a_distribution_is_named_with_how_to_do_without(checks: bool) -> None:
-    # Whoever loads the compiler has no checks any longer.
+@pytest.fixture(params=[True, False])
+def checks(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Whether torch.distributions checks what a loop draws from; whoever loads the compiler has no checks otherwise."""
     before = torch.distributions.Distribution._validate_args
-    torch.distributions.Distribution.set_default_validate_args(checks)
-    try:
-        found = told(made(), drawn, prompt=0, steps=8)
-    finally:
-        torch.distributions.Distribution.set_default_validate_args(before)
-    if not checks:
-        assert not any("torch.distributions" in own for own in found)
-        return
-    whole, twice = found
-    assert "was read as a whole by a check of torch.distributions" in whole
-    assert "set_default_validate_args(False)" in whole
-    assert "torch.distributions reads a result as a whole, to check it, at test_advice.py:" in twice
-    assert "the step runs for both" in twice
+    torch.distributions.Distribution.set_default_validate_args(request.param)
+    yield request.param
+    torch.distributions.Distribution.set_default_validate_args(before)
+
+
+def test_a_check_of_a_distribution_changes_nothing_that_is_said(checks: bool) -> None:
+    assert not told(made(), drawn, prompt=0, steps=8)
+
+
+def test_a_check_is_named_where_the_rows_that_are_drawn_behind_it_are_others_in_every_call(checks: bool) -> None:
+    def by_turns(model: Any, ids: Tensor, number: int) -> Tensor:
+        pieces = torch.distributions.Categorical(logits=model(ids)).sample()
+        return pieces[:, number % 3 :: 3]
+
+    found = told(made(), by_turns, steps=8)
+    assert len(found) == checks
+    if checks:
+        assert "forward ran again for rows of its result that are read at test_advice.py:" in found[0]
+        assert "set_default_validate_args(False)" in found[0]
 
 
 @torch.no_grad()
@@ -462,19 +468,11 @@ def pairs(model: Any, ids: Tensor, number: int) -> Tensor:
     return torch.distributions.Categorical(logits=logits).sample()[ids == MASK]
 
 
-@pytest.mark.parametrize("checks", [True, False])
 def test_what_a_distribution_draws_of_a_whole_is_not_taken_for_its_check(checks: bool) -> None:
-    before = torch.distributions.Distribution._validate_args
-    torch.distributions.Distribution.set_default_validate_args(checks)
-    try:
-        found = told(made(), pairs, steps=8)
-    finally:
-        torch.distributions.Distribution.set_default_validate_args(before)
-    whole = found[-1]
+    (whole,) = told(made(), pairs, steps=8)
     assert "a result of forward was read as a whole, and only" in whole
     assert "Read the rows you need, as in logits[rows], or pass query=" in whole
     assert "torch.distributions" not in whole
-    assert len(found) == 1 + checks
 
 
 def test_a_whole_that_is_read_after_rows_of_it_is_told_of_where_it_has_old_ones() -> None:
