@@ -141,6 +141,34 @@ class CallInputs:
                     return False
         return changed
 
+    def masks_anew(self, last: CallInputs, earlier: CallInputs) -> bool:
+        """Whether all that comes back is one token that the last call had elsewhere, as a loop that masks anew has it."""
+        for own, after, before in zip(self.leaves, last.leaves, earlier.leaves):
+            back = np.asarray(own.rows)[after.moved(before)]
+            if back.size and not (own.is_tokens and (back == back[0]).all() and (after.rows == back[0]).any()):
+                return False
+        return True
+
+    def had(self, earlier: CallInputs, changed: CallInputs) -> bool:
+        """Whether all that this call changed of ``changed`` was as it is in an earlier call."""
+        leaves = zip(self.leaves, earlier.leaves, changed.leaves)
+        return not any((own.moved(after) & own.moved(before)).any() for own, before, after in leaves)
+
+
+def take_turns(call: CallInputs, last: CallInputs, earlier: Sequence[CallInputs]) -> bool:
+    """Whether calls of one stream take turns: all that the last changed of one before is as it was.
+
+    A loop that masks a token anew brings back as much; in turns what the last call had there has been there, too.
+
+    Args:
+        earlier: calls before the last, the latest first.
+    """
+    return any(
+        call.reverts(last, before)
+        and (not call.masks_anew(last, before) or any(last.had(older, before) for older in earlier[number + 1 :]))
+        for number, before in enumerate(earlier)
+    )
+
 
 def tokens_moved(call: CallInputs, last: CallInputs) -> bool:
     pairs = zip(call.leaves, last.leaves)

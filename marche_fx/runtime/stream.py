@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..refresh import RefreshPolicy
-from .call_inputs import CallInputs, look_at, nearest, times_of
+from .call_inputs import CallInputs, look_at, nearest, take_turns, times_of
 from .lengths import Kept
 from .pending import PendingStep
 from .program import Program
@@ -249,7 +249,7 @@ def find_stream(streams: Sequence[Stream], current: Stream | None, method: int, 
         last, *earlier = reversed(own.calls[call.program])
         if call.is_another_condition(last, times):
             return None
-        if any(call.reverts(last, before) for before in earlier):
+        if take_turns(call, last, earlier):
             own.begin_again()
             return None
         return own
