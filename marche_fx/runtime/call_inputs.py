@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from .host import on_host
 from .program import Program
@@ -95,6 +95,15 @@ class CallInputs:
         others = [own.is_the_same(before) for own, before in pairs if not own.is_tokens]
         return all(others) and len(others) < len(self.leaves)
 
+    def moved_arguments(self, last: CallInputs) -> set[fx.Node]:
+        """Those that differ from the last call's of the program; where a look would wait, those that may differ."""
+        pairs = zip(self.program.plan.inputs, self.leaves, last.leaves, strict=True)
+        return {
+            node
+            for node, own, before in pairs
+            if not own.is_the_same(before) and (own.waits or before.waits or bool(own.moved(before).any()))
+        }
+
     def distance(self, other: CallInputs, times: Collection[int]) -> tuple[int, int]:
         """How far another call of the program is: arguments without tokens that differ, then rows of all that do.
 
@@ -142,10 +151,11 @@ class CallInputs:
         return changed
 
     def masks_anew(self, last: CallInputs, earlier: CallInputs) -> bool:
-        """Whether all that comes back is one token that the last call had elsewhere, as a loop that masks anew has it."""
+        """Whether all that comes back is one token that the last call had elsewhere: a loop may have masked it anew."""
         for own, after, before in zip(self.leaves, last.leaves, earlier.leaves):
+            rows = np.asarray(after.rows)
             back = np.asarray(own.rows)[after.moved(before)]
-            if back.size and not (own.is_tokens and (back == back[0]).all() and (after.rows == back[0]).any()):
+            if back.size and not (own.is_tokens and (back == back[0]).all() and (rows == back[0]).any()):
                 return False
         return True
 

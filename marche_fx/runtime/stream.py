@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from ..refresh import RefreshPolicy
 from .call_inputs import CallInputs, look_at, nearest, take_turns, times_of
@@ -160,6 +160,11 @@ class Stream:
     def last_call(self, method: int, program: Program) -> CallInputs:
         """What the stream was last called with: if ever for this program, else of this step method."""
         return self.calls[program][-1] if program in self.calls else self.last_calls[method]
+
+    def moved_arguments(self, program: Program) -> set[fx.Node]:
+        """Of a program those that differ between its last two calls."""
+        last, *earlier = reversed(self.calls[program])
+        return last.moved_arguments(earlier[0]) if earlier else set()
 
     def times_of(self, program: Program) -> set[int]:
         """Which arguments of a program tell the time; its last two calls have been looked at."""
