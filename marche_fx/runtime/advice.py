@@ -210,6 +210,9 @@ def tell_of_a_whole_read(method: StepMethod, call: CallRecord, oldest: Tensor) -
     """
     by_check = is_check()
     topic = "read as a whole by a check" if by_check else "read as a whole"
+    if by_check and any(own.rows is None and not own.is_check for own in call.reads):
+        # Nothing runs for the check that had not run for the loop itself.
+        return
     # A look at how old it is waits for the device.
     if topic not in method.warned and call.active < call.visible and float(oldest) > 0:
         method.warn_once(read_as_a_whole(call.program, call.active, call.visible, by_check=by_check), topic=topic)

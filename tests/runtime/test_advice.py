@@ -458,6 +458,20 @@ def test_a_check_of_a_distribution_is_named_with_how_to_do_without(checks: bool)
     assert "the step runs for both" in twice
 
 
+def test_a_check_of_what_was_read_as_a_whole_before_is_not_told_of() -> None:
+    def weighed(model: Any, ids: Tensor, number: int) -> Tensor:
+        logits = model(ids)
+        return torch.distributions.Categorical(logits=logits * logits.std(1, keepdim=True)).sample()
+
+    before = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(True)
+    try:
+        (message,) = told(made(), weighed, steps=8)
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(before)
+    assert "a result of forward was read as a whole, and only" in message
+
+
 @torch.no_grad()
 def test_a_loop_that_leaves_the_model_in_training_is_not_told_of_a_change() -> None:
     optimized, ids = marche_fx.transform(made(), compile=False), words()
