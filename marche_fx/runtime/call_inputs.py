@@ -151,13 +151,16 @@ class CallInputs:
         return changed
 
     def masks_anew(self, last: CallInputs, earlier: CallInputs) -> bool:
-        """Whether all that comes back is one token that the last call had elsewhere: a loop may have masked it anew."""
+        """Whether the most common token of the last call is among what comes back: a loop may have masked it anew."""
+        found = False
         for own, after, before in zip(self.leaves, last.leaves, earlier.leaves):
-            rows = np.asarray(after.rows)
-            back = np.asarray(own.rows)[after.moved(before)]
-            if back.size and not (own.is_tokens and (back == back[0]).all() and (rows == back[0]).any()):
+            turned = after.moved(before)
+            if turned.any() and not own.is_tokens:
                 return False
-        return True
+            if turned.any():
+                tokens, counts = np.unique(np.asarray(after.rows), return_counts=True)
+                found |= bool((np.asarray(own.rows)[turned] == tokens[counts.argmax()]).any())
+        return found
 
     def had(self, earlier: CallInputs, changed: CallInputs) -> bool:
         """Whether all that this call changed of ``changed`` was as it is in an earlier call."""
