@@ -23,6 +23,9 @@ from ..lazy.modes import untraced
 ENOUGH = 2
 """So many calls of one child in a session in which no step ran, and it is what the loop decodes with."""
 
+MOST_NAMED = 4
+"""Children that are named of those that a loop called; of more, as of the layers one by one, it is told how many."""
+
 NO_ATTENTION = "found no attention over a token axis"
 """So begins why most modules that are no networks cannot be transformed."""
 
@@ -196,7 +199,9 @@ def told(
     if not children:
         return None
     outermost = [path for path in children if not any(path.startswith(f"{other}.") for other in children)]
-    called = ", ".join(f"{path!r}" for path in outermost)
+    called = ", ".join(f"{path!r}" for path in outermost[:MOST_NAMED])
+    if len(outermost) > MOST_NAMED:
+        called += f" and {len(outermost) - MOST_NAMED} more"
     start = f"the loop never called {steps} of {kind}, which was to be transformed, but {called}. "
     if ran_itself:
         start = f"the loop called {called} of {kind} itself, before {steps}, which was to be transformed. "

@@ -168,6 +168,7 @@ class OptimizedStep:
         history = stream.history(self.policy, program, program.device(values))
         pending = PendingStep(self.method, history, state, values, session.log, stream.number, expected, query, kept)
         pending.record.seconds = 0.0 if state.is_new else time.perf_counter() - began
+        pending.record.moved = stream.moved_arguments(program)
         if pending.is_checked:
             pending.exact = self.original(program, given_args, given_kwargs)
         stream.pending[program] = weakref.ref(pending)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from .host import on_host
 from .program import Program
@@ -95,6 +95,15 @@ class CallInputs:
         others = [own.is_the_same(before) for own, before in pairs if not own.is_tokens]
         return all(others) and len(others) < len(self.leaves)
 
+    def moved_arguments(self, last: CallInputs) -> set[fx.Node]:
+        """Those that differ from the last call's of the program; where a look would wait, those that may differ."""
+        pairs = zip(self.program.plan.inputs, self.leaves, last.leaves, strict=True)
+        return {
+            node
+            for node, own, before in pairs
+            if not own.is_the_same(before) and (own.waits or before.waits or bool(own.moved(before).any()))
+        }
+
     def distance(self, other: CallInputs, times: Collection[int]) -> tuple[int, int]:
         """How far another call of the program is: arguments without tokens that differ, then rows of all that do.
 
@@ -140,6 +149,38 @@ class CallInputs:
                 if bool((turned & own.moved(before)).any()):
                     return False
         return changed
+
+    def masks_anew(self, last: CallInputs, earlier: CallInputs) -> bool:
+        """Whether the most common token of the last call is among what comes back: a loop may have masked it anew."""
+        found = False
+        for own, after, before in zip(self.leaves, last.leaves, earlier.leaves):
+            turned = after.moved(before)
+            if turned.any() and not own.is_tokens:
+                return False
+            if turned.any():
+                tokens, counts = np.unique(np.asarray(after.rows), return_counts=True)
+                found |= bool((np.asarray(own.rows)[turned] == tokens[counts.argmax()]).any())
+        return found
+
+    def had(self, earlier: CallInputs, changed: CallInputs) -> bool:
+        """Whether all that this call changed of ``changed`` was as it is in an earlier call."""
+        leaves = zip(self.leaves, earlier.leaves, changed.leaves)
+        return not any((own.moved(after) & own.moved(before)).any() for own, before, after in leaves)
+
+
+def take_turns(call: CallInputs, last: CallInputs, earlier: Sequence[CallInputs]) -> bool:
+    """Whether calls of one stream take turns: all that the last changed of one before is as it was.
+
+    A loop that masks a token anew brings back as much; in turns what the last call had there has been there, too.
+
+    Args:
+        earlier: calls before the last, the latest first.
+    """
+    return any(
+        call.reverts(last, before)
+        and (not call.masks_anew(last, before) or any(last.had(older, before) for older in earlier[number + 1 :]))
+        for number, before in enumerate(earlier)
+    )
 
 
 def tokens_moved(call: CallInputs, last: CallInputs) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from .program import Program, inputs_of, reader_of_several_ids, value_name
 from .records import CallRecord
@@ -119,12 +119,14 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
     host = iter(to_host([*numbers, *(read.oldest for read in reads)]))
     values: Counter[tuple[str, str]] = Counter()
     partly: Counter[tuple[str, str]] = Counter()
+    names = {own.program: names_of_moved(own.program, calls) for own in forced}
     for own in forced:
         shares = [next(host) for _ in own.changed]
         if shares and 2 * max(shares) >= 1:
             number = shares.index(max(shares))
             moved = values if shares[number] >= NEARLY_ALL else partly
-            moved[name_of_value(own.program, number), argument_to_allow(own.program, number)] += 1
+            value = name_of_value(own.program, number, names[own.program])
+            moved[value, argument_to_allow(own.program, number, names[own.program])] += 1
     readers: Counter[tuple[str, bool]] = Counter()
     lopsided: Counter[tuple[str, str, bool]] = Counter()
     for own in unbounded:
@@ -182,13 +184,23 @@ def lines_that_run_again(call: CallRecord) -> tuple[str, str, bool] | None:
     return call.reads[0].line, later.line, call.reads[0].by_query
 
 
-def name_of_value(program: Program, number: int) -> str:
-    """The name of a watched value."""
-    return value_name(program.plan, program.watched[number].node, program.input_names)
+def names_of_moved(program: Program, calls: Sequence[CallRecord]) -> dict[fx.Node, str]:
+    """Names of the arguments that moved in calls of a program."""
+    moved = set().union(*(own.moved for own in calls if own.program is program))
+    return {node: name for node, name in program.input_names.items() if node in moved}
 
 
-def argument_to_allow(program: Program, number: int) -> str:
+def name_of_value(program: Program, number: int, names: Mapping[fx.Node, str] | None = None) -> str:
+    """The name of a watched value; of several arguments that it is computed from those of ``names``, if any."""
+    node = program.watched[number].node
+    is_named = names is not None and inputs_of(node, names)
+    return value_name(program.plan, node, names if names is not None and is_named else program.input_names)
+
+
+def argument_to_allow(program: Program, number: int, names: Mapping[fx.Node, str]) -> str:
     """Of the arguments that a watched value is computed from the one that may be allowed to move: no tokens, if any.
+
+    One of ``names``, if any is.
 
     Empty where it is a number for each token that says which one it is, as an id does: no other is nearly the same.
     """
@@ -197,8 +209,9 @@ def argument_to_allow(program: Program, number: int) -> str:
     is_yes_or_no = dims.get(node) and node.meta["val"].dtype is torch.bool
     if is_yes_or_no or reader_of_several_ids(program, own) is not None:
         return ""
-    others = {own: name for own, name in program.input_names.items() if not dims.get(own)}
-    return next(iter([*inputs_of(node, others), *inputs_of(node, program.input_names)]), node.name)
+    names = names if inputs_of(node, names) else program.input_names
+    others = {own: name for own, name in names.items() if not dims.get(own)}
+    return next(iter([*inputs_of(node, others), *inputs_of(node, names)]), node.name)
 
 
 def samples_in_words(numbers: Sequence[int], count: int) -> str:

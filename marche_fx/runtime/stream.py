@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from ..refresh import RefreshPolicy
-from .call_inputs import CallInputs, look_at, nearest, times_of
+from .call_inputs import CallInputs, look_at, nearest, take_turns, times_of
 from .lengths import Kept
 from .pending import PendingStep
 from .program import Program
@@ -161,6 +161,11 @@ class Stream:
         """What the stream was last called with: if ever for this program, else of this step method."""
         return self.calls[program][-1] if program in self.calls else self.last_calls[method]
 
+    def moved_arguments(self, program: Program) -> set[fx.Node]:
+        """Of a program those that differ between its last two calls."""
+        last, *earlier = reversed(self.calls[program])
+        return last.moved_arguments(earlier[0]) if earlier else set()
+
     def times_of(self, program: Program) -> set[int]:
         """Which arguments of a program tell the time; its last two calls have been looked at."""
         found = self.times.setdefault(program, set())
@@ -249,7 +254,7 @@ def find_stream(streams: Sequence[Stream], current: Stream | None, method: int, 
         last, *earlier = reversed(own.calls[call.program])
         if call.is_another_condition(last, times):
             return None
-        if any(call.reverts(last, before) for before in earlier):
+        if take_turns(call, last, earlier):
             own.begin_again()
             return None
         return own

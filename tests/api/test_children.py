@@ -228,6 +228,14 @@ def test_layers_called_one_by_one_are_told_of() -> None:
     assert all(map(torch.equal, found, model.by_layer(steps())))
 
 
+def test_of_many_layers_that_are_called_one_by_one_a_few_are_named() -> None:
+    model = made()
+    model.layers = nn.ModuleList(network(1) for _ in range(12))
+    _, _, told = decoded(model, "by_layer")
+    assert "'layers.0', 'layers.1', 'layers.2', 'layers.3' and 8 more" in told[0]
+    assert "layers.4" not in told[0]
+
+
 def test_an_embedding_that_is_called_first_is_not_taken_for_the_network() -> None:
     model = made()
     optimized, found, told = decoded(model, "with_embedding")

@@ -53,6 +53,22 @@ def test_a_value_that_moves_every_token_is_named_once_with_its_operator_and_line
     assert "tolerance={'time': 0.3}" in message
 
 
+class Labelled(models.Timed):
+    """Under the sum of a label, which stays, and a time."""
+
+    def forward(self, ids: Tensor, label: Tensor, time: Tensor) -> Tensor:  # type: ignore[override]
+        return self.head(self.body(self.embedded(ids) + (label + self.time(time[:, None]))[:, None]))
+
+
+def test_of_what_a_value_is_computed_from_that_is_named_which_moved() -> None:
+    def under_label(model: Any, ids: Tensor, number: int) -> Tensor:
+        return far(lambda ids, time: model(ids, torch.ones(2, models.D), time), ids, number)
+
+    (message,) = told(made(Labelled), under_label)
+    assert "because every token reads 'time', read by aten.add" in message
+    assert "tolerance={'time': 0.3}" in message
+
+
 def test_ids_that_are_others_in_every_call_are_not_to_be_allowed_to_move() -> None:
     def others(model: Any, ids: Tensor, number: int) -> Tensor:
         return model((ids + number) % models.WORDS)[:, 8:12] + 0
@@ -446,6 +462,20 @@ def test_a_check_is_named_where_the_rows_that_are_drawn_behind_it_are_others_in_
     if checks:
         assert "forward ran again for rows of its result that are read at test_advice.py:" in found[0]
         assert "set_default_validate_args(False)" in found[0]
+
+
+def test_a_check_of_what_was_read_as_a_whole_before_is_not_told_of() -> None:
+    def weighed(model: Any, ids: Tensor, number: int) -> Tensor:
+        logits = model(ids)
+        return torch.distributions.Categorical(logits=logits * logits.std(1, keepdim=True)).sample()
+
+    before = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(True)
+    try:
+        (message,) = told(made(), weighed, steps=8)
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(before)
+    assert "a result of forward was read as a whole, and only" in message
 
 
 @torch.no_grad()

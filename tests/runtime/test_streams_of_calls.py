@@ -141,6 +141,33 @@ def test_a_context_among_the_tokens_is_told_when_calls_have_taken_a_turn() -> No
         torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_loop_that_masks_tokens_anew_is_one_stream() -> None:
+    """As one does that draws all tokens and masks those again that are least likely, whichever they are."""
+    optimized, (drawn,) = transformed("selective"), steps(1)
+    with marche_fx.decoding(optimized):
+        for count in range(6):
+            x, first = torch.zeros(2, N, D), count * (count + 1) // 2
+            x[:, first : first + count] = drawn[:, first : first + count]
+            # One is drawn as it was three calls before.
+            x[:, 1] = drawn[:, 1] if count in (1, 4) else x[:, 1]
+            optimized(x)[:, 8:12].sum()
+    assert streams(optimized) == [0] * 6
+
+
+@torch.no_grad()
+def test_a_masked_context_that_comes_first_is_told_when_calls_have_taken_two_turns() -> None:
+    optimized, (drawn,) = transformed("selective"), steps(1)
+    with marche_fx.decoding(optimized):
+        for count in range(6):
+            x = torch.zeros(2, N, D)
+            x[:, : 2 * count] = drawn[:, : 2 * count]
+            optimized(x)[:, 8:12].sum()
+            x[:, -4:] = drawn[:, -4:]
+            optimized(x)[:, 8:12].sum()
+    assert streams(optimized) == [0] * 4 + [1, 0] * 4
+
+
 def test_a_user_may_say_which_stream_a_call_belongs_to() -> None:
     some, other = texts(2)
     one, two = transformed("selective"), [transformed("selective") for _ in range(2)]
