@@ -290,7 +290,8 @@ class Generation:
     def arguments(self, branch: Branch) -> Arguments:
         """Of a call, into which the step may write."""
         batch = Batch(**{**vars(self.batch), **branch.conditions})
-        if not self.loop.goes_on:
+        # Tokens that a step moved between the first calls of two branches look like those of the next step.
+        if not self.loop.goes_on or (len(self.branches) > 1 and not self.loop.named):
             batch.tokens = batch.tokens.clone()
         return passed(self.recipe, batch)
 
