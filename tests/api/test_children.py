@@ -471,7 +471,7 @@ def test_of_two_children_each_is_told_of_its_own_calls() -> None:
         optimized.generate(steps())
     (message,) = [str(own.message) for own in caught if "hardly anything is gained" in str(own.message)]
     # The first call was the original's.
-    assert f"of forward were computed in {len(steps()) - 1} calls" in message
+    assert f"of net.forward were computed in {len(steps()) - 1} calls" in message
     assert f"test_children.py:{OneReadAsAWhole.generate.__code__.co_firstlineno + 2}" in message
 
 

@@ -81,7 +81,7 @@ def rows_of(*tokens: int, samples: int = 1) -> Tensor:
     return torch.zeros(samples, TOKENS, dtype=torch.bool).index_fill(1, torch.tensor(tokens), True)
 
 
-@pytest.mark.filterwarnings("ignore:forward ran 8 times in 5 calls")
+@pytest.mark.filterwarnings("ignore:\\w+.forward ran 8 times in 5 calls")
 def test_rows_that_are_others_in_each_call_are_expected_once() -> None:
     calls = [[rows_of(6 * number + 1), rows_of(6 * number + 4)] for number in range(5)]
     found = [own for own in decode(calls, NoRefresh()) if not own.again]
