@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import marche_fx
-from marche_fx import RefreshPolicy, SelectiveRefresh, StalenessRefresh
+from marche_fx import InterleavedRefresh, RefreshPolicy, SelectiveRefresh, StalenessRefresh
 from marche_fx.lazy.tensor import resolved
 from marche_fx.runtime import findings
 from tests.loops import models
@@ -315,6 +315,20 @@ def test_a_session_that_ends_with_the_warm_up_is_told_of_at_the_second_one() -> 
 @pytest.mark.parametrize(("steps", "refresh"), [(1, None), (3, "exact"), (3, SelectiveRefresh(warmup=1)), (12, None)])
 def test_without_a_call_in_warm_up_that_could_reuse_another_nothing_is_said(steps: int, refresh: Any) -> None:
     assert told_of_generations(made(Short), steps, refresh=refresh) == [[], []]
+
+
+IN_FULL = [
+    SelectiveRefresh(1.0),
+    SelectiveRefresh([1.0, 1]),
+    StalenessRefresh(every=1),
+    InterleavedRefresh(period=1),
+    StalenessRefresh(0.1) + StalenessRefresh(1.0),
+]
+
+
+@pytest.mark.parametrize("refresh", IN_FULL, ids=repr)
+def test_who_asks_for_all_tokens_is_not_advised_to_begin_sooner(refresh: RefreshPolicy) -> None:
+    assert told_of_generations(made(Short), 3, refresh=refresh) == [[], []]
 
 
 @torch.no_grad()
