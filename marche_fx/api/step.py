@@ -139,7 +139,7 @@ class OptimizedStep:
         for draw in program.plan.original.draws:
             draw.make()
         inputs = CallInputs.of(program, list(given.values()))
-        stream = session.stream_of(self.method.order, program, inputs)
+        stream = session.stream_of(self.method, program, inputs)
         # Before it is known whether this call is the first that runs.
         stream.read_pending(program)
         unverified = self.settings.verify and not program.verified
