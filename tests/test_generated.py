@@ -7,7 +7,7 @@ from hypothesis import given, seed, settings
 
 from tests.generated.check import check
 from tests.generated.choose import numbered_recipe, recipes
-from tests.generated.loops import check_loop, numbered_loop
+from tests.generated.loops import Loop, check_loop, numbered_loop
 from tests.generated.model import build
 from tests.generated.recipe import Layer, Recipe
 
@@ -36,6 +36,16 @@ def test_a_generated_model_decodes_as_the_original_and_the_oracle_do(part: int) 
 def test_queries_times_a_table_are_no_scores_where_heads_are_joined_to_queries() -> None:
     """Nothing tells there that the table's first dimension is the queries'; but values have none like it."""
     check(numbered_recipe(4, 144))
+
+
+@pytest.mark.parametrize("is_inference", [False, True])
+def test_a_step_that_writes_into_its_argument_and_calls_a_compiled_function_is_decoded_with(is_inference: bool) -> None:
+    recipe = Recipe(input="ids", writes="indexed", compiled="whole")
+    check_loop(recipe, Loop(goes_on=True, inference=is_inference))
+
+
+def test_a_step_that_writes_what_it_computes_of_weights_is_refused() -> None:
+    check(Recipe(input="ids", writes="computed"))
 
 
 @pytest.mark.slow

@@ -68,10 +68,6 @@ class Captures:
         """Of the step method."""
         return self.method.name
 
-    @property
-    def full_name(self) -> str:
-        return f"{type(self.model).__name__}.{self.name}"
-
     def find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         """The rewritten step for arguments of this kind, captured if it is the first time."""
         found = self.known(args, kwargs)
@@ -102,7 +98,7 @@ class Captures:
             if anew is not None and serves_bools(own.plan.original, anew) and self.holds(own, args, kwargs):
                 own.bools.add(numbers_of_bools(own.plan.original, args, kwargs))
                 return use(own)
-        with saying(f"capturing {self.full_name}"):
+        with saying(f"capturing {self.method}"):
             exact_sites = self.method.policy.exact_sites
             plan = self.plan(args, kwargs) if anew is None else plan_of(anew, exact_sites=exact_sites)
         program = self.rewritten(plan)
@@ -137,8 +133,8 @@ class Captures:
             graphs=settings.graphs,
             pack_weights=settings.pack_weights,
         )
-        refuse_unknown_names(program, settings.tolerance, self.argument_names)
-        refuse_ids(program, settings.tolerance)
+        refuse_unknown_names(method, program, self.argument_names)
+        refuse_ids(method, program)
         tell_of_what_is_missing(method, program)
         return program
 
@@ -150,7 +146,7 @@ class Captures:
             return
         self.shared.keep(own.lowered for own in self.programs)
         self.lengths.keep([own.plan.original for own in self.programs])
-        self.method.warn_once(dropped_in_words(self.name, most), topic="dropped")
+        self.method.warn_once(dropped_in_words(str(self.method), most), topic="dropped")
 
     def plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         """What to do with a step for arguments of this kind; captured unless another process did that."""
@@ -176,7 +172,7 @@ class Captures:
             return replace(stored.capture, tables=tables)
         where, name = changed[0]
         self.method.warn_once(
-            f"a saved capture of {self.name} is not used: {name!r} of {where or 'the model'} is another than "
+            f"a saved capture of {self.method} is not used: {name!r} of {where or 'the model'} is another than "
             "where it was made; the step is captured anew",
             topic="other premises",
         )
@@ -186,8 +182,8 @@ class Captures:
         """Say that a `torch.compile` around the step does nothing."""
         if self.method.settings.compile and is_under_compile():
             self.method.warn_once(
-                f"{self.name} was called under torch.compile, which leaves it alone: transform compiles a step itself. "
-                "Call the transformed model without torch.compile",
+                f"{self.method} was called under torch.compile, which leaves it alone: transform compiles a step "
+                "itself. Call the transformed model without torch.compile",
                 topic="compiled twice",
             )
 
@@ -196,14 +192,14 @@ class Captures:
         traced = [own for own in self.programs if not own.plan.original.is_instance]
         if len(traced) == SIGNATURES and program in traced:
             self.method.warn_once(
-                f"{self.name} was captured for {SIGNATURES} kinds of arguments (shapes, dtypes, devices, plain "
+                f"{self.method} was captured for {SIGNATURES} kinds of arguments (shapes, dtypes, devices, plain "
                 "values). Each costs a capture; pad inputs to few shapes, and pass numbers that change as tensors."
             )
 
     def tell_of_lengths(self, reason: str) -> None:
         """Say why one capture does not serve many lengths."""
         self.method.warn_once(
-            f"{self.name} is captured anew for each shape of its arguments, since {reason}. Pad to few shapes",
+            f"{self.method} is captured anew for each shape of its arguments, since {reason}. Pad to few shapes",
             topic="lengths",
         )
 

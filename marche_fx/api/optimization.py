@@ -141,7 +141,7 @@ class Optimization:
         child = self.transformed(original)
         part = optimization_of(child)
         part.whole = self
-        part.path = path
+        part.path = part.settings.owner = path
         self.put(original, child)
         self.parts[path] = part
 

@@ -44,30 +44,30 @@ def refuse_in_full(plan: Plan) -> None:
     )
 
 
-def refuse_unknown_names(program: Program, tolerance: Mapping[str, float], others: Iterable[str]) -> None:
+def refuse_unknown_names(method: StepMethod, program: Program, others: Iterable[str]) -> None:
     """Raise if a tolerance is given for an argument that no step has.
 
     Args:
         others: names of the arguments of all step methods.
     """
     known = {*program.input_names.values(), *others}
-    for name in tolerance:
+    for name in method.settings.tolerance:
         if name not in known:
             raise ArgumentError(
-                f"tolerance names {name!r}, which is no tensor among the arguments of {program.step}; those are "
+                f"tolerance names {name!r}, which is no tensor among the arguments of {method}; those are "
                 f"{', '.join(map(repr, dict.fromkeys(program.input_names.values())))}"
             )
 
 
-def refuse_ids(program: Program, tolerance: Mapping[str, float]) -> None:
+def refuse_ids(method: StepMethod, program: Program) -> None:
     """Raise if a tolerance is given for an argument of which nothing but ids is compared, unless any may move."""
-    for name in (name for name, limit in tolerance.items() if limit < math.inf):
+    for name in (name for name, limit in method.settings.tolerance.items() if limit < math.inf):
         given = [own for own in program.watched if name in inputs_of(own.node, program.input_names)]
         readers = [reader for own in given if (reader := reader_of_several_ids(program, own)) is not None]
         if given and len(readers) == len(given):
             kind = str(given[0].node.meta["val"].dtype).removeprefix("torch.")
             raise ArgumentError(
-                f"tolerance names {name!r}, which gives {program.step} ids ({kind}) and no numbers: "
+                f"tolerance names {name!r}, which gives {method} ids ({kind}) and no numbers: "
                 f"{describe(readers[0])} tells rows by them, and the id next to another is as far from it as any. "
                 "Leave it out of tolerance, which is for what moves by little, as a timestep"
             )
@@ -84,7 +84,7 @@ def tell_of_nothing_to_pack(method: StepMethod, program: Program) -> None:
     """Say that a step has no weights that can be packed, where they were to be."""
     if method.settings.pack_weights and not program.can_pack:
         method.warn_once(
-            f"pack_weights=True packs float32 weights on the CPU, where oneDNN is enabled, and {method.name} has none "
+            f"pack_weights=True packs float32 weights on the CPU, where oneDNN is enabled, and {method} has none "
             "of these: it computes as without",
             topic="nothing to pack",
         )
@@ -94,7 +94,7 @@ def tell_of_unmeasured(method: StepMethod, program: Program) -> None:
     """Say that a signal has no site in this step: an error if the sites were chosen, else a warning."""
     for signal in program.unmeasured:
         reasons = "; ".join(f"{path or 'the model'}: {why}" for path, why in program.split.unobservable.items())
-        message = f"{method.policy!r} asks for {signal!r}, and no attention site of {method.name} can be observed" + (
+        message = f"{method.policy!r} asks for {signal!r}, and no attention site of {method} can be observed" + (
             f" ({reasons}). " if reasons else ": none has keys that are tokens of the step. "
         )
         if not isinstance(getattr(signal, "sites", None), int):

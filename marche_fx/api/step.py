@@ -64,10 +64,6 @@ class OptimizedStep:
         return self.method.name
 
     @property
-    def full_name(self) -> str:
-        return self.captures.full_name
-
-    @property
     def programs(self) -> Programs:
         """What serves its calls, as far as was captured."""
         return self.captures.programs
@@ -129,7 +125,7 @@ class OptimizedStep:
         writes = program.plan.original.writes
         if writes is None:
             return self.compute(session, program, given_args, given_kwargs)
-        writes.check(self.name, (args, kwargs))
+        writes.check(str(self.method), (args, kwargs))
         results = self.compute(session, program, *writes.beside((given_args, given_kwargs)))
         writes.make((args, kwargs))
         return results
@@ -143,7 +139,7 @@ class OptimizedStep:
         for draw in program.plan.original.draws:
             draw.make()
         inputs = CallInputs.of(program, list(given.values()))
-        stream = session.stream_of(self.method.order, program, inputs)
+        stream = session.stream_of(self.method, program, inputs)
         # Before it is known whether this call is the first that runs.
         stream.read_pending(program)
         unverified = self.settings.verify and not program.verified
@@ -152,7 +148,7 @@ class OptimizedStep:
         expected = None
         if unverified and state.is_new:
             check_began = time.perf_counter()
-            with saying(f"checking {self.full_name} against the original"), as_traced(self.model):
+            with saying(f"checking {self.method} against the original"), as_traced(self.model):
                 expected = self.original(program, given_args, given_kwargs)
             if self.settings.compile:
                 again = partial(self.original, program, given_args, given_kwargs)
@@ -207,12 +203,12 @@ class OptimizedStep:
         if self.settings.query is None or not self.method.is_last:
             return None
         args, kwargs = closed((args, kwargs))
-        found = called(f"query, with the arguments of {self.name},", self.settings.query, *args, **kwargs)
+        found = called(f"query, with the arguments of {self.method},", self.settings.query, *args, **kwargs)
         shapes = program.readable
         if not isinstance(found, Tensor) or found.dtype is not torch.bool or tuple(found.shape) not in shapes:
             got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             expected = " or ".join(map(str, shapes))
-            raise ArgumentError(f"query must return a bool tensor {expected} for {self.name}, got {got}")
+            raise ArgumentError(f"query must return a bool tensor {expected} for {self.method}, got {got}")
         # The loop may go on with its mask before anything is read.
         return program.among_all_tokens(found).clone()
 
@@ -224,7 +220,7 @@ class OptimizedStep:
     def tell_of_new_length(self, program: Program, reason: str) -> None:
         """Say once that a session computes every token anew because their number changed."""
         self.method.warn_once(
-            f"{self.name} was called with {program.tokens} tokens after another number in the same session, and "
+            f"{self.method} was called with {program.tokens} tokens after another number in the same session, and "
             f"computes every token anew, since {reason} is another for another length. Pad to a fixed length to keep "
             "cached rows",
             topic="length",
@@ -234,6 +230,6 @@ class OptimizedStep:
         self.calls_outside += 1
         if self.calls_outside == LOST_SESSIONS:
             self.method.warn_once(
-                f"{self.name} was called {LOST_SESSIONS} times outside of a session, so every token was recomputed. "
+                f"{self.method} was called {LOST_SESSIONS} times outside of a session, so every token was recomputed. "
                 "Decode inside `with marche_fx.decoding(model):`."
             )

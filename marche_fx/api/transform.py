@@ -190,7 +190,8 @@ def transform(
     if pack_weights and not compile:
         raise ArgumentError("pack_weights is for compiled steps: leave compile=False out, or pack_weights=True")
     settings = Settings(
-        *(policies, query, compile, verify, strict, watching, limits, rounded_to, graphs, max_captures, pack_weights)
+        *(type(model).__name__, policies, query, compile, verify, strict, watching),
+        *(limits, rounded_to, graphs, max_captures, pack_weights),
     )
     last = len(steps) - 1
     # Captured in place of the original, so that attributes set on the result count and the original stays as it is.

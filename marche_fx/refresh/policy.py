@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,11 +105,22 @@ class Both(RefreshPolicy):
 
 
 def warmup_of(policy: RefreshPolicy) -> int:
-    """So many first steps a policy computes in full, of those that say it by ``warmup``."""
+    """So many first steps a policy computes in full before others; none where it says that it computes all in full."""
+    if is_always_full(policy):
+        return 0
     if isinstance(policy, Both):
         return max(warmup_of(policy.first), warmup_of(policy.second))
     own = getattr(policy, "warmup", 0)
     return own if is_count(own) else 0
+
+
+def is_always_full(policy: RefreshPolicy) -> bool:
+    """Whether a policy's arguments say that every step is in full."""
+    if isinstance(policy, Both):
+        return is_always_full(policy.first) or is_always_full(policy.second)
+    share = getattr(policy, "fraction", None)
+    shares = share if isinstance(share, Sequence) else [share]
+    return 1 in (getattr(policy, "every", None), getattr(policy, "period", None)) or all(own == 1 for own in shares)
 
 
 def begun_after(policy: RefreshPolicy, warmup: int) -> RefreshPolicy:

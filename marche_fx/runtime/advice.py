@@ -11,7 +11,6 @@ from ..refresh import FullRefresh, begun_after, warmup_of
 from .choose import BUCKET
 from .findings import Findings, find
 from .method import StepMethod
-from .program import Program
 from .records import CallRecord
 
 IN_A_ROW = 3
@@ -48,13 +47,13 @@ def moving_value(method: StepMethod, found: Findings, when: str) -> str:
     (name, argument), _ = found.values.most_common(1)[0]
     if not argument:
         return (
-            f"every token of {method.name} was recomputed in {when}, because nearly every one was given another value "
+            f"every token of {method} was recomputed in {when}, because nearly every one was given another value "
             f"of {name} than in the call before. Where calls of several sequences take turns, tell them apart by "
             "`with marche_fx.stream(name):` around each; if one sequence changes so in every step, the step cannot be "
             "cached here"
         )
     allowed = method.settings.tolerance.get(argument)
-    start = f"every token of {method.name} was recomputed in {when}, because every token reads {name}, which moved"
+    start = f"every token of {method} was recomputed in {when}, because every token reads {name}, which moved"
     further = "" if allowed is None else f" by more than the {allowed:g} of its size that it may"
     return f"{start}{further}. {letting_it_move(method, argument)}; if not, the step cannot be cached here"
 
@@ -92,7 +91,7 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord], 
             method.warn_once(begun_anew(method, found, own), topic="nearly all")
         if found.oldest >= OLD:
             method.warn_once(
-                f"rows of a result of {method.name} were read at {found.oldest_line} that had been computed "
+                f"rows of a result of {method} were read at {found.oldest_line} that had been computed "
                 f"{found.oldest:.0f} steps before: a result was read after its step had been called again. Read what "
                 "you need before the next call",
                 topic="old rows",
@@ -101,7 +100,7 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord], 
 
 def runs_again(method: StepMethod, found: Findings) -> str:
     (first, later, by_query), _ = found.again.most_common(1)[0]
-    start = f"{method.name} ran {found.runs} times in {found.calls} calls: "
+    start = f"{method} ran {found.runs} times in {found.calls} calls: "
     if by_query:
         return (
             f"{start}query= names some of the rows that are read, called at {first}, and the step runs again for those "
@@ -124,7 +123,7 @@ def only_warmed_up(method: StepMethod, found: Findings) -> str:
     sooner = begun_after(policy, 1)
     mend = f"pass refresh={sooner!r}" if sooner != policy else f"let {type(policy).__name__} begin sooner"
     return (
-        f"{found.share:.0%} of the rows of {method.name} were computed in {found.calls} calls, so hardly anything is "
+        f"{found.share:.0%} of the rows of {method} were computed in {found.calls} calls, so hardly anything is "
         f"gained: {policy} computes the first {warmup} calls of a generation in full, and these were most. To reuse "
         f"rows from the second on, {mend}"
     )
@@ -138,7 +137,7 @@ def begun_anew(method: StepMethod, found: Findings, calls: Sequence[CallRecord])
             shapes.setdefault(name, set()).add(node.meta["val"].shape)
     names = [repr(name) for name, found_shapes in shapes.items() if len(found_shapes) > 1]
     start = (
-        f"{found.share:.0%} of the rows of {method.name} were computed in {found.calls} calls, so hardly anything is "
+        f"{found.share:.0%} of the rows of {method} were computed in {found.calls} calls, so hardly anything is "
         f"gained: {found.anew} of them found nothing to reuse, since"
     )
     if names:
@@ -159,7 +158,7 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
         times = found.values.most_common(1)[0][1]
         return moving_value(method, found, f"{times} of {found.calls} calls")
     start = (
-        f"{found.share:.0%} of the rows of {method.name} were computed in {found.calls} calls, so hardly anything is "
+        f"{found.share:.0%} of the rows of {method} were computed in {found.calls} calls, so hardly anything is "
         "gained: "
     )
     if found.readers and readers:
@@ -200,21 +199,22 @@ def tell_of_a_whole_read(method: StepMethod, call: CallRecord, oldest: Tensor) -
     topic = "read as a whole"
     # A look at how old it is waits for the device.
     if topic not in method.warned and call.active < call.visible and float(oldest) > 0:
-        method.warn_once(read_as_a_whole(call.program, call.active, call.visible), topic=topic)
+        method.warn_once(read_as_a_whole(call), topic=topic)
 
 
-def read_as_a_whole(program: Program, active: int, visible: int) -> str:
+def read_as_a_whole(call: CallRecord) -> str:
+    program = call.program
     shape = (program.samples, program.tokens)
     rows = "Read the rows you need, as in logits[rows], or pass" if any(program.row_outputs) else "Pass"
     return (
-        f"a result of {program.step} was read as a whole, and only {active} of its {visible} tokens were recomputed. "
-        f"{rows} query= to transform, which is called with the step's arguments and returns the tokens whose results "
-        f"are read, a bool mask {shape} ({program.tokens_in_words} tokens)."
+        f"a result of {call.method} was read as a whole, and only {call.active} of its {call.visible} tokens were "
+        f"recomputed. {rows} query= to transform, which is called with the step's arguments and returns the tokens "
+        f"whose results are read, a bool mask {shape} ({program.tokens_in_words} tokens)."
     )
 
 
 def runs_again_after_a_check(method: StepMethod, line: str) -> str:
     return (
-        f"{method.name} ran again for rows of its result that are read at {line}, which were not expected when a check "
+        f"{method} ran again for rows of its result that are read at {line}, which were not expected when a check "
         f"of torch.distributions had read all of it. Without the check, by {WITHOUT_CHECKS}, it runs once"
     )

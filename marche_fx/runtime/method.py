@@ -33,6 +33,8 @@ def dropped_in_words(name: str, most: int) -> str:
 class Settings:
     """What `transform` was given."""
 
+    owner: str
+    """What messages call the model: by its class, a child that a loop calls by its path."""
     policies: dict[str, RefreshPolicy]
     """By step method; methods with one and the same object share its choices."""
     query: Query | None
@@ -68,6 +70,10 @@ class StepMethod:
     settings: Settings
     warned: set[str] = field(default_factory=set, repr=False)
     told: list[str] = field(default_factory=list, repr=False)
+
+    def __str__(self) -> str:
+        """As messages name it, so that its user knows which model it is of: ``MaskGit.forward``, ``net.forward``."""
+        return f"{self.settings.owner}.{self.name}"
 
     @property
     def policy(self) -> RefreshPolicy:

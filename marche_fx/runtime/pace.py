@@ -55,7 +55,7 @@ def tell_of_lost_time(methods: Sequence[StepMethod], calls: Sequence[CallRecord]
         steps = max(steps, len(timed))
     if not methods or own <= SLOWER * original:
         return
-    names = " and ".join(method.name for method in methods)
+    names = " and ".join(map(str, methods))
     share = sum(call.computed for call in calls) / max(sum(call.visible for call in calls), 1)
     methods[-1].warn_once(
         f"a call of {names} took {1e3 * own / steps:.1f} ms, and the original's {1e3 * original / steps:.1f} ms: in so "

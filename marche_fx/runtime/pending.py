@@ -254,7 +254,7 @@ class PendingStep:
         if self.record.is_forced and not again:
             tell_of_a_moving_value(self.method, self.log.calls)
         if self.expected is not None:
-            check_equal(self.method.name, self.results.tree(), self.expected, rounded_to=self.program.rounded_to)
+            check_equal(str(self.method), self.results.tree(), self.expected, rounded_to=self.program.rounded_to)
             self.expected = None
             self.program.verified = True
 
@@ -311,7 +311,7 @@ class PendingStep:
             yield
             return
         tokens = "all tokens" if is_complete else "some tokens"
-        with saying(f"compiling {self.method.name} for {tokens}"):
+        with saying(f"compiling {self.method} for {tokens}"):
             yield
         ran.add(is_complete)
 

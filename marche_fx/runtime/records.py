@@ -201,7 +201,7 @@ class SessionLog:
                 "`with marche_fx.decoding(model):` inside of the thread"
             )
         try:
-            with freeing(self.free, lambda: [(own.name, own.program) for own in self.calls]):
+            with freeing(self.free, lambda: [(str(own.method), own.program) for own in self.calls]):
                 yield
         finally:
             self.lock.release()

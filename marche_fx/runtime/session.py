@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from .call_inputs import CallInputs
+from .method import StepMethod
 from .program import Program
 from .records import SessionLog, StepRecord
 from .state import StepState
@@ -56,8 +57,7 @@ class Session:
         self.head_calls = 0
         """Of a head whose denoising depends on how far the decoding is."""
         self.streams: list[Stream] = []
-        self.current: Stream | None = None
-        """The stream of the last call."""
+        """The one that was called last stands last."""
         self.opened = 0
         """Streams so far."""
         self.on_first_call: Callable[[], None] | None = None
@@ -87,25 +87,26 @@ class Session:
         """Of all programs in all streams."""
         return [state for own in self.streams for state in own.states.values()]
 
-    def stream_of(self, method: int, program: Program, call: CallInputs) -> Stream:
-        """The stream that a call belongs to, opened if it is the first of one."""
+    def stream_of(self, method: StepMethod, program: Program, call: CallInputs) -> Stream:
+        """The stream that a call belongs to, opened if it is the first of one.
+
+        Children that a loop calls are networks of their own: what is known of one says nothing of another.
+        """
         self.go_on_with_kept(program)
-        name = STREAM.get()
+        name, streams = STREAM.get(), [own for own in self.streams if own.settings is method.settings]
         if name is None:
-            found = find_stream(self.streams, self.current, method, call) or self.moved(call)
+            found = find_stream(streams, method.order, call) or self.moved(call)
         else:
-            found = next((own for own in self.streams if own.name == name), None)
+            found = next((own for own in streams if own.name == name), None)
         if found is None:
-            found = Stream(self.opened, name)
+            found = Stream(self.opened, method.settings, name)
             self.opened += 1
         else:
             self.streams.remove(found)
-        # The last one called stands last.
         self.streams.append(found)
         while len(self.streams) > MOST_STREAMS:
             self.streams.pop(0).close()
-        found.enter(method, call)
-        self.current = found
+        found.enter(method.order, call)
         return found
 
     def keep(self, samples: Tensor) -> None:
@@ -155,4 +156,3 @@ class Session:
         for own in self.streams:
             own.discard()
         self.streams.clear()
-        self.current = None

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from ..refresh import RefreshPolicy
 from .call_inputs import CallInputs, look_at, nearest, take_turns, times_of
 from .lengths import Kept
+from .method import Settings
 from .pending import PendingStep
 from .program import Program
 from .prologue import Values
@@ -35,14 +36,15 @@ class Stream:
     """Calls under one condition: their caches, and what the refresh policy knows of them.
 
     Attributes:
-        name: what the user called it; None where it was found.
+        settings: of the model whose steps it calls. name: what the user called it; None where it was found.
         states: caches by program. kept: those of samples that go on, until it is known under which program.
         histories: of its token axes.
         pending: the last call of each program, while somebody holds its results.
     """
 
-    def __init__(self, number: int, name: str | None = None) -> None:
+    def __init__(self, number: int, settings: Settings, name: str | None = None) -> None:
         self.number = number
+        self.settings = settings
         self.name = name
         self.states: dict[Program, StepState] = {}
         self.kept: list[StepState] = []
@@ -230,13 +232,14 @@ def is_of_other_length(stream: Stream, method: int, call: CallInputs) -> bool:
     return method in stream.last_calls and call.is_of_other_length(stream.last_calls[method])
 
 
-def find_stream(streams: Sequence[Stream], current: Stream | None, method: int, call: CallInputs) -> Stream | None:
-    """The stream that a call of a step method belongs to; None where it is the first of a new one.
+def find_stream(streams: Sequence[Stream], method: int, call: CallInputs) -> Stream | None:
+    """Which of a model's streams a call of a step method belongs to; None where it is the first of a new one.
 
     Conditional and unconditional calls in turn are two streams. A method that follows another of the same decoding
     step belongs to that one's stream. Any other belongs to the stream whose last inputs are nearest, unless it asks for
     the same tokens under another condition, or shows that calls of one stream take turns.
     """
+    current = next(reversed(streams), None)
     if current is not None and current.called and method > max(current.called):
         return current
     found = [own for own in streams if own.name is None]

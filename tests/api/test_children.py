@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 import marche_fx
-from marche_fx import SelectiveRefresh
+from marche_fx import SelectiveRefresh, StalenessRefresh
 from marche_fx.api.optimization import optimization_of
 from marche_fx.lazy.tensor import resolved
+from marche_fx.models.text.model import TextDiffusion
+from tests.lengths import WORDS
 from tests.networks import Transformer
 from tests.sessions import D, N, steps
 
@@ -479,8 +481,51 @@ def test_of_two_children_each_is_told_of_its_own_calls() -> None:
         optimized.generate(steps())
     (message,) = [str(own.message) for own in caught if "hardly anything is gained" in str(own.message)]
     # The first call was the original's.
-    assert f"of forward were computed in {len(steps()) - 1} calls" in message
+    assert f"of net.forward were computed in {len(steps()) - 1} calls" in message
     assert f"test_children.py:{OneReadAsAWhole.generate.__code__.co_firstlineno + 2}" in message
+
+
+class TwoTexts(nn.Module):
+    """Two networks that differ in their weights alone, each with a text of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (TextDiffusion(WORDS, width=16, depth=2, heads=2, hidden=24) for _ in range(2))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.first(ids) + self.second(ids)
+
+    def generate(self, pairs: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        return [resolved(net(ids)[:, 8:12]) for pair in pairs for net, ids in zip((self.first, self.second), pair)]
+
+
+def texts(length: int, seed: int) -> list[Tensor]:
+    """Of which a word is replaced in each step."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(WORDS, (2, 32), generator=generator)
+    found = []
+    for step in range(6):
+        ids = ids.clone()
+        ids[:, step] = torch.randint(WORDS, (2,), generator=generator)
+        found.append(ids[:, :length])
+    return found
+
+
+# Another text of one length, or the same text and more of it.
+@pytest.mark.parametrize("second", [(24, 1), (32, 0)])
+@torch.no_grad()
+def test_two_children_decode_as_each_does_alone(second: tuple[int, int]) -> None:
+    model, refresh = made(TwoTexts), StalenessRefresh(0.3, warmup=1)
+    sequences = [texts(24, 0), texts(*second)]
+    optimized: Any = marche_fx.transform(model, loop="generate", refresh=refresh, compile=False)
+    with pytest.warns(UserWarning, match="these are transformed from their second call on"):
+        found = optimized.generate(list(zip(*sequences)))
+    for number, net in enumerate((model.first, model.second)):
+        alone = marche_fx.transform(net, refresh=refresh, compile=False)
+        with marche_fx.decoding(alone):
+            # The first two calls were the original's: the loop held both children when they were transformed.
+            wanted = [resolved(alone(ids)[:, 8:12]).clone() for ids in sequences[number][2:]]
+        assert all(map(torch.equal, found[4 + number :: 2], wanted))
 
 
 class Scheduled(Transformer):

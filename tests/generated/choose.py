@@ -59,6 +59,8 @@ def choose_recipe(choose: Choose) -> Recipe:
             policy=choose("exact", "attention", "attention", "drift"),
             drops=choose(*["none"] * 6, "before", "between"),
             draws=choose("none", "none", "never", "always"),
+            writes=choose(*["none"] * 7, "filled", "indexed", "moved", "in a view", "computed"),
+            compiled=choose(*["none"] * 4, "plain", "whole"),
         )
     )
 

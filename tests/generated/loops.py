@@ -9,7 +9,8 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ import marche_fx
 from marche_fx import DriftRefresh, RandomRefresh, SelectiveRefresh
 from marche_fx.api.optimization import optimization_of
 from marche_fx.lazy.tensor import resolved
-from tests.generated.arguments import Batch, make_batch, passed
+from tests.generated.arguments import Arguments, Batch, make_batch, passed
 from tests.generated.check import TOLERANCE, GeneratedModelError, compare, leaves, relative_error
 from tests.generated.model import build
 from tests.generated.recipe import Described, Recipe
@@ -45,6 +46,7 @@ class Loop(Described):
             will be read.
         full: whether every step is in full. passes: whether time passes from step to step, in some without new tokens.
         inference: whether all of it runs in inference mode, whose tensors PyTorch counts no writes of.
+        goes_on: whether it goes on with what the step left in its arguments.
     """
 
     steps: int = 5
@@ -64,6 +66,7 @@ class Loop(Described):
     full: bool = False
     passes: bool = False
     inference: bool = False
+    goes_on: bool = False
 
 
 POLICIES: dict[str, Callable[[], marche_fx.RefreshPolicy]] = {
@@ -94,6 +97,7 @@ def choose_loop(choose: Callable[..., Any]) -> Loop:
         full=choose(False, False, False, True),
         passes=choose(False, True),
         inference=choose(False, False, True),
+        goes_on=choose(False, True),
     )
 
 
@@ -263,10 +267,14 @@ class Generation:
         if earlier is not None and earlier.branch is branch:
             # A call of which nobody holds the result does nothing.
             earlier = None
-        args, kwargs = passed(self.recipe, Batch(**{**vars(self.batch), **branch.conditions}))
+        args, kwargs = self.arguments(branch)
+        theirs = deepcopy((args, kwargs))
         inputs = [leaf.clone() for leaf in leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         with marche_fx.stream(f"branch {branch.number}") if self.loop.named else nullcontext():
             results = leaves(self.optimized(*args, **kwargs))
+        if self.recipe.writes != "none":
+            self.model(*theirs[0], **theirs[1])
+            compare(leaves((args, kwargs)), leaves(theirs), f"left in the arguments in {self.loop!r}", self.recipe)
         if earlier is not None:
             self.read(earlier)
         if self.row_result is None:
@@ -278,6 +286,14 @@ class Generation:
             self.waiting = call
         else:
             self.read(call)
+
+    def arguments(self, branch: Branch) -> Arguments:
+        """Of a call, into which the step may write."""
+        batch = Batch(**{**vars(self.batch), **branch.conditions})
+        # Tokens that a step moved between the first calls of two branches look like those of the next step.
+        if not self.loop.goes_on or (len(self.branches) > 1 and not self.loop.named):
+            batch.tokens = batch.tokens.clone()
+        return passed(self.recipe, batch)
 
     def compare_whole(self, values: Sequence[Any], expected: Sequence[Any]) -> None:
         pairs = [(own, other) for own, other in zip(values, expected, strict=True) if isinstance(own, Tensor)]
@@ -348,6 +364,9 @@ def check_loop(recipe: Recipe, loop: Loop) -> None:
 
 
 def decode(recipe: Recipe, loop: Loop) -> None:
+    if recipe.writes == "computed":
+        # No step that is refused is decoded with.
+        recipe = replace(recipe, writes="none")
     model = build(recipe)
     asked = Generator().manual_seed(loop.seed)
 
@@ -365,7 +384,8 @@ def decode(recipe: Recipe, loop: Loop) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Outside of a session, which captures the step; it must be exact.
-        found, expected = leaves(optimized(*args, **kwargs)), leaves(model(*args, **kwargs))
+        theirs = deepcopy((args, kwargs))
+        found, expected = leaves(optimized(*args, **kwargs)), leaves(model(*theirs[0], **theirs[1]))
         compare(resolved(found), expected, "out of a session", recipe)
         loops = [Generation(recipe, loop, model, optimized, number).steps() for number in range(loop.sessions)]
         for _ in range(loop.steps + 1):

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from tests.generated.arguments import CHANNELS, PADDING, VOCABULARY, Batch
 from tests.generated.blocks import Block
+from tests.generated.compiled import FUNCTIONS
 from tests.generated.copies import doubled, guided
 from tests.generated.recipe import Recipe
+from tests.generated.written import WRITES
 
 
 @dataclass
@@ -59,6 +61,8 @@ class Generated(nn.Module):
 
     def forward(self, given: Any, **more: Any) -> Any:
         batch = self.opened(given, more)
+        if self.recipe.writes in WRITES:
+            WRITES[self.recipe.writes](batch.tokens.transpose(0, 1) if self.recipe.tokens_first else batch.tokens)
         x, put_back = self.dropped(self.embedded(batch), batch.hidden)
         if self.recipe.drops == "before":
             x = put_back(x)
@@ -96,6 +100,8 @@ class Generated(nn.Module):
             x = x + x.shape[self.dim] / 7
         if self.recipe.copies != "none":
             x, text, hidden = (self.guided(own) for own in (x, text, hidden))
+        if self.recipe.writes == "computed":
+            batch.tokens[:] = (x.mean() > 0).to(batch.tokens.dtype)
         return self.closed(x, text, hidden)
 
     def dropped(self, x: Tensor, hidden: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -129,6 +135,8 @@ class Generated(nn.Module):
         if recipe.input == "image":
             x = x.flatten(2).permute(2, 0, 1) if recipe.tokens_first else x.flatten(2).transpose(1, 2)
         x = self.embed(x)
+        if self.recipe.compiled != "none":
+            x = FUNCTIONS[self.recipe.compiled](x)
         if batch.known is not None:
             x = torch.where(batch.known[..., None], x, self.mask_token)
         if recipe.position != "none":
@@ -193,6 +201,9 @@ class Generated(nn.Module):
 
 def build(recipe: Recipe) -> Generated:
     """The model of ``recipe``, the same at every call."""
+    if recipe.compiled != "none":
+        # Dynamo compiles a function for few shapes; one with ``fullgraph=True`` fails then.
+        torch.compiler.reset()
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model = Generated(recipe).double().eval()

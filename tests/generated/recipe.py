@@ -70,6 +70,8 @@ class Recipe(Described):
         drops: whether hidden tokens are dropped and blanks put in their place before the blocks or after the first.
         draws: whether random numbers decide nothing, since no token is left out, or every condition is. copies: how
             samples are doubled inside the step. default_dtype: PyTorch's. policy: that of a session.
+        writes: what the step writes into its argument ``tokens``; ``"computed"``, which is refused, of its weights.
+        compiled: whether the step calls a function under `torch.compile`; ``"whole"``, with ``fullgraph=True``.
         seed: of weights, arguments and active sets.
     """
 
@@ -100,6 +102,8 @@ class Recipe(Described):
     policy: str = "exact"
     drops: str = "none"
     draws: str = "none"
+    writes: str = "none"
+    compiled: str = "none"
 
     @property
     def width(self) -> int:

@@ -66,7 +66,7 @@ def in_pieces(rows: Tensor, count: int, random: random.Random) -> list[Tensor]:
     return found
 
 
-@pytest.mark.filterwarnings("ignore:a result of forward was read as a whole")
+@pytest.mark.filterwarnings("ignore:a result of MaskedTextModel.forward was read as a whole")
 @given(
     random=st.randoms(use_true_random=False),
     samples=st.sampled_from([1, 1, 2, 3]),
@@ -92,7 +92,7 @@ def rows_of(*tokens: int, samples: int = 1) -> Tensor:
     return torch.zeros(samples, TOKENS, dtype=torch.bool).index_fill(1, torch.tensor(tokens), True)
 
 
-@pytest.mark.filterwarnings("ignore:forward ran 8 times in 5 calls")
+@pytest.mark.filterwarnings("ignore:\\w+.forward ran 8 times in 5 calls")
 def test_rows_that_are_others_in_each_call_are_expected_once() -> None:
     calls = [[rows_of(6 * number + 1), rows_of(6 * number + 4)] for number in range(5)]
     found = [own for own in decode(calls, NoRefresh()) if not own.again]
@@ -107,7 +107,7 @@ def test_a_read_of_the_same_rows_again_leads_to_no_expectation() -> None:
     assert asked[1:] == [{4 * number, 4 * number + 1} for number in range(1, 4)]
 
 
-@pytest.mark.filterwarnings("ignore:a result of forward was read as a whole")
+@pytest.mark.filterwarnings("ignore:a result of MaskedTextModel.forward was read as a whole")
 def test_rows_that_are_others_in_each_call_are_expected_once_behind_a_read_of_all_rows() -> None:
     calls = [[rows_of(6 * number + 1)] for number in range(5)]
     found = [own for own in decode(calls, NoRefresh(), reads_all_first=True) if not own.again]
@@ -116,7 +116,7 @@ def test_rows_that_are_others_in_each_call_are_expected_once_behind_a_read_of_al
     assert asked[1:] == [{1}, {2}, {3}, {4}]
 
 
-@pytest.mark.filterwarnings("ignore:a result of forward was read as a whole")
+@pytest.mark.filterwarnings("ignore:a result of MaskedTextModel.forward was read as a whole")
 @pytest.mark.parametrize("room", [0.125, 0.25])
 def test_a_bound_holds_for_rows_that_are_read_behind_a_read_of_all(room: float) -> None:
     calls = [[rows_of(*range(16, 32))]] * 4

@@ -66,7 +66,7 @@ def test_who_decodes_slower_than_the_original_is_told(
     assert program.original_seconds is None, "only compiled steps are to be fast"
     program.original_seconds = original
     found = decode(optimized, **options)
-    assert [own.startswith("a call of forward took ") for own in found] == [True] * is_told
+    assert [own.startswith("a call of Transformer.forward took ") for own in found] == [True] * is_told
     assert decode(optimized, **options) == [], "once"
 
 

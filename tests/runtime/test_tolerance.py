@@ -82,7 +82,7 @@ def test_a_timestep_of_each_token_may_move_where_it_is_taken_for_a_number() -> N
 
 
 def test_a_timestep_of_each_token_by_which_rows_are_looked_up_is_refused() -> None:
-    with pytest.raises(marche_fx.ArgumentError, match="tolerance names 'time', which gives forward ids"):
+    with pytest.raises(marche_fx.ArgumentError, match=r"tolerance names 'time', which gives ByTable\.forward ids"):
         active(ByTable(), "time", torch.full((2, models.N), 50), 1, {"time": 0.3})
 
 
