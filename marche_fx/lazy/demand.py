@@ -56,17 +56,24 @@ class Source(Protocol):
     @property
     def views(self) -> list[ref[Any]]: ...
 
-    def read(self, tokens: Tensor | None, *, for_named: bool = False) -> Sequence[Any]:
+    def read(self, tokens: Tensor | None, *, is_read: bool = True) -> Sequence[Any]:
         """The results, with the rows of ``tokens``, bool ``[B, N]``, computed; as a policy chooses where None.
 
         Each is a tensor, or has the rows alone that were asked for: where None, it is a tensor.
 
         Args:
-            for_named: whether it is all wanted for rows alone that were asked for just before.
+            is_read: whether the loop reads it all; not where it is wanted for rows that were asked for just before, or
+                is kept for a later read.
         """
 
     def has(self, tokens: Tensor | None) -> bool:
         """Whether it has been computed, with the rows of ``tokens``."""
+
+    def to_note_later(self) -> Callable[[], None]:
+        """What is called when the loop reads as a whole what was computed of the results as they are, for it to keep.
+
+        It holds none of them.
+        """
 
 
 class Prepared(Protocol):
@@ -96,8 +103,13 @@ class Wanted:
 
 @dataclass
 class Demand:
-    """What one read wants."""
+    """What one read wants.
 
+    Args:
+        is_loops: whether the loop reads it, and not we, who compute what it may read later.
+    """
+
+    is_loops: bool = True
     tokens: dict[Source, list[Tensor]] = field(default_factory=dict)
     """Of each call the tokens whose rows are wanted, bool ``[B, N]`` each."""
     wholes: set[Source] = field(default_factory=set)
@@ -129,7 +141,8 @@ class Demand:
     def ask(self, source: Source, tokens: Tensor | None) -> None:
         if tokens is None:
             self.wholes.add(source)
-            self.meant.add(source)
+            if self.is_loops:
+                self.meant.add(source)
         else:
             self.tokens.setdefault(source, []).append(tokens)
 
@@ -138,7 +151,7 @@ class Demand:
         for source in self.tokens:
             self.results[source] = source.read(self.union(source))
         for source in self.wholes:
-            self.results[source] = source.read(None, for_named=source not in self.meant)
+            self.results[source] = source.read(None, is_read=source in self.meant)
 
     def union(self, source: Source) -> Tensor | None:
         """All tokens of a call that are wanted by name, bool ``[B, N]``."""

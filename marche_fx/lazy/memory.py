@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import ref
 
@@ -42,6 +43,8 @@ class Memory:
         """The whole as it was last read, in which rows may be older than in what is computed for the next read."""
         self.agrees = False
         """Whether rows of ``last`` that are True are no older than that."""
+        self.when_read: list[Callable[[], None]] = []
+        """What is called when the loop reads it as a whole, which was computed before it did."""
 
     @property
     def device(self) -> torch.device:
@@ -131,6 +134,8 @@ class Memory:
             return torch.empty_like(geometry.like, device=self.device)
         if self.shows_all(geometry):
             self.fill(None)
+            while self.when_read:
+                self.when_read.pop()()
         else:
             self.fill(sent(geometry.numbers(), self.device), self.beside(geometry))
         assert self.held is not None
@@ -155,7 +160,9 @@ class Memory:
     def settle(self) -> None:
         """Compute it now, so that it holds nothing of a step any longer."""
         if self.held is None:
-            self.hold(evaluated(self.expression, None))
+            value = evaluated(self.expression, None, demand=Demand(is_loops=False))
+            self.when_read = [source.to_note_later() for source in self.expression.sources]
+            self.hold(value)
 
     def settle_if_computed(self) -> None:
         """The same where no step need run for it."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -37,6 +38,11 @@ def ranking(refresh: Refresh) -> Tensor | None:
         return None
     with torch.no_grad():
         return refresh.priority.to(torch.float32, copy=True)
+
+
+def oldest_of(age: Tensor, tokens: Tensor | None) -> Tensor:
+    """The age of the oldest row, of ages ``[B, N]``, or of one for all; among ``tokens`` where given."""
+    return (age if tokens is None or not age.ndim else age.masked_fill(~tokens, 0.0)).amax()
 
 
 class PendingStep:
@@ -94,7 +100,7 @@ class PendingStep:
         monitor = self.method.monitor
         return monitor is not None and not self.state.is_new and monitor.is_due(self.history.history.step)
 
-    def read(self, queried: Tensor | None, *, for_named: bool = False) -> list[Any]:
+    def read(self, queried: Tensor | None, *, is_read: bool = True) -> list[Any]:
         """The results as leaves, with the ``queried`` rows ``[B, N]`` computed by this call, unless a later one ran.
 
         Where None are given, those of all tokens that were active since their results were computed. What the user's
@@ -115,7 +121,8 @@ class PendingStep:
                 results.have(queried)
             if self.looked_at is None:
                 self.looked_at = queried
-            self.note_read(queried, runs_again=0 < ran < self.record.runs, for_named=for_named)
+            if is_read:
+                self.note_read(queried, runs_again=0 < ran < self.record.runs)
         assert results.leaves is not None
         return results.leaves
 
@@ -132,7 +139,7 @@ class PendingStep:
         """Whether it has been computed, with the rows of ``tokens``, bool ``[B, N]``."""
         return self.results.leaves is not None and (tokens is None or not self.lacks(tokens))
 
-    def note_read(self, queried: Tensor | None, *, runs_again: bool = False, for_named: bool = False) -> None:
+    def note_read(self, queried: Tensor | None, *, runs_again: bool = False) -> None:
         """Take down who read which rows, how old they are, and whether the step ran once more for them."""
         age = self.results.ages()
         asked = self.state.visible(self.values) if queried is None else queried
@@ -141,13 +148,30 @@ class PendingStep:
         if asked is not None and self.spared is not None and age.ndim:
             left = asked & self.spared & ~self.results.computed
             asked, spared = asked & ~left, (left.sum(), age.masked_fill(~left, 0.0).amax())
-        oldest = (age if asked is None or not age.ndim else age.masked_fill(~asked, 0.0)).amax()
+        oldest = oldest_of(age, asked)
         line, by_check = users_line(), rows is None and is_check()
-        if rows is None and not (for_named or by_check) and self.query is None and self.method.is_last:
-            tell_of_a_whole_read(self.method, self.record, oldest)
-        if runs_again and self.record.reads[0].is_check:
+        if rows is None and not by_check:
+            self.telling_of_a_whole_read(oldest)()
+        if runs_again and any(own.is_check for own in self.record.reads):
             self.method.warn_once(runs_again_after_a_check(self.method, line), topic="a check")
         self.record.reads.append(ReadRecord(line, rows, oldest, spared, is_check=by_check, runs_again=runs_again))
+
+    def to_note_later(self) -> Callable[[], None]:
+        """What notes a read as a whole of what was computed of the results as they are now."""
+        oldest = oldest_of(self.results.ages(), self.state.visible(self.values))
+        reads, telling = self.record.reads, self.telling_of_a_whole_read(oldest)
+
+        def note() -> None:
+            telling()
+            reads.append(ReadRecord(users_line(), None, oldest))
+
+        return note
+
+    def telling_of_a_whole_read(self, oldest: Tensor) -> Callable[[], None]:
+        """Nothing where a query says what is read, or another step reads it."""
+        if self.query is not None or not self.method.is_last:
+            return lambda: None
+        return partial(tell_of_a_whole_read, self.method, self.record, oldest)
 
     def note_query(self) -> None:
         """Take down which rows the user's query names, which this call computes where the policy has room for them."""

@@ -298,8 +298,11 @@ class NotedReads:
     def has(self, tokens: Tensor | None) -> bool:
         return self.source.has(tokens)
 
-    def read(self, tokens: Tensor | None, *, for_named: bool = False) -> Sequence[Any]:
-        leaves = self.source.read(tokens, for_named=for_named)
+    def to_note_later(self) -> Callable[[], None]:
+        return self.source.to_note_later()
+
+    def read(self, tokens: Tensor | None, *, is_read: bool = True) -> Sequence[Any]:
+        leaves = self.source.read(tokens, is_read=is_read)
         exact = read_of(leaves[self.number], tokens, self.numbers).clone()
         self.call.reads.append(Read(self.number, tokens, self.numbers, exact))
         return leaves

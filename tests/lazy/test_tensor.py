@@ -36,10 +36,13 @@ class Reader:
         self.asked: list[Tensor | None] = []
         self.views: list[Any] = []
 
+    def to_note_later(self) -> Callable[[], None]:
+        return lambda: None
+
     def has(self, tokens: Tensor | None) -> bool:
         return False
 
-    def read(self, tokens: Tensor | None, *, for_named: bool = False) -> list[Tensor]:
+    def read(self, tokens: Tensor | None, *, is_read: bool = True) -> list[Tensor]:
         self.asked.append(tokens)
         return [self.value]
 

