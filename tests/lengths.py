@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -53,7 +54,7 @@ class Counted(Around):
 
 
 def of_any_length(recipe: Recipe) -> Recipe:
-    """A recipe without what holds for one number of tokens alone."""
+    """A recipe without what holds for one number of tokens alone, or for one call with its arguments."""
     layers = tuple(
         replace(
             layer,
@@ -65,7 +66,8 @@ def of_any_length(recipe: Recipe) -> Recipe:
         )
         for layer in recipe.layers
     )
-    return replace(recipe, layers=layers, position="none", drops="none", draws="none", default_dtype="float32")
+    without: dict[str, Any] = dict.fromkeys(("position", "drops", "draws", "writes"), "none")
+    return replace(recipe, layers=layers, default_dtype="float32", **without)
 
 
 def call_with(recipe: Recipe, tokens: int) -> Arguments:

@@ -160,8 +160,9 @@ class Memory:
     def settle(self) -> None:
         """Compute it now, so that it holds nothing of a step any longer."""
         if self.held is None:
-            value = evaluated(self.expression, None, demand=Demand(is_loops=False))
-            self.when_read = [source.to_note_later() for source in self.expression.sources]
+            demand = Demand(is_loops=False)
+            value = evaluated(self.expression, None, demand=demand)
+            self.when_read = [source.to_note_later() for source in demand.wholes]
             self.hold(value)
 
     def settle_if_computed(self) -> None:

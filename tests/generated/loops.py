@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -364,9 +364,7 @@ def check_loop(recipe: Recipe, loop: Loop) -> None:
 
 
 def decode(recipe: Recipe, loop: Loop) -> None:
-    if recipe.writes == "computed":
-        # No step that is refused is decoded with.
-        recipe = replace(recipe, writes="none")
+    recipe = recipe.captured
     model = build(recipe)
     asked = Generator().manual_seed(loop.seed)
 

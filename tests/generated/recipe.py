@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 
@@ -104,6 +104,11 @@ class Recipe(Described):
     draws: str = "none"
     writes: str = "none"
     compiled: str = "none"
+
+    @property
+    def captured(self) -> Recipe:
+        """The same without what is refused."""
+        return replace(self, writes="none") if self.writes == "computed" else self
 
     @property
     def width(self) -> int:

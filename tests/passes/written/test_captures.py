@@ -77,6 +77,7 @@ def test_models_nobody_here_wrote(entry: Entry) -> None:
 @settings(max_examples=15)
 @given(recipe=recipes())
 def test_generated_models(recipe: Recipe) -> None:
+    recipe = recipe.captured
     args, kwargs = make_arguments(recipe, Generator().manual_seed(recipe.seed))
     original = capture(build(recipe), "forward", args, kwargs)
     found = again(original)
