@@ -66,8 +66,8 @@ def test_a_terminal_is_told_what_takes_long_and_left_clean() -> None:
     assert steps_told(told) == [
         "capturing TransformerEncoderLayer.forward",
         "checking TransformerEncoderLayer.forward against the original",
-        "compiling forward for all tokens",
-        "compiling forward for some tokens",
+        "compiling TransformerEncoderLayer.forward for all tokens",
+        "compiling TransformerEncoderLayer.forward for some tokens",
     ]
     assert told.endswith(WIPE)
 
