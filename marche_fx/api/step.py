@@ -32,7 +32,7 @@ from ..runtime.session import Session
 from ..runtime.state import StepState
 from ..runtime.terminal import saying
 from ..runtime.token_history import TokenHistory
-from ..runtime.verify import as_traced
+from ..runtime.verify import as_traced, original_result
 from .captures import Captures
 from .forms import Forms
 from .programs import Programs
@@ -146,13 +146,13 @@ class OptimizedStep:
         state = stream.state(program, anew=unverified)
         values = state.begin(given)
         expected = None
+        original = partial(self.original, program, given_args, given_kwargs)
         if unverified and state.is_new:
             check_began = time.perf_counter()
             with saying(f"checking {self.method} against the original"), as_traced(self.model):
-                expected = self.original(program, given_args, given_kwargs)
+                expected = original_result(str(self.method), original)
             if self.settings.compile:
-                again = partial(self.original, program, given_args, given_kwargs)
-                time_original(program, program.device(values), time.perf_counter() - check_began, again)
+                time_original(program, program.device(values), time.perf_counter() - check_began, original)
         kept, refused = stream.go_on(state, values, inputs) if state.is_new else (0, "")
         if kept and expected is not None:
             self.verify(program, values, expected)
@@ -166,7 +166,7 @@ class OptimizedStep:
         pending.record.seconds = 0.0 if state.is_new else time.perf_counter() - began
         pending.record.moved = stream.moved_arguments(program)
         if pending.is_checked:
-            pending.exact = self.original(program, given_args, given_kwargs)
+            pending.exact = original()
         stream.pending[program] = weakref.ref(pending)
         if program.is_late:
             return late_results(pending)

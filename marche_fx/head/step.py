@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from ..passes.recent import Recent
 from ..runtime.method import MOST_CAPTURES, dropped_in_words
 from ..runtime.terminal import saying
 from ..runtime.users_code import warn_once
-from ..runtime.verify import check_equal
+from ..runtime.verify import check_equal, original_result
 from .calls import Call, Key, look
 from .captured import Captured
 from .denoising import Denoising
@@ -197,7 +198,8 @@ class HeadStep:
             self.tell_of_departure(denoising, key)
         if self.verify and denoising.is_exact and not program.is_verified_for(rows):
             dtypes = [call.kind[-1].dtype] if call.kind[-1].enabled else []
-            check_equal(self.path, results, self.original(*args, **kwargs), rounded_to=dtypes)
+            expected = original_result(self.path, partial(self.original, *args, **kwargs))
+            check_equal(self.path, results, expected, rounded_to=dtypes)
             program.note_verified(rows)
         return results
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import random
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.backends import mha
@@ -19,6 +21,39 @@ FAST = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference that rounding explains, relative to the largest element of the result."""
+
+DRAWN = 8
+"""Calls of an original that draws numbers, after a first one: so many coins fall on one side once in 256 times."""
+
+
+def original_result(step: str, call: Callable[[], Any]) -> Any:
+    """What the original returns.
+
+    Where it draws numbers from Python or NumPy, of which a capture makes constants, it is called several times: it may
+    ignore them, as layers that are dropped in training alone, and two results may be equal by chance.
+
+    Raises:
+        EquivalenceError: the results differ.
+    """
+    before = places_of_generators()
+    result = call()
+    if places_of_generators() != before:
+        for _ in range(DRAWN):
+            try:
+                check_equal(step, call(), result)
+            except EquivalenceError as error:
+                raise EquivalenceError(
+                    f"{step} draws numbers from random or numpy.random, and returns one result and then another for "
+                    "the same arguments, so that it cannot be cached. Draw them in the loop and pass them as an "
+                    "argument, or turn off what draws them, as model.eval() does of what is for training"
+                ) from error
+    return result
+
+
+def places_of_generators() -> tuple[object, ...]:
+    """How far the generators of Python and NumPy that all code shares have come."""
+    _, numbers, place, *others = np.random.get_state(legacy=True)
+    return random.getstate(), np.asarray(numbers).tobytes(), place, *others
 
 
 def check_equal(step: str, ours: Any, original: Any, *, rounded_to: Iterable[torch.dtype] = ()) -> None:
@@ -80,7 +115,7 @@ def check_tensor(name: str, ours: Tensor, original: Tensor, dtypes: set[torch.dt
         raise EquivalenceError(
             f"{name} differs from the original's by up to {float(difference.flatten()[worst]):.3g}, more than the "
             f"{bound:.3g} that {original.dtype} explains: at {place} it is {float(ours[place]):.6g} and should be "
-            f"{float(original[place]):.6g}. If the original gives one result and then another for the same arguments "
-            "(numbers from random or numpy, a counter), it cannot be cached. If not, this is a bug in marche_fx: "
-            "please report the model. transform(..., verify=False) skips this check."
+            f"{float(original[place]):.6g}. If the original gives one result and then another for the same arguments, "
+            "as one that counts its calls, it cannot be cached. If not, this is a bug in marche_fx: please report the "
+            "model. transform(..., verify=False) skips this check."
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from tests.around import (
     Around,
     X,
     captures,
+    check,
     decodes_with_one_capture,
     optimize,
     refused,
@@ -218,9 +220,28 @@ def test_random_operators_are_refused_by_name_and_line(operator: str) -> None:
     refused(model, UnsupportedModelError, rf"random numbers in aten\.{operator}.*\(around\.py:\d+\)", X)
 
 
-def test_random_numbers_from_elsewhere_fail_the_comparison() -> None:
-    model = Around(lambda model, x: model.inner(x) + random.random())
-    refused(model, EquivalenceError, "gives one result and then another for the same arguments", X)
+DRAWN_ELSEWHERE: dict[str, Callable[[], float]] = {
+    "a number": random.random,
+    "one of two": lambda: random.choice((0.0, 1.0)),
+    "of NumPy": lambda: float(np.random.rand() < 0.5),
+}
+
+
+@pytest.mark.parametrize("drawn", DRAWN_ELSEWHERE)
+@pytest.mark.parametrize("seed", range(3))
+def test_random_numbers_from_elsewhere_are_refused_also_where_two_are_equal(drawn: str, seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    model = Around(lambda model, x: model.inner(x) + DRAWN_ELSEWHERE[drawn]())
+    refused(model, EquivalenceError, r"draws numbers from random or numpy\.random, and returns one result", X)
+
+
+def test_a_step_that_draws_numbers_and_ignores_them_is_served() -> None:
+    def forward(model: Any, x: Tensor) -> Tensor:
+        is_dropped = random.random() < 0.5
+        return x if is_dropped and model.training else model.inner(x)
+
+    check(Around(forward).eval(), ((X,), {}), ((X,), {}))
 
 
 class Branching(nn.Module):
