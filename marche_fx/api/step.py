@@ -164,7 +164,9 @@ class OptimizedStep:
         history = stream.history(self.policy, program, program.device(values))
         pending = PendingStep(self.method, history, state, values, session.log, stream.number, expected, query, kept)
         pending.record.seconds = 0.0 if state.is_new else time.perf_counter() - began
-        pending.record.moved = stream.moved_arguments(program)
+        before = stream.call_before(program)
+        if before is not None:
+            pending.moved = partial(inputs.moved_arguments, before)
         if pending.is_checked:
             pending.exact = original()
         stream.pending[program] = weakref.ref(pending)

@@ -75,7 +75,7 @@ def causes_of(calls: Sequence[CallRecord]) -> tuple[CallCauses, ...]:
             # What a whole sample reads changes all of its tokens.
             tokens = int(next(host)) * (own.program.tokens if moved.ndim == 1 else 1)
             if tokens:
-                changed[name_of_value(own.program, number)] = tokens
+                changed[name_of_value(own.program, number, own.program.input_names)] = tokens
         reads, spared = [], (0, 0)
         for read in own.reads:
             counts_of_samples = tuple(int(next(host)) for _ in range(0 if read.rows is None else len(read.rows)))

@@ -97,7 +97,9 @@ def choices_of(session: Session) -> tuple[StepChoices, ...]:
         spared = None if record.spared is None else next(host)
         moved = [next(host) for _ in ([] if call is None else call.changed)]
         if program not in names:
-            names[program] = [name_of_value(program, number) for number in range(len(program.watched))]
+            names[program] = [
+                name_of_value(program, number, program.input_names) for number in range(len(program.watched))
+            ]
         calls[record.name] = calls.get(record.name, -1) + (not record.again)
         ratio = record.flops / max(record.flops_of_call, 1.0)
         found.append(

@@ -28,28 +28,26 @@ class ExpectedReads:
         self.read = (self.first if self.read is None else self.read) | queried
 
     def beside(self, queried: Tensor | None) -> Tensor | None:
-        """The rows ``[B, N]`` that the first read of the next call names, and those that are expected beside them.
+        """The rows ``[B, N]`` that are expected beside the ``queried``, which the next call's first read names, if any.
 
         Where each half was read by the rows of the other one, these; else the rows of the last call, unless most were
         not read in the one before. Waits for no device.
 
-        Returns:
-            None where the read is of all rows and no others are expected behind it.
+        Args:
+            queried: bool ``[B, N]``; None where the read is of all rows.
         """
         first, read, before = self.first, self.read, self.before
         self.first, self.read, self.before = None, None, read
         if first is None or read is None:
-            return queried
+            return None
         later = read & ~first
         recurs = later.any() if before is None else later.any() & (2 * (read & before).sum() >= read.sum())
         expected = read & recurs
-        if queried is None:
-            return expected
-        if len(queried) % 2 == 0:
+        if queried is not None and len(queried) % 2 == 0:
             half = len(queried) // 2
             is_by_half = ((later == first.roll(half, 0)).all(1) & ~(later.any(1) & first.any(1))).all()
             expected = torch.where(is_by_half, queried.roll(half, 0), expected)
-        return queried | expected
+        return expected
 
     def forget(self) -> None:
         self.first = self.read = self.before = None

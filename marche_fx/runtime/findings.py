@@ -119,14 +119,13 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
     host = iter(to_host([*numbers, *(read.oldest for read in reads)]))
     values: Counter[tuple[str, str]] = Counter()
     partly: Counter[tuple[str, str]] = Counter()
-    names = {own.program: names_of_moved(own.program, calls) for own in forced}
     for own in forced:
         shares = [next(host) for _ in own.changed]
         if shares and 2 * max(shares) >= 1:
             number = shares.index(max(shares))
             moved = values if shares[number] >= NEARLY_ALL else partly
-            value = name_of_value(own.program, number, names[own.program])
-            moved[value, argument_to_allow(own.program, number, names[own.program])] += 1
+            names = names_of_moved(own.program, number, forced)
+            moved[name_of_value(own.program, number, names), argument_to_allow(own.program, number, names)] += 1
     readers: Counter[tuple[str, bool]] = Counter()
     lopsided: Counter[tuple[str, str, bool]] = Counter()
     for own in unbounded:
@@ -184,23 +183,20 @@ def lines_that_run_again(call: CallRecord) -> tuple[str, str, bool] | None:
     return call.reads[0].line, later.line, call.reads[0].by_query
 
 
-def names_of_moved(program: Program, calls: Sequence[CallRecord]) -> dict[fx.Node, str]:
-    """Names of the arguments that moved in calls of a program."""
+def names_of_moved(program: Program, number: int, calls: Sequence[CallRecord]) -> Mapping[fx.Node, str]:
+    """Names of the arguments that moved in full calls; where a watched value is computed from none of them, all."""
     moved = set().union(*(own.moved for own in calls if own.program is program))
-    return {node: name for node, name in program.input_names.items() if node in moved}
+    names = {node: name for node, name in program.input_names.items() if node in moved}
+    return names if inputs_of(program.watched[number].node, names) else program.input_names
 
 
-def name_of_value(program: Program, number: int, names: Mapping[fx.Node, str] | None = None) -> str:
-    """The name of a watched value; of several arguments that it is computed from those of ``names``, if any."""
-    node = program.watched[number].node
-    is_named = names is not None and inputs_of(node, names)
-    return value_name(program.plan, node, names if names is not None and is_named else program.input_names)
+def name_of_value(program: Program, number: int, names: Mapping[fx.Node, str]) -> str:
+    """The name of a watched value by those of ``names`` that it is computed from."""
+    return value_name(program.plan, program.watched[number].node, names)
 
 
 def argument_to_allow(program: Program, number: int, names: Mapping[fx.Node, str]) -> str:
-    """Of the arguments that a watched value is computed from the one that may be allowed to move: no tokens, if any.
-
-    One of ``names``, if any is.
+    """Of ``names`` that a watched value is computed from the one that may be allowed to move: no tokens, if any.
 
     Empty where it is a number for each token that says which one it is, as an id does: no other is nearly the same.
     """
@@ -209,7 +205,6 @@ def argument_to_allow(program: Program, number: int, names: Mapping[fx.Node, str
     is_yes_or_no = dims.get(node) and node.meta["val"].dtype is torch.bool
     if is_yes_or_no or reader_of_several_ids(program, own) is not None:
         return ""
-    names = names if inputs_of(node, names) else program.input_names
     others = {own: name for own, name in names.items() if not dims.get(own)}
     return next(iter([*inputs_of(node, others), *inputs_of(node, names)]), node.name)
 

@@ -11,7 +11,7 @@ from typing import Any
 from weakref import ref
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from ..lazy.memory import is_still_wanted, tokens_wanted
@@ -75,6 +75,8 @@ class PendingStep:
         history.enter(method.order)
         self.record = CallRecord(method, state.program, stream, history.history.step, kept=kept)
         log.calls.append(self.record)
+        self.moved: Callable[[], set[fx.Node]] = set
+        """Which arguments differ from those of the call before: looked for where it is told."""
         self.exact: Any = None
         """What the original returns, where the session is monitored in this step."""
         self.is_tried = False
@@ -247,22 +249,22 @@ class PendingStep:
             if self.query is not None and not again:
                 queried = self.query if queried is None else queried | self.query
                 self.note_query()
-            named = queried
-            if not again:
-                queried = self.state.expected.beside(queried)
+            beside = None if again else self.state.expected.beside(queried)
             # Where nobody says which tokens are read, the changed ones speak for them.
-            asked = changed if queried is None else queried if named is not None else changed | queried
+            asked = changed if queried is None else queried
+            asked = asked if beside is None else asked | beside
             moved = self.state.input_drift(self.values) if InputDrift() in policy.signals else None
             refresh = (
                 Refresh(0) if again else history.choose(self.visible(changed), self.visible(asked), moved, self.look)
             )
             must = changed | asked
-            if queried is not None and not again:
-                self.looked_at = named
-                # What is expected behind a read of all rows has the room for those that are named.
-                must = self.afforded(asked, queried if named is None else named, changed, refresh)
+            # What is expected behind a read of all rows has the room for those that are named.
+            first = beside if queried is None else queried
+            if first is not None and not again:
+                self.looked_at = queried
+                must = self.afforded(asked, first, changed, refresh)
                 asked = asked if self.spared is None else asked & ~self.spared
-            is_named = is_read and named is not None
+            is_named = is_read and queried is not None
             active = self.compute(changed, asked, must, refresh, only_queried=only_queried, is_named=is_named)
             if is_new and active.complete and self.program.rounding is None and policy != FullRefresh():
                 self.program.rounding = loss_by_rounding(self.state, self.values)
@@ -275,6 +277,8 @@ class PendingStep:
         self.record.wanted = max(self.record.wanted, active.visible if is_new else refresh.count)
         self.record.seconds += 0.0 if is_new else time.perf_counter() - began
         self.exact = None
+        if self.record.is_full and not again:
+            self.record.moved = self.moved()
         if self.record.is_forced and not again:
             tell_of_a_moving_value(self.method, self.log.calls)
         if self.expected is not None:

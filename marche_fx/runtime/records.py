@@ -139,7 +139,7 @@ class CallRecord:
         stream: number of the condition that it was called under. step: number of the decoding step in that stream.
         changed: for each watched value which tokens moved by it, bool ``[B, N]`` or ``[B]`` where a whole sample
             reads it; empty where everything was new.
-        moved: arguments that differ from those of the call before.
+        moved: where every token ran, the arguments that differ from those of the call before.
         active: tokens computed in each sample at once, 0 for a call of which nobody read anything. computed: the same
             of all times that it ran. wanted: of them, those that the policy asked for. seconds: it took to call
             it and to compute them, where it was not the first time.

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from ..refresh import RefreshPolicy
 from .call_inputs import CallInputs, look_at, nearest, take_turns, times_of
@@ -163,17 +163,17 @@ class Stream:
         """What the stream was last called with: if ever for this program, else of this step method."""
         return self.calls[program][-1] if program in self.calls else self.last_calls[method]
 
-    def moved_arguments(self, program: Program) -> set[fx.Node]:
-        """Of a program those that differ between its last two calls."""
-        last, *earlier = reversed(self.calls[program])
-        return last.moved_arguments(earlier[0]) if earlier else set()
+    def call_before(self, program: Program) -> CallInputs | None:
+        """What a program was called with before its last call."""
+        _, *earlier = reversed(self.calls[program])
+        return next(iter(earlier), None)
 
     def times_of(self, program: Program) -> set[int]:
         """Which arguments of a program tell the time; its last two calls have been looked at."""
         found = self.times.setdefault(program, set())
-        last, *earlier = reversed(self.calls[program])
-        if earlier:
-            found |= times_of(last, earlier[0])
+        before = self.call_before(program)
+        if before is not None:
+            found |= times_of(self.calls[program][-1], before)
         return found
 
     def enter(self, method: int, call: CallInputs) -> None:
