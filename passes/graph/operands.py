@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,6 +14,28 @@ from torch import fx
 
 Place = tuple[int, int]
 """(operand, dimension)"""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument of an operator's schema: whether it is a tensor, or a list of these."""
+
+    name: str
+    default: Any
+    is_tensor: bool
+    is_list: bool
+
+
+@cache
+def parameters(operator: Any) -> tuple[Parameter, ...]:
+    """Those of an operator with a schema, which takes longer to ask than most rules."""
+    kinds = [str(own.type) for own in operator._schema.arguments]
+    return tuple(
+        Parameter(
+            own.name, own.default_value, kind in ("Tensor", "Optional[Tensor]"), "List[" in kind and "Tensor" in kind
+        )
+        for own, kind in zip(operator._schema.arguments, kinds)
+    )
 
 
 def operands(node: fx.Node) -> list[fx.Node | None]:
@@ -30,13 +54,12 @@ def map_operands(node: fx.Node, change: Callable[[int, fx.Node | None], Any]) ->
     numbers = itertools.count()
     args: list[Any] = list(node.args)
     kwargs: dict[str, Any] = dict(node.kwargs)
-    for place, argument in enumerate(node.target._schema.arguments):
+    for place, argument in enumerate(parameters(node.target)):
         given = place < len(args) or argument.name in kwargs
-        value = args[place] if place < len(args) else kwargs.get(argument.name, argument.default_value)
-        kind = str(argument.type)
-        if "List[" in kind and "Tensor" in kind:
+        value = args[place] if place < len(args) else kwargs.get(argument.name, argument.default)
+        if argument.is_list:
             value = [change(next(numbers), item) for item in value or ()]
-        elif kind in ("Tensor", "Optional[Tensor]") or (isinstance(value, fx.Node) and is_tensor(value)):
+        elif argument.is_tensor or (isinstance(value, fx.Node) and is_tensor(value)):
             # A number in place of a tensor, ``add(x, 1)``, is no operand but has an operand's place.
             changed = change(next(numbers), value if isinstance(value, fx.Node) else None)
             value = changed if isinstance(value, fx.Node) else value
@@ -47,17 +70,10 @@ def map_operands(node: fx.Node, change: Callable[[int, fx.Node | None], Any]) ->
     return tuple(args), kwargs
 
 
-def schema_arguments(node: fx.Node) -> list[tuple[Any, Any]]:
-    schema = node.target._schema  # type: ignore[union-attr]
-    return [
-        (argument, node.args[i] if i < len(node.args) else node.kwargs.get(argument.name, argument.default_value))
-        for i, argument in enumerate(schema.arguments)
-    ]
-
-
 def argument(node: fx.Node, name: str) -> Any:
     """The value of the operator's argument ``name``, its default included."""
-    return next(value for own, value in schema_arguments(node) if own.name == name)
+    place, own = next((place, own) for place, own in enumerate(parameters(node.target)) if own.name == name)
+    return node.args[place] if place < len(node.args) else node.kwargs.get(name, own.default)
 
 
 def is_tensor(node: fx.Node) -> bool:
