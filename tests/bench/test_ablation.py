@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from marche_fx import FullRefresh, SelectiveRefresh
-from marche_fx.bench import Bench, Settings
+from marche_fx.bench import Bench, Settings, command
 from marche_fx.bench.ablation import INGREDIENTS, ablation_of, ablation_variants
 from marche_fx.bench.variants import Variant
 from marche_fx.cli import app
@@ -61,7 +62,12 @@ def test_the_worth_of_an_ingredient_is_a_ratio_of_seconds() -> None:
     assert (second.alone, second.last) == (8 / 5, 3.0)
 
 
-def test_the_command_writes_a_grid(tmp_path: Path) -> None:
+def test_the_command_writes_a_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # To compile ten variants takes a minute and a half.
+    def as_they_are(settings: Settings) -> list[Variant]:
+        return [replace(own, compile=False) for own in ablation_variants(settings)]
+
+    monkeypatch.setattr(command, "ablation_variants", as_they_are)
     arguments = ["--ablation", "--size", "fashion", "--batch", "1", "--cfg", "1", "--steps", "4", "--repeats", "1"]
     result = CliRunner().invoke(app, ["bench", *arguments, "--out", str(tmp_path)], catch_exceptions=False)
     assert result.exit_code == 0, result.output

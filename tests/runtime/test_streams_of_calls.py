@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -222,16 +223,22 @@ class Timed(nn.Module):
 SHAPES = [(), (1,), (2,), (2, 1), (2, 1, 1)]
 
 
+@cache
+def at_a_time(shape: tuple[int, ...]) -> Any:
+    """Transformed, whose time is of a shape; its capture serves all sessions."""
+    torch.manual_seed(0)
+    return marche_fx.transform(Timed().eval(), refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @given(data=st.data())
 @settings(max_examples=10, deadline=None)
 @torch.no_grad()
 def test_time_in_which_no_token_is_drawn_opens_no_stream(shape: tuple[int, ...], data: st.DataObject) -> None:
     """Whatever labels take turns, and at whichever steps nothing is drawn once time has moved together with tokens."""
-    torch.manual_seed(0)
     labels = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=3, unique=True), "labels")
     drawn = [True, True, *data.draw(st.lists(st.booleans(), min_size=4, max_size=8), "drawn")]
-    optimized = marche_fx.transform(Timed().eval(), refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
+    optimized = at_a_time(shape)
     inputs = iter(steps(11))
     x = next(inputs)
     with marche_fx.decoding(optimized):
