@@ -118,7 +118,7 @@ class Captures:
         """The program of a plan, as `transform` was told to make it."""
         method, settings = self.method, self.method.settings
         if settings.strict:
-            refuse_in_full(plan)
+            refuse_in_full(method, plan)
         program = Program(
             plan,
             self.model,

@@ -17,29 +17,28 @@ from ..runtime.method import StepMethod
 from ..runtime.program import Program, inputs_of, reader_of_several_ids
 
 
-def refuse_gradients(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+def refuse_gradients(method: StepMethod, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     """Raise in training, and where gradients would be taken of cached rows."""
-    kind = type(model).__name__
     # The children are shared with the transformed model, whose train() reaches them but not the original itself.
     if model.training or any(child.training for child in model.children()):
-        raise UnsupportedModelError(f"{kind} is in training mode; call model.eval() before {step}")
+        raise UnsupportedModelError(f"{type(model).__name__} is in training mode; call model.eval() before {method}")
     if not torch.is_grad_enabled():
         return
     tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     if any(tensor.requires_grad for tensor in [*tensors, *model.parameters()]):
         raise UnsupportedModelError(
-            f"gradients are enabled in {kind}.{step}, and cached rows have none. "
+            f"gradients are enabled in {method}, and cached rows have none. "
             "Decode under torch.no_grad() or torch.inference_mode()."
         )
 
 
-def refuse_in_full(plan: Plan) -> None:
+def refuse_in_full(method: StepMethod, plan: Plan) -> None:
     """Raise if operators keep the region from running on active tokens alone."""
     if not plan.in_full:
         return
     found = "\n".join(f"- {describe(node)}" for node in plan.in_full)
     raise UnsupportedModelError(
-        f"strict=True, and these operators of {plan.dense.step} would run on all tokens:\n{found}\n"
+        f"strict=True, and these operators of {method} would run on all tokens:\n{found}\n"
         "Without strict they run in full on cached rows, which is right but slower."
     )
 

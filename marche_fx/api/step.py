@@ -101,7 +101,7 @@ class OptimizedStep:
         return result
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        refuse_gradients(self.model, self.name, args, kwargs)
+        refuse_gradients(self.method, self.model, args, kwargs)
         session = current_session(self.owner)
         with torch.no_grad():
             if session is not None:

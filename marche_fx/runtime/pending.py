@@ -267,7 +267,7 @@ class PendingStep:
             is_named = is_read and queried is not None
             active = self.compute(changed, asked, must, refresh, only_queried=only_queried, is_named=is_named)
             if is_new and active.complete and self.program.rounding is None and policy != FullRefresh():
-                self.program.rounding = loss_by_rounding(self.state, self.values)
+                self.program.rounding = loss_by_rounding(self.method, self.state, self.values)
             drift = None if self.exact is None or active.complete else self.drift()
             if drift is not None and self.is_off(drift):
                 active = self.compute(changed, asked, must, Refresh(self.program.tokens))

@@ -9,11 +9,12 @@ from .. import ops
 from ..errors import ArgumentError
 from ..refresh import Refresh
 from .choose import ActiveStreams
+from .method import StepMethod
 from .program import Program, Values
 from .state import StepState
 
 
-def loss_by_rounding(state: StepState, values: Values) -> float | None:
+def loss_by_rounding(method: StepMethod, state: StepState, values: Values) -> float | None:
     """How far results of a few rows move where all others are read rounded: the most, over a row's norm.
 
     None where nothing is rounded, or a step has so few tokens that all would run. The caches are copied for it.
@@ -43,7 +44,7 @@ def loss_by_rounding(state: StepState, values: Values) -> float | None:
     if found is not None and not found < torch.inf:
         (dtype,) = {spec.dtype for spec in program.split.caches if spec.rounded_to is not None}
         raise ArgumentError(
-            f"cache_dtype={dtype} cannot hold what {program.step} caches: rows computed beside rounded ones are not "
+            f"cache_dtype={dtype} cannot hold what {method} caches: rows computed beside rounded ones are not "
             "finite. Take torch.bfloat16, which has the range of float32"
         )
     return found
