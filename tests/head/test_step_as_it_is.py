@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import warnings
 from typing import Any
 
 import pytest
@@ -134,6 +136,33 @@ def test_a_wrong_result_is_an_equivalence_error(monkeypatch: pytest.MonkeyPatch)
     x, c = arguments(5)
     with pytest.raises(marche_fx.EquivalenceError, match=r"result 0 of net.forward differs"):
         denoised(optimized.net, x, TIMES, c)
+
+
+class Tossing(Denoiser):
+    """Leaves itself out by the toss of a coin."""
+
+    def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        return super().forward(x, t, c) * float(random.random() < 0.5)
+
+
+@torch.no_grad()
+def test_a_denoiser_that_draws_from_python_is_refused_or_runs_as_it_is() -> None:
+    x, c = arguments(5)
+    told = []
+    for seed in range(6):
+        random.seed(seed)
+        optimized = transformed(Model(Tossing("adaln").double()).eval(), "exact")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                denoised(optimized.net, x, TIMES, c)
+            except marche_fx.EquivalenceError as error:
+                told.append(str(error))
+            else:
+                # Its traces differed.
+                told += [message for own in caught if "net.forward runs as it is" in (message := str(own.message))]
+    assert len(told) == 6
+    assert any("net.forward draws numbers from random or numpy.random" in own for own in told)
 
 
 def test_gradients_are_the_original_s() -> None:
