@@ -119,13 +119,17 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
     host = iter(to_host([*numbers, *(read.oldest for read in reads)]))
     values: Counter[tuple[str, str]] = Counter()
     partly: Counter[tuple[str, str]] = Counter()
+    named: dict[tuple[Program, int], tuple[str, str]] = {}
     for own in forced:
         shares = [next(host) for _ in own.changed]
         if shares and 2 * max(shares) >= 1:
             number = shares.index(max(shares))
             moved = values if shares[number] >= NEARLY_ALL else partly
-            names = names_of_moved(own.program, number, forced)
-            moved[name_of_value(own.program, number, names), argument_to_allow(own.program, number, names)] += 1
+            value = own.program, number
+            if value not in named:
+                names = names_of_moved(*value, forced)
+                named[value] = name_of_value(*value, names), argument_to_allow(*value, names)
+            moved[named[value]] += 1
     readers: Counter[tuple[str, bool]] = Counter()
     lopsided: Counter[tuple[str, str, bool]] = Counter()
     for own in unbounded:
@@ -138,8 +142,8 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
                 elif whole:
                     lopsided[read.line, samples_in_words(whole, len(rows)), read.by_query] += 1
     ages = [next(host) for _ in reads]
-    named = [(age, read.line) for age, read in zip(ages, reads) if read.rows is not None]
-    oldest, line = max(named, default=(0.0, ""))
+    by_name = [(age, read.line) for age, read in zip(ages, reads) if read.rows is not None]
+    oldest, line = max(by_name, default=(0.0, ""))
     again = [pair for own in done if (pair := lines_that_run_again(own)) is not None]
     visible = max(sum(own.visible for own in calls if own.visible), 1)
     return Findings(
