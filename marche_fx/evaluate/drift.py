@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
+from torch import nn
 
 from ..models import MAR
 from ..models.generation import Sampling, sample
@@ -26,6 +28,7 @@ def measure_missing_drift(
     """
     todo = [point for point in points if not folder.has_drift(point)]
     recordings: dict[tuple[int, int, str], Recording] = {}
+    transformed: dict[Any, nn.Module] = {}
     with progress(console, "drift", len(points), len(points) - len(todo)) as steps:
         for point in todo:
             steps.begin(point.spec)
@@ -38,14 +41,16 @@ def measure_missing_drift(
                 own = settings_for(point, settings)
                 key = point.seeds, count, own.order
                 if key not in recordings:
-                    recordings[key] = record_exact(model, own, point.seeds, count)
+                    recordings[key] = record_exact(model, own, point.seeds, count, transformed)
                 found = replay(recordings[key], policies)
                 drift = Drift(found.drift_by_step, found.flops_ratio)
             folder.write_drift(point, drift)
             steps.end(point.spec, time.perf_counter() - began)
 
 
-def record_exact(model: MAR, settings: DriftSettings, seeds: int, count: int) -> Recording:
-    """An exact generation in ``count`` steps with the draws of a set of seeds."""
+def record_exact(
+    model: MAR, settings: DriftSettings, seeds: int, count: int, transformed: dict[Any, nn.Module]
+) -> Recording:
+    """An exact generation in ``count`` steps with the draws of a set of seeds; ``transformed`` as in `record`."""
     draws, sampling = drift_draws(model, settings, seeds), Sampling(count, settings.cfg, settings.temperature)
-    return record(model, lambda given: sample(given, draws, sampling))
+    return record(model, lambda given: sample(given, draws, sampling), candidates=transformed)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from ..recipes import recipe_to_dict
 from ..refresh import RefreshPolicy
 from .halving import Measured, halve
@@ -53,6 +55,8 @@ class PolicyTrials:
         self.options = {name: options.get(name) for name in ("step", "loop", "query")}
         self.say = say
         self.recordings: dict[int, Recording] = {}
+        self.transformed: dict[Any, nn.Module] = {}
+        """What serves policies of every round, see `Recording.candidates`."""
 
     def recording(self, number: int) -> Recording:
         """The exact generation of a round."""
@@ -61,6 +65,7 @@ class PolicyTrials:
                 self.trials.models.model,
                 lambda given: self.trials.generate(given, self.recipe, self.seeds[number]),
                 **self.options,
+                candidates=self.transformed,
             )
         return self.recordings[number]
 

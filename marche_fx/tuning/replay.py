@@ -215,9 +215,8 @@ def record(
         ArgumentError: ``run`` called no step method inside of a session.
     """
     recording = Recording(model, step, loop, query, (), {} if candidates is None else candidates)
-    exact = recording.newly_transformed(FullRefresh())
-    recorder = Recorder(exact, query)
-    with torch.no_grad():
+    exact = recording.transformed(FullRefresh())
+    with torch.no_grad(), Recorder(exact, query) as recorder:
         # A transformed model is of the class of its original.
         run(cast(Model, exact))
     if not recorder.sessions:
@@ -229,9 +228,10 @@ def record(
 
 
 class Recorder:
-    """Takes the place of the step methods of a transformed model, and of the results that they give."""
+    """Takes the place of the step methods of a transformed model, and of the results that they give, while entered."""
 
     def __init__(self, exact: nn.Module, query: Query | None) -> None:
+        self.exact = exact
         self.optimization = optimization_of(exact)
         self.query = query
         self.sessions: list[list[Call]] = []
@@ -239,8 +239,14 @@ class Recorder:
         self.results: dict[int, list[Any]] = {}
         """Of the last calls, by number."""
         self.last = list(self.optimization.steps)[-1]
-        for name, method in self.optimization.steps.items():
-            exact.__dict__[name] = self.recorded(name, method)
+
+    def __enter__(self) -> Recorder:
+        steps = self.optimization.steps
+        self.exact.__dict__.update({name: self.recorded(name, method) for name, method in steps.items()})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.exact.__dict__.update(self.optimization.steps)
 
     def recorded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:

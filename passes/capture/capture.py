@@ -18,7 +18,7 @@ from .branches import Branches
 from .captured import Autocast, Capture, Input
 from .draws import Draw, decide_draws
 from .dropping import dropped_token_dimensions, user_inputs
-from .export import decompositions, export
+from .export import decomposed, export
 from .leftovers import taken_out
 from .normalise import (
     remove_checks,
@@ -30,7 +30,7 @@ from .normalise import (
 from .refusals import forget_writes, refuse_random, refuse_weights, refuse_writes
 from .rehearsal import Rehearsal, rehearse
 from .sizes import is_symbolic
-from .step import BranchError, Step, plain_mode
+from .step import BranchError, Step
 from .tables import Tables
 from .writes import Writes, writes_of
 
@@ -123,8 +123,7 @@ def traced_step(
         exported = export(step, tensors, dropped)
     if dynamic is not None:
         refuse_fixed(exported, step, dynamic)
-    with plain_mode():
-        return exported.run_decompositions(decompositions()), step
+    return decomposed(exported), step
 
 
 def symbols_of(dynamic: Dynamic) -> list[dict[int, Any] | None]:

@@ -206,9 +206,9 @@ def test_drift_alone_makes_one_exact_generation_for_each_set_of_seeds(
     recorded: list[tuple[int, int]] = []
     real = drift.record_exact
 
-    def counting(model: Any, settings: Any, seeds: int, count: int) -> Any:
+    def counting(model: Any, settings: Any, seeds: int, count: int, transformed: Any) -> Any:
         recorded.append((seeds, count))
-        return real(model, settings, seeds, count)
+        return real(model, settings, seeds, count, transformed)
 
     monkeypatch.setattr(drift, "record_exact", counting)
     points = parse_points(["nothing", "random:0.15", "exact#2"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import marche_fx
 from marche_fx import ArgumentError, FullRefresh, SelectiveRefresh, StalenessRefresh
+from marche_fx.api.optimization import optimization_of
 from marche_fx.models.drift import teacher_forced_drift
 from marche_fx.models.mar import MAR
 from marche_fx.tuning.replay import Call, Earlier, Read, Recording, record, replay, replay_original, told
@@ -133,6 +135,23 @@ def test_the_recorded_model_is_left_alone() -> None:
     recording: Recording = record(model, generation)
     assert set(vars(model)) == before
     assert recording.model is model
+
+
+def test_what_recorded_once_decodes_as_before() -> None:
+    """Also where the run that was recorded failed."""
+    transformed: dict[Any, nn.Module] = {}
+
+    def failing(given: nn.Module) -> None:
+        generation(given)
+        raise ValueError("a fault of the loop's")
+
+    with pytest.raises(ValueError, match="of the loop's"):
+        record(mar(), failing, candidates=transformed)
+    (exact,) = transformed.values()
+    steps = optimization_of(exact).steps
+    assert {name: vars(exact)[name] for name in steps} == steps
+    with torch.no_grad():
+        torch.testing.assert_close(generation(exact), generation(mar()))
 
 
 def test_a_digest_tells_generations_apart() -> None:

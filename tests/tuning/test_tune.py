@@ -24,6 +24,7 @@ from marche_fx import (
 from marche_fx.models import load_fashion_mar
 from marche_fx.models.mar import MAR
 from marche_fx.models.text import generate_in_parallel
+from marche_fx.passes.pipeline import make_plan
 from marche_fx.refresh.builtin import BudgetedRefresh
 from marche_fx.reporting.tables import as_text
 from marche_fx.saving.fingerprint import software
@@ -201,6 +202,19 @@ def test_a_search_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     assert resumed == whole
     assert resumed.trials == whole.trials
     assert (tmp_path / "cut.json").read_text() == (tmp_path / "whole.json").read_text()
+
+
+def test_steps_are_captured_once_for_all_generations(monkeypatch: pytest.MonkeyPatch) -> None:
+    captured: list[str] = []
+
+    def counting(model: nn.Module, step: str, *args: Any, **kwargs: Any) -> Any:
+        captured.append(step)
+        return make_plan(model, step, *args, **kwargs)
+
+    monkeypatch.setattr("marche_fx.api.captures.make_plan", counting)
+    tune(small(), generate, 1.0, seeds=(0, 1), unseen=(2,), candidates={"random": [RandomRefresh(0.3)]})
+    # Policies that measure nothing run what the exact generation runs.
+    assert captured == ["forward_mae_encoder", "forward_mae_decoder"]
 
 
 def test_results_of_another_search_are_not_used(tmp_path: Path) -> None:

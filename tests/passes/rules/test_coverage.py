@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from marche_fx.passes.capture.capture import decompositions
+from marche_fx.passes.capture.export import decompositions
 from marche_fx.passes.rules.table import has_rule
 
 from ...graphs import Function
