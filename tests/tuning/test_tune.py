@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -238,26 +239,38 @@ def decode(given: nn.Module, seed: int, steps: int = 6, cfg: float = 2.0, temper
     given.sample_tokens(2, steps, cfg, labels=torch.tensor([1, 2]), temperature=temperature, generator=generator)
 
 
+SEARCH: dict[str, Any] = {"seeds": (0,), "unseen": (1,), "candidates": ONE}
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a search."""
+    out = tmp_path_factory.mktemp("searched") / "trials.json"
+    tune(tiny_mar(), decode, 1.0, **SEARCH, out=out)
+    return out
+
+
+@pytest.fixture
+def out(searched: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(searched, tmp_path))
+
+
 @pytest.mark.parametrize("other", [{"steps": 4}, {"cfg": 1.5}, {"cfg": 1.0}, {"temperature": 0.5}])
-def test_results_of_another_generation_are_not_used(tmp_path: Path, other: dict[str, Any]) -> None:
-    out, options = tmp_path / "trials.json", {"seeds": (0,), "unseen": (1,), "candidates": ONE}
-    tune(tiny_mar(), decode, 1.0, **options, out=out)  # type: ignore[arg-type]
+def test_results_of_another_generation_are_not_used(out: Path, other: dict[str, Any]) -> None:
     before = out.read_bytes()
 
     def run(given: nn.Module, seed: int) -> None:
         decode(given, seed, **other)
 
     with pytest.raises(CheckpointError, match=r"another search: not the same generation, unseen generation\. Name"):
-        tune(tiny_mar(), run, 1.0, **options, out=out)  # type: ignore[arg-type]
+        tune(tiny_mar(), run, 1.0, **SEARCH, out=out)
     assert out.read_bytes() == before
 
 
-def test_results_of_other_software_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, options = tmp_path / "trials.json", {"seeds": (0,), "unseen": (1,), "candidates": ONE}
-    tune(tiny_mar(), decode, 1.0, **options, out=out)  # type: ignore[arg-type]
+def test_results_of_other_software_are_not_used(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("marche_fx.tuning.tune.software", lambda: software() | {"marche_fx": "other"})
     with pytest.raises(CheckpointError, match=r"not the same marche_fx\."):
-        tune(tiny_mar(), decode, 1.0, **options, out=out)  # type: ignore[arg-type]
+        tune(tiny_mar(), decode, 1.0, **SEARCH, out=out)
 
 
 def test_damaged_results_are_not_used(tmp_path: Path) -> None:
