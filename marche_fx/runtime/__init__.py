@@ -2,6 +2,7 @@
 
 open_sessions  which session a call belongs to          session      one generation, and the streams of its calls
 stream         calls under one condition: caches        call_inputs  how far two calls are apart
+turns          whether calls of many streams take turns
 pending        one call, computed when it is read       log of it: records
 late_results   what a loop holds of it until then       results      what it has of them from then on
 program        a rewritten step, shared by sessions     state        what a stream keeps of it

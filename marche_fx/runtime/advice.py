@@ -55,7 +55,10 @@ def moving_value(method: StepMethod, found: Findings, when: str) -> str:
     allowed = method.settings.tolerance.get(argument)
     start = f"every token of {method} was recomputed in {when}, because every token reads {name}, which moved"
     further = "" if allowed is None else f" by more than the {allowed:g} of its size that it may"
-    return f"{start}{further}. {letting_it_move(method, argument)}; if not, the step cannot be cached here"
+    return (
+        f"{start}{further}. {letting_it_move(method, argument)}; if it says which of several conditions a call is "
+        "under, tell them apart by `with marche_fx.stream(name):` around each; otherwise the step cannot be cached here"
+    )
 
 
 def letting_it_move(method: StepMethod, argument: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,7 +16,8 @@ from .method import StepMethod
 from .program import Program
 from .records import SessionLog, StepRecord
 from .state import StepState
-from .stream import MOST_STREAMS, MOST_TRIED, Stream, find_stream
+from .stream import MOST_TRIED, Stream, find_stream
+from .turns import MOST_STREAMS, Turns
 
 STREAM: ContextVar[str | None] = ContextVar("marche_fx_stream", default=None)
 """The name of the stream that calls belong to, where the user says it."""
@@ -60,6 +62,9 @@ class Session:
         """The one that was called last stands last."""
         self.opened = 0
         """Streams so far."""
+        self.turns: defaultdict[Program, Turns] = defaultdict(Turns)
+        self.closed: set[str] = set()
+        """Names of streams that others took the place of."""
         self.on_first_call: Callable[[], None] | None = None
         """Called once, when a step is called."""
         self.on_refusal: Callable[[], None] | None = None
@@ -95,9 +100,14 @@ class Session:
         self.go_on_with_kept(program)
         name, streams = STREAM.get(), [own for own in self.streams if own.settings is method.settings]
         if name is None:
-            found = find_stream(streams, method.order, call) or self.moved(call)
+            turns = self.turns[program]
+            found = find_stream(streams, method.order, call, turns)
+            if found is None and not turns.are_taken:
+                found = self.moved(call)
         else:
             found = next((own for own in streams if own.name == name), None)
+            if found is None and name in self.closed:
+                method.warn_once(too_many_streams(method, name), topic="streams")
         if found is None:
             found = Stream(self.opened, method.settings, name)
             self.opened += 1
@@ -105,7 +115,12 @@ class Session:
             self.streams.remove(found)
         self.streams.append(found)
         while len(self.streams) > MOST_STREAMS:
-            self.streams.pop(0).close()
+            gone = self.streams.pop(0)
+            gone.close()
+            if gone.name is not None:
+                self.closed.add(gone.name)
+        if name is None:
+            self.turns[program].note(call, found.number)
         found.enter(method.order, call)
         return found
 
@@ -131,6 +146,7 @@ class Session:
                 f"keep_samples kept {len(kept)} samples, and the next call has {program.samples}: its batch must be "
                 "the samples that were kept"
             )
+        self.turns.clear()
         for own in self.streams:
             own.keep(kept)
 
@@ -156,3 +172,12 @@ class Session:
         for own in self.streams:
             own.discard()
         self.streams.clear()
+        self.turns.clear()
+
+
+def too_many_streams(method: StepMethod, name: str) -> str:
+    return (
+        f"calls of {method} belong to more than {MOST_STREAMS} streams in turn, of which a session keeps no more: "
+        f"{name!r} begins anew at each of its calls. Decode so many at once as there is room for, or several of them "
+        "as the samples of one batch"
+    )

@@ -18,18 +18,13 @@ from .program import Program
 from .prologue import Values
 from .state import StepState
 from .token_history import TokenHistory
-
-REMEMBERED = 4
-"""Calls of a program that a stream remembers: as many conditions may take turns before they are told apart."""
+from .turns import REMEMBERED, Turns
 
 LOOKED = 8
 """Calls of a stream whose inputs are looked at although the device must be waited for."""
 
 MOST_TRIED = 4
 """So many streams that were each called once are no branches of one step: a condition moves from step to step."""
-
-MOST_STREAMS = 8
-"""Streams of a session; one more takes the place of the one that was not called for longest."""
 
 
 class Stream:
@@ -232,12 +227,15 @@ def is_of_other_length(stream: Stream, method: int, call: CallInputs) -> bool:
     return method in stream.last_calls and call.is_of_other_length(stream.last_calls[method])
 
 
-def find_stream(streams: Sequence[Stream], method: int, call: CallInputs) -> Stream | None:
+def find_stream(streams: Sequence[Stream], method: int, call: CallInputs, turns: Turns) -> Stream | None:
     """Which of a model's streams a call of a step method belongs to; None where it is the first of a new one.
 
     Conditional and unconditional calls in turn are two streams. A method that follows another of the same decoding
     step belongs to that one's stream. Any other belongs to the stream whose last inputs are nearest, unless it asks for
     the same tokens under another condition, or shows that calls of one stream take turns.
+
+    Args:
+        turns: of the call's program.
     """
     current = next(reversed(streams), None)
     if current is not None and current.called and method > max(current.called):
@@ -251,10 +249,18 @@ def find_stream(streams: Sequence[Stream], method: int, call: CallInputs) -> Str
         # One of them goes on with this length, unless a stream of this length is as near.
         return nearest(call, {own: own.last_call(method, call.program) for own in (*known, *others)})
     if known:
-        look_at([call, *(before for own in known for before in own.calls[call.program])])
+        of_streams = (before for own in known for before in own.calls[call.program])
+        look_at([call, *of_streams, *(before for before, _ in turns.calls)])
         times = {at for each in known for at in each.times_of(call.program)}
+        if turns.are_taken:
+            return turns.stream_of(call, times, known)
         own = nearest(call, {each: each.calls[call.program][-1] for each in known}, times)
         last, *earlier = reversed(own.calls[call.program])
+        if turns.have_begun(call, last, times):
+            for each in known:
+                # What it has is of more than one sequence.
+                each.begin_again()
+            return turns.stream_of(call, times, known)
         if call.is_another_condition(last, times):
             return None
         if take_turns(call, last, earlier):

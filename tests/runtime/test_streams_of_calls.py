@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import marche_fx
 from marche_fx import InterleavedRefresh, SelectiveRefresh
 from marche_fx.api.optimization import optimization_of
-from marche_fx.runtime.stream import MOST_STREAMS
+from marche_fx.runtime.turns import MOST_STREAMS
 from tests.networks import Transformer
 from tests.sessions import D, N, records, steps
 
