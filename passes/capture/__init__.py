@@ -11,7 +11,7 @@ arguments  trees of tensors and plain values           refusals   steps that no 
 tables     attributes that a step sets for itself      watched    those that it writes before it reads them
 structure  what a capture bakes in beside weights      normalise  fewer kinds of operators
 constants  tensors that count by their values        digests  what is baked in, comparable between processes
-writes     into arguments, of arguments alone
+writes     into arguments, of arguments alone         beside     into tensors that are no weights, as globals
 draws      random numbers that decide nothing, drawn at every call
 lengths    one capture for many lengths    sizes  what its symbols stand for    fixed  where one became a number
 scripts    functions under `torch.jit.script`, where Python has another
