@@ -17,6 +17,9 @@ from .structure import attributes
 
 aten = torch.ops.aten
 
+UNSAID = (aten.type_as.default, aten.dropout.default)
+"""Operators that may return their operand itself, which their schemas do not say."""
+
 
 def write_copies(exported: torch.export.ExportedProgram, step: Step) -> None:
     """Let a traced step write copies of what it holds, as `torch.export` takes no graph apart that writes a constant.
@@ -28,6 +31,10 @@ def write_copies(exported: torch.export.ExportedProgram, step: Step) -> None:
         UnsupportedModelError: it may read what an earlier call left there.
     """
     graph = exported.graph
+    for node in graph.find_nodes(op="call_function", target=aten.type_as.default):
+        if node.meta["val"].dtype is node.args[0].meta["val"].dtype:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
     first = next(node for node in graph.nodes if node.op != "placeholder")
     for constant, writer in written(exported).items():
         if not is_written_over(next(iter(constant.users)), constant):
@@ -64,8 +71,8 @@ def written(exported: torch.export.ExportedProgram) -> dict[fx.Node, fx.Node]:
 
 def shared_with(node: fx.Node) -> Iterator[tuple[fx.Node, bool]]:
     """Operands in whose memory a result may be, or that are written, and whether they are."""
-    if node.target is operator.getitem:
-        yield from ((own, False) for own in node.all_input_nodes)
+    if node.target is operator.getitem or node.target in UNSAID:
+        yield from ((own, False) for own in node.all_input_nodes[:1])
     if not isinstance(node.target, torch._ops.OpOverload):
         return
     for number, own in enumerate(node.target._schema.arguments):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from marche_fx.errors import UnsupportedModelError
 from marche_fx.passes.capture.capture import capture
@@ -18,7 +19,7 @@ def places(x: Tensor) -> Tensor:
     """Numbers from one table that grows, as fairseq's: made anew in every call where one is missing."""
     if not hasattr(places, "table"):
         places.table = torch.zeros(0)  # type: ignore[attr-defined]
-    table: Tensor = places.table  # type: ignore[attr-defined]
+    table: Tensor = places.table.type_as(x)  # type: ignore[attr-defined]
     if table.numel() < x.shape[1] + 1:
         torch.arange(float(x.shape[1]), out=table)
     return table[:, None]
@@ -53,6 +54,10 @@ def read_while_written(x: Tensor) -> Tensor:
     return torch.cumsum(TABLES["rows"], 0, out=TABLES["rows"])[:, None]
 
 
+def dropped(x: Tensor) -> Tensor:
+    return F.dropout(TABLES["counts"], training=False).add_(1)[:, None]
+
+
 class Placed(nn.Module):
     def __init__(self, of: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -75,7 +80,13 @@ def test_a_table_that_is_written_over_before_it_is_read_is_no_state(of: Callable
 
 @pytest.mark.parametrize(
     ("of", "operator"),
-    [(counted, "add_"), (partly_written, "fill_"), (read_before, "copy_"), (read_while_written, "cumsum")],
+    [
+        (counted, "add_"),
+        (partly_written, "fill_"),
+        (read_before, "copy_"),
+        (read_while_written, "cumsum"),
+        (dropped, "add_"),
+    ],
 )
 def test_a_step_that_reads_what_it_left_in_a_table_is_refused_by_its_name(
     of: Callable[[Tensor], Tensor], operator: str
