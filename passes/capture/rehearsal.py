@@ -79,7 +79,9 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
     before, asks = attributes(own.model), Asks()
     try:
         devices = {tensor.device for tensor in tensors}
-        copied = [tensor.clone() for tensor in tensors]
+        with plain_mode():
+            # Not in inference mode, outside of which nothing is written into what is made there.
+            copied = [tensor.clone() for tensor in tensors]
         derived = Derived(copied)
         with plain_mode(), draws_undone(devices), noted(surroundings), WritesUndone(own.model), derived, asks:
             own.call(copied)
