@@ -9,6 +9,7 @@ step       what stands in for a step method: opens or finds the session, calls w
 captures   what was captured of it: finds or makes the program that serves a call
 forms      arguments passed as they first were, so that one capture serves every way
 refusals   what it refuses or says when it is called or captured
+left       what it leaves in attributes, which its captures do not: told of
 programs   how it finds a program, and how many are kept
 lengths    how it captures: for a new length without a trace, where one capture holds for many
 head       the head that a loop runs between steps, with faster products

@@ -29,6 +29,7 @@ from ..runtime.program import Program
 from ..runtime.terminal import saying
 from ..runtime.weights import fits_weights
 from .enclosing import is_under_compile
+from .left import tell_of_what_is_left
 from .lengths import Lengths
 from .programs import Programs
 from .refusals import refuse_ids, refuse_in_full, refuse_unknown_names, tell_of_what_is_missing
@@ -136,6 +137,7 @@ class Captures:
         refuse_unknown_names(method, program, self.argument_names)
         refuse_ids(method, program)
         tell_of_what_is_missing(method, program)
+        tell_of_what_is_left(method, self.model, plan.original.tables)
         return program
 
     def add(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

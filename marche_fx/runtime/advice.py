@@ -155,6 +155,8 @@ def begun_anew(method: StepMethod, found: Findings, calls: Sequence[CallRecord])
 
 
 def nearly_all(method: StepMethod, found: Findings) -> str:
+    if found.runs_behind_whole_reads:
+        return runs_behind(method, found)
     # What forced few of the calls is not why the others were.
     values, readers = (2 * max(own.values(), default=0) >= found.forced for own in (found.values, found.readers))
     if found.values and values:
@@ -191,6 +193,16 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
         f"{start}in {found.forced} of them more than 80% of the tokens were to run, rounded up to a multiple of "
         f"{BUCKET}: they had changed, were read or refreshed{mostly}{mend}. Fewer tokens a step, or more steps, leave "
         "more to reuse"
+    )
+
+
+def runs_behind(method: StepMethod, found: Findings) -> str:
+    (first, later), times = found.behind.most_common(1)[0]
+    return (
+        f"{found.share:.0%} of the rows of {method} were computed in {found.calls} calls, so hardly anything is "
+        f"gained: in {times} of them its result was read as a whole at {first}, with old rows, and it ran again for "
+        f"rows that are read at {later}. Let the loop choose its rows before it reads any; where they depend on the "
+        "whole, pass refresh='exact', by which each call runs once and no row is old"
     )
 
 

@@ -40,7 +40,8 @@ class Findings:
         readers: the same by line of the loop that reads nearly all rows, and whether it is the user's query that names
             them. lopsided: by line that reads those of some samples, these samples, and whether a query does.
         runs: of the step in all calls. again: by lines, the calls that ran once more for rows that were read at the
-            second of them, beside those that were read, or named by a query, at the first.
+            second of them, beside those that were read, or named by a query, at the first. behind: by lines, the calls
+            that did behind a read as a whole at the first.
         oldest: steps since the oldest row was computed that was read by name.
         warmed_up: calls after the first of a stream that were among the policy's first ones in full, if these are half
             of the calls after the first, or more.
@@ -57,6 +58,7 @@ class Findings:
     lopsided: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     runs: int = 0
     again: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
+    behind: Counter[tuple[str, str]] = field(default_factory=Counter)
     oldest: float = 0.0
     oldest_line: str = ""
     warmed_up: int = 0
@@ -70,13 +72,18 @@ class Findings:
     @property
     def has_gained_nothing(self) -> bool:
         """Whether nearly all was computed although the policy had not asked for it."""
-        is_forced = 2 * self.forced >= self.calls or self.asked <= MOST_ASKED
+        is_forced = 2 * self.forced >= self.calls or self.asked <= MOST_ASKED or self.runs_behind_whole_reads
         return self.calls >= FEWEST and self.share >= NEARLY_ALL and is_forced
 
     @property
     def has_only_warmed_up(self) -> bool:
         """Whether nearly all was computed, most of it because the policy's first calls are in full."""
         return self.share >= NEARLY_ALL and self.warmed_up > 0
+
+    @property
+    def runs_behind_whole_reads(self) -> bool:
+        """Whether more calls ran once more behind a read as a whole than all tokens of were to run."""
+        return 2 * self.behind.total() >= self.calls and self.behind.total() > self.forced
 
     @property
     def runs_often(self) -> bool:
@@ -145,6 +152,7 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
     by_name = [(age, read.line) for age, read in zip(ages, reads) if read.rows is not None]
     oldest, line = max(by_name, default=(0.0, ""))
     again = [pair for own in done if (pair := lines_that_run_again(own)) is not None]
+    behind = [lines for own in done if (lines := lines_behind_a_whole_read(own)) is not None]
     visible = max(sum(own.visible for own in calls if own.visible), 1)
     return Findings(
         share=sum(own.computed for own in done) / visible,
@@ -157,6 +165,7 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
         lopsided=lopsided,
         runs=sum(own.runs for own in done),
         again=Counter(again),
+        behind=Counter(behind),
         oldest=oldest,
         oldest_line=line,
         warmed_up=len(warmed_up),
@@ -185,6 +194,13 @@ def lines_that_run_again(call: CallRecord) -> tuple[str, str, bool] | None:
     if later is None or later.rows is None or later.spared is not None or call.reads[0].rows is None:
         return None
     return call.reads[0].line, later.line, call.reads[0].by_query
+
+
+def lines_behind_a_whole_read(call: CallRecord) -> tuple[str, str] | None:
+    """Where a result was read as a whole first, and where rows for which the call ran again; None where it ran once."""
+    later = next((own for own in call.reads if own.runs_again and own.rows is not None), None)
+    first = call.reads[0] if call.reads else None
+    return None if later is None or first is None or first.rows is not None else (first.line, later.line)
 
 
 def names_of_moved(program: Program, number: int, calls: Sequence[CallRecord]) -> Mapping[fx.Node, str]:

@@ -69,6 +69,9 @@ def numbers_with(leaf: fx.Node, plan: Plan, values: Mapping[fx.Node, Any]) -> Te
 def in_order(found: RowOutput) -> RowOutput:
     """A result with its samples and rows, where it has them one by one in their order."""
     assert found.numbers is not None
+    if not found.numbers.numel():
+        # A result without elements, as keys of none of the tokens: nothing is read of it.
+        return found
     own, first = found.numbers[0], int(found.numbers.flatten()[0])
     wide = {dim for dim, size in enumerate(own.shape) if size > 1}
     for batch, row in itertools.permutations(range(own.ndim), 2):

@@ -8,10 +8,11 @@ branches   on arguments: decided, asked again later    lines      at which line 
 undone     writes into a model's tensors
 alone      one trace at a time, in its thread alone    dropping   lengths that depend on values
 arguments  trees of tensors and plain values           refusals   steps that no cached step could repeat
+derived    what it computes of its arguments, and where it leaves that
 tables     attributes that a step sets for itself      watched    those that it writes before it reads them
 structure  what a capture bakes in beside weights      normalise  fewer kinds of operators
 constants  tensors that count by their values        digests  what is baked in, comparable between processes
-writes     into arguments, of arguments alone
+writes     into arguments, of arguments alone         beside     into tensors that are no weights, as globals
 draws      random numbers that decide nothing, drawn at every call
 lengths    one capture for many lengths    sizes  what its symbols stand for    fixed  where one became a number
 scripts    functions under `torch.jit.script`, where Python has another

@@ -14,6 +14,7 @@ from ...errors import CaptureError
 from ..graph.source import strip_wrapper
 from .alone import tracing_alone
 from .arguments import check_arguments, opened
+from .beside import write_copies
 from .branches import Branches
 from .captured import Autocast, Capture, Input
 from .draws import Draw, decide_draws
@@ -121,9 +122,10 @@ def traced_step(
     if any(dropped):
         step = again()
         exported = export(step, tensors, dropped)
+    write_copies(exported, step)
     if dynamic is not None:
         refuse_fixed(exported, step, dynamic)
-    return decomposed(exported), step
+    return decomposed(exported, step), step
 
 
 def symbols_of(dynamic: Dynamic) -> list[dict[int, Any] | None]:

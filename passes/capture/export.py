@@ -21,9 +21,15 @@ def export(
 ) -> torch.export.ExportedProgram:
     samples = next((len(tensor) for tensor in tensors if tensor.ndim), 1)
     shapes = None if dynamic is None else {"leaves": dynamic}
+    with in_users_terms(step), plain_mode(), KeepsTwoTokens(samples), compiled_functions_traced():
+        return torch.export.export(step, (tensors,), dynamic_shapes=shapes, strict=False)
+
+
+@contextmanager
+def in_users_terms(step: Step) -> Iterator[None]:
+    """An error of PyTorch's says which step it is of, where, and what its user can do."""
     try:
-        with plain_mode(), KeepsTwoTokens(samples), compiled_functions_traced():
-            return torch.export.export(step, (tensors,), dynamic_shapes=shapes, strict=False)
+        yield
     except Exception as error:
         failure = step.failure(error)
         if failure is error:
@@ -46,9 +52,9 @@ COMPOSITES = (
 """Operators that stay whole: passes recognise them and their kernels are faster than their parts."""
 
 
-def decomposed(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+def decomposed(exported: torch.export.ExportedProgram, step: Step) -> torch.export.ExportedProgram:
     """The same step of fewer kinds of operators, none of which writes."""
-    with plain_mode(), few_overridden():
+    with in_users_terms(step), plain_mode(), few_overridden():
         return exported.run_decompositions(decompositions())
 
 

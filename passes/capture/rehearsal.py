@@ -14,6 +14,7 @@ from .alone import tracing_alone
 from .arguments import opened
 from .constants import Asks, constants
 from .copies import copy_modules
+from .derived import Derived
 from .draws import draws_undone
 from .leftovers import classes_and_modules
 from .step import Step, failing_line, plain_mode
@@ -30,12 +31,14 @@ class Rehearsal:
     Attributes:
         step: on copies of the model's modules, as the call left them. surroundings: what it read beside them.
         assigned: what it changed there; as a rule tables that the model makes at its first call and keeps.
+        derived: where it left what it computed of its arguments.
         asked: whether it asked for the values of tensors.
     """
 
     step: Step
     surroundings: Surroundings
     assigned: frozenset[Place]
+    derived: frozenset[Place]
     asked: bool
 
     def tables(self, model: nn.Module, written: Set[Place]) -> Tables:
@@ -47,7 +50,7 @@ class Rehearsal:
         kept = self.assigned - written
         before, after = state_at(model, kept, self.surroundings), self.state_at(kept)
         values = constants(model, self.surroundings) if self.asked else []
-        return Tables(kept, self.surroundings, before, after, frozenset(written), values)
+        return Tables(kept, self.surroundings, before, after, frozenset(written), values, self.derived - kept)
 
     def state_at(self, places: Iterable[Place]) -> Attributes:
         """What the call left at some places."""
@@ -76,8 +79,12 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
     before, asks = attributes(own.model), Asks()
     try:
         devices = {tensor.device for tensor in tensors}
-        with plain_mode(), draws_undone(devices), noted(surroundings), WritesUndone(own.model), asks:
-            own.call([tensor.clone() for tensor in tensors])
+        with plain_mode():
+            # Not in inference mode, outside of which nothing is written into what is made there.
+            copied = [tensor.clone() for tensor in tensors]
+        derived = Derived(copied)
+        with plain_mode(), draws_undone(devices), noted(surroundings), WritesUndone(own.model), derived, asks:
+            own.call(copied)
     except MarcheError:
         raise
     except Exception as error:
@@ -90,7 +97,7 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
         ) from error
     after = {**attributes(own.model), **surroundings.attributes()}
     assigned = frozenset(changed_attributes({**before, **surroundings.first}, after))
-    return Rehearsal(own, surroundings, assigned, asks.asked)
+    return Rehearsal(own, surroundings, assigned, derived.places(after), asks.asked)
 
 
 def rehearse_call(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rehearsal:

@@ -27,6 +27,7 @@ class Tables:
         surroundings: where to look for what is not the model's.
         before, after: what was there when the captured call began, and what it left, which the graph holds.
         constants: tensors whose values count, as a step made numbers of some.
+        derived: where it leaves what it computes of its arguments in every call, which its graph does not.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class Tables:
         after: Attributes | None = None,
         written: frozenset[Place] = frozenset(),
         constants: Iterable[Tensor] = (),
+        derived: frozenset[Place] = frozenset(),
     ) -> None:
         self.constants = [(own, version_of(own)) for own in constants]
         self.written = written
+        self.derived = derived
         self.places = places
         self.surroundings = surroundings or Surroundings()
         self.before = own_copy(before or {})

@@ -226,3 +226,20 @@ def test_calls_with_other_numbers_that_reuse_nothing_are_told_to_pass_tensors() 
 
     (message,) = told(made(Known), scaled, steps=6)
     assert "since arguments that are no tensors were others in each. Pass numbers that change as tensors" in message
+
+
+def decided_by_the_whole(model: Any, ids: Tensor, number: int) -> Tensor:
+    """As discrete flow matching: what all rows say decides which of them move, each time others."""
+    logits = model(ids)
+    chance = torch.rand(ids.shape[1], generator=torch.Generator().manual_seed(number))
+    moves = chance < 0.4 + 0 * logits.mean((0, 1)).sum()
+    rows: Tensor = logits[:, moves]
+    return rows.argmax(-1)
+
+
+def test_rows_that_a_read_as_a_whole_decides_are_why_nothing_is_gained() -> None:
+    (whole, message) = told(made(), decided_by_the_whole, refresh=SelectiveRefresh(0.5))
+    assert "was read as a whole, and only" in whole
+    assert "of them its result was read as a whole at test_advice.py:" in message
+    assert "it ran again for rows that are read at test_advice.py:" in message
+    assert told(made(), decided_by_the_whole, refresh="exact") == []

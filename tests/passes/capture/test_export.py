@@ -10,10 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.export import exported_program
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
+from marche_fx.errors import CaptureError
 from marche_fx.passes.capture.export import COMPOSITES, SPLIT, decomposed, decompositions, few_overridden
-from marche_fx.passes.capture.step import plain_mode
+from marche_fx.passes.capture.step import Step, plain_mode
 from tests.networks import small_mar
+
+STEP = Step(nn.Identity(), "forward", [], pytree.tree_structure(((), {})))
 
 
 class Composites(nn.Module):
@@ -54,7 +58,7 @@ def test_the_graph_is_the_one_that_overriding_all_operators_gives(kind: str) -> 
     program = exported(kind)
     with plain_mode():
         expected = program.run_decompositions(dict(decompositions()))
-    found = decomposed(program)
+    found = decomposed(program, STEP)
     assert str(found.graph) == str(expected.graph)
     assert told(found) == told(expected)
     assert str(found.graph_signature) == str(expected.graph_signature)
@@ -70,7 +74,7 @@ def test_few_operators_are_overridden_and_all_that_stay_whole(monkeypatch: pytes
 
     monkeypatch.setattr(exported_program, "_override_composite_implicit_decomp", noting)
     program = exported("composites")
-    decomposed(program)
+    decomposed(program, STEP)
     with plain_mode():
         program.run_decompositions(dict(decompositions()))
     few, everything = taken
@@ -102,3 +106,12 @@ def test_a_pytorch_that_does_without_it_is_served(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delattr(exported_program, SPLIT)
     with few_overridden():
         assert not hasattr(exported_program, SPLIT)
+
+
+def test_what_cannot_be_taken_apart_is_told_of_in_the_users_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no graph of this operator")
+
+    monkeypatch.setattr(exported_program, "_decompose_exported_program", failing)
+    with pytest.raises(CaptureError, match=r"cannot capture .*forward: RuntimeError: no graph of this operator\n"):
+        decomposed(exported("composites"), STEP)
