@@ -17,6 +17,11 @@ from tests.sessions import inputs, transformer
 PROCESSES = 2
 
 
+def tell(text: str) -> None:
+    """Print a line at once: of one in two writes the end may be another process's."""
+    print(f"{text}\n", end="", flush=True)
+
+
 def rank(number: int, meeting: str) -> None:
     """Say what `transform` says of a model in parts, and that it works on one that is whole."""
     torch.set_num_threads(1)
@@ -28,12 +33,12 @@ def rank(number: int, meeting: str) -> None:
     assert torch.allclose(model(x), whole), "it computes what it did"
     try:
         marche_fx.transform(model)
-        print(f"{number}: transformed", flush=True)
+        tell(f"{number}: transformed")
     except UnsupportedModelError as error:
-        print(f"{number}: {error}", flush=True)
+        tell(f"{number}: {error}")
     optimized = marche_fx.transform(transformer(1), compile=False)
     with marche_fx.decoding(optimized):
-        print(f"{number}: {torch.allclose(optimized(x), whole)}", flush=True)
+        tell(f"{number}: {torch.allclose(optimized(x), whole)}")
     dist.destroy_process_group()
 
 
