@@ -97,7 +97,10 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
         ) from error
     after = {**attributes(own.model), **surroundings.attributes()}
     assigned = frozenset(changed_attributes({**before, **surroundings.first}, after))
-    return Rehearsal(own, surroundings, assigned, derived.places(after), asks.asked)
+    # Variables of enclosing functions may be those of functions that this call ran; what hooks enclose is the model's.
+    enclosed = {place for place, _ in surroundings.enclosed.values()}
+    left = derived.places({place: held for place, held in after.items() if place not in enclosed})
+    return Rehearsal(own, surroundings, assigned, left, asks.asked)
 
 
 def rehearse_call(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rehearsal:
