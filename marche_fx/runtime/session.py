@@ -17,7 +17,7 @@ from .program import Program
 from .records import SessionLog, StepRecord
 from .state import StepState
 from .stream import MOST_TRIED, Stream, find_stream
-from .turns import MOST_STREAMS, Turns
+from .turns import MOST_STREAMS, USUAL_STREAMS, Turns
 
 STREAM: ContextVar[str | None] = ContextVar("marche_fx_stream", default=None)
 """The name of the stream that calls belong to, where the user says it."""
@@ -92,6 +92,12 @@ class Session:
         """Of all programs in all streams."""
         return [state for own in self.streams for state in own.states.values()]
 
+    @property
+    def room(self) -> int:
+        """How many streams are kept: others may be those of generations that have ended, and never called again."""
+        are_called_again = any(own.are_taken for own in self.turns.values()) or any(own.name for own in self.streams)
+        return MOST_STREAMS if are_called_again else USUAL_STREAMS
+
     def stream_of(self, method: StepMethod, program: Program, call: CallInputs) -> Stream:
         """The stream that a call belongs to, opened if it is the first of one.
 
@@ -114,7 +120,7 @@ class Session:
         else:
             self.streams.remove(found)
         self.streams.append(found)
-        while len(self.streams) > MOST_STREAMS:
+        while len(self.streams) > self.room:
             gone = self.streams.pop(0)
             gone.close()
             if gone.name is not None:

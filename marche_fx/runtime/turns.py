@@ -13,8 +13,11 @@ from .call_inputs import CallInputs, tokens_moved
 REMEMBERED = 4
 """Calls of a program that a stream remembers: as many conditions may take turns before they are told apart."""
 
-MOST_STREAMS = 16
+USUAL_STREAMS = 8
 """Streams of a session; one more takes the place of the one that was not called for longest."""
+
+MOST_STREAMS = 16
+"""The same where it is known that they are called again: calls take turns, or a user names them."""
 
 FEW = 8
 """Two sequences differ in more than one of so many tokens."""

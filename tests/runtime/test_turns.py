@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import marche_fx
 from marche_fx import SelectiveRefresh
-from marche_fx.runtime.turns import MOST_STREAMS, REMEMBERED
+from marche_fx.runtime.turns import MOST_STREAMS, REMEMBERED, USUAL_STREAMS
 from tests.networks import Transformer
 from tests.sessions import D, records
 
@@ -151,9 +151,11 @@ def test_a_loop_that_takes_back_what_it_drew_takes_no_turns(data: st.DataObject)
 def test_generations_one_after_another_in_a_session_are_not_turns() -> None:
     model = words(0)
     with marche_fx.decoding(model) as session:
-        for ids in itertools.chain(*(sequence(seed, 8, 8, 3) for seed in range(4))):
+        for ids in itertools.chain(*(sequence(seed, 8, 8, 3) for seed in range(USUAL_STREAMS + 4))):
             model(ids)[:, -8:].sum()
+            assert len(session.streams) <= USUAL_STREAMS
         assert not any(own.are_taken for own in session.turns.values())
+    assert len({own.stream for own in records(model)}) > USUAL_STREAMS, "each begins anew"
 
 
 @torch.no_grad()
