@@ -11,6 +11,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from ...errors import UnsupportedModelError
+from ..graph.operands import argument, parameters
 from ..graph.source import describe
 from .step import Step
 from .structure import attributes
@@ -67,7 +68,8 @@ def written(exported: torch.export.ExportedProgram) -> dict[fx.Node, fx.Node]:
     constants = {own.arg.name for own in exported.graph_signature.input_specs if own.kind is InputKind.CONSTANT_TENSOR}
     memory = {node: node for node in exported.graph.find_nodes(op="placeholder") if node.name in constants}
     found: dict[fx.Node, fx.Node] = {}
-    for node in exported.graph.nodes:
+    # Most steps hold no such tensor.
+    for node in exported.graph.nodes if memory else ():
         for operand, is_written in shared_with(node):
             if operand in memory:
                 memory.setdefault(node, memory[operand])
@@ -82,12 +84,12 @@ def shared_with(node: fx.Node) -> Iterator[tuple[fx.Node, bool]]:
         yield from ((own, False) for own in node.all_input_nodes[:1])
     if not isinstance(node.target, torch._ops.OpOverload):
         return
-    for number, own in enumerate(node.target._schema.arguments):
-        value = node.args[number] if number < len(node.args) else node.kwargs.get(own.name)
-        if own.alias_info is not None:
+    for own in parameters(node.target):
+        if own.is_shared:
+            value = argument(node, own.name)
             for operand in value if isinstance(value, (list, tuple)) else (value,):
                 if isinstance(operand, fx.Node):
-                    yield operand, own.is_write
+                    yield operand, own.is_written
 
 
 def is_written_over(first_user: fx.Node, constant: fx.Node) -> bool:

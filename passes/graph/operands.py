@@ -18,12 +18,18 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One argument of an operator's schema: whether it is a tensor, or a list of these."""
+    """One argument of an operator's schema: whether it is a tensor, or a list of these.
+
+    Attributes:
+        is_shared: whether a result may be in its memory, or it is written. is_written: whether it is.
+    """
 
     name: str
     default: Any
     is_tensor: bool
     is_list: bool
+    is_shared: bool
+    is_written: bool
 
 
 @cache
@@ -32,7 +38,12 @@ def parameters(operator: Any) -> tuple[Parameter, ...]:
     kinds = [str(own.type) for own in operator._schema.arguments]
     return tuple(
         Parameter(
-            own.name, own.default_value, kind in ("Tensor", "Optional[Tensor]"), "List[" in kind and "Tensor" in kind
+            own.name,
+            own.default_value,
+            is_tensor=kind in ("Tensor", "Optional[Tensor]"),
+            is_list="List[" in kind and "Tensor" in kind,
+            is_shared=own.alias_info is not None,
+            is_written=own.is_write,
         )
         for own, kind in zip(operator._schema.arguments, kinds)
     )
