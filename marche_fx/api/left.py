@@ -1,4 +1,4 @@
-"""What a step leaves in attributes in every call, for others to read, and its captured graph does not."""
+"""What a step leaves in attributes in every call, for others to read, and once captured does not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def tell_of_what_is_left(method: StepMethod, model: nn.Module, tables: Tables) -
         return
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     method.warn_once(
-        f"{method} leaves what it computes of its arguments in {', '.join(names[:NAMED])}{more} in every call, and, "
+        f"{method} leaves what it computes in {', '.join(names[:NAMED])}{more} in every call, and, "
         "once captured, in none: what is there stays as it is. Where your loop reads it, let the step return it; where "
         "nobody does, nothing is lost",
         topic="left",

@@ -15,6 +15,7 @@ from ..denoising import Denoising
 from ..errors import ArgumentError, MarcheError
 from ..head.step import HeadStep
 from ..marks import ATTRIBUTE
+from ..passes.capture.left import Left, leave
 from ..passes.capture.structure import structure
 from ..recipes import Recipe
 from ..runtime.method import Settings
@@ -112,6 +113,12 @@ class Optimization:
                         own = self.plain_children.modules
                     if own is value or not is_same_binding(vars(view).get(name), own):
                         vars(view)[name] = own
+
+    def leave(self, left: Left) -> None:
+        """Leave in the transformed model what a step leaves in attributes for its loop, or for other steps."""
+        optimized = None if self.optimized is None else self.optimized()
+        if left and optimized is not None:
+            leave(optimized, left)
 
     def look(self, view: nn.Module) -> None:
         """See what of the model is transformed by now, of which a copy of the original has the originals."""

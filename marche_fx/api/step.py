@@ -138,6 +138,7 @@ class OptimizedStep:
         given = program.given(args, kwargs)
         for draw in program.plan.original.draws:
             draw.make()
+        self.owner.leave(program.plan.original.tables.left)
         inputs = CallInputs.of(program, list(given.values()))
         stream = session.stream_of(self.method, program, inputs)
         # Before it is known whether this call is the first that runs.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from ..passes.capture.kinds import differences
 from ..refresh import FullRefresh, begun_after, warmup_of
 from .choose import BUCKET
 from .findings import Findings, find
@@ -134,24 +134,37 @@ def only_warmed_up(method: StepMethod, found: Findings) -> str:
 
 def begun_anew(method: StepMethod, found: Findings, calls: Sequence[CallRecord]) -> str:
     """Of a session in which most calls were of another kind of arguments than those before."""
-    shapes: dict[str, set[torch.Size]] = {}
-    for program in {call.program for call in calls}:
-        for node, name in program.input_names.items():
-            shapes.setdefault(name, set()).add(node.meta["val"].shape)
-    names = [repr(name) for name, found_shapes in shapes.items() if len(found_shapes) > 1]
+    programs = list(dict.fromkeys(call.program for call in calls))
+    shapes, values, lines = differences([(own.capture, own.leaf_names) for own in programs])
     start = (
         f"{found.share:.0%} of the rows of {method} were computed in {found.calls} calls, so hardly anything is "
         f"gained: {found.anew} of them found nothing to reuse, since"
     )
-    if names:
+    if shapes:
         return (
-            f"{start} {' and '.join(names)} had another shape in each. Where the model knows padding, pad to one "
-            "shape; where not, the step cannot be cached here"
+            f"{start} {in_words(shapes)} had another shape in each. Where the model knows padding, pad to one shape; "
+            "where not, the step cannot be cached here"
+        )
+    if values:
+        return (
+            f"{start} {in_words(values)}, of which no part is a tensor, was another in each. Pass numbers that change "
+            "as tensors; where the model branches on them, the step cannot be cached here"
+        )
+    if lines:
+        return (
+            f"{start} the model asks for values of its arguments at {' and '.join(lines)}, and goes on with others in "
+            "each. Where it may compute with the tensor instead of a number, let it, as by torch.where; where the "
+            "number is for somebody else, take it outside of the step"
         )
     return (
-        f"{start} arguments that are no tensors were others in each. Pass numbers that change as tensors; where the "
-        "model branches on them, the step cannot be cached here"
+        f"{start} their arguments, or what the model keeps in attributes, were of another kind in each: dtypes, "
+        "devices, autocast or nesting. Keep these the same in all calls of a generation"
     )
+
+
+def in_words(names: Sequence[str]) -> str:
+    """``'ids' and 'mask'``."""
+    return " and ".join(map(repr, names))
 
 
 def nearly_all(method: StepMethod, found: Findings) -> str:

@@ -17,7 +17,7 @@ from ..passes.analysis.row_outputs import RowOutput, can_wait, find_row_outputs
 from ..passes.analysis.sight import find_sight
 from ..passes.capture.arguments import flattened
 from ..passes.capture.bools import numbers_of_bools, with_numbers
-from ..passes.capture.captured import Capture, argument_names
+from ..passes.capture.captured import Capture, argument_names, leaf_names
 from ..passes.graph.operands import shape_of
 from ..passes.graph.reach import ancestors
 from ..passes.graph.source import describe
@@ -104,6 +104,8 @@ class Program:
         self.sight = sight if sight and all(node in self.read_later for node, _ in sight.masks) else None
         """Whom each token attends to, where the step's values tell."""
         self.input_names = input_names(model, plan)
+        self.leaf_names = leaf_names(getattr(model, plan.dense.step), plan.dense)
+        """The argument that each leaf of a step's arguments is, or is in."""
         self.token_inputs = token_inputs(plan, self.watched)
         """Arguments that say what the tokens are, so that a decoding step is expected to change them."""
         self.allowed = [allowed(self, own, tolerance or {}) for own in self.watched]

@@ -27,7 +27,7 @@ from .fingerprint import Fingerprint, differences, fingerprint, machine, softwar
 from .kernels import beside, kernels_of, read_kernels, restore_kernels, write_kernels
 from .locks import held
 
-FORMAT = 8
+FORMAT = 9
 
 HEADING = f"marche_fx captured steps {FORMAT}\n".encode()
 """With which a file begins."""
@@ -202,14 +202,17 @@ def read_head(written: Any, reader: Any) -> StoredHead:
 
 def write_premises(own: Premises) -> dict[str, Any]:
     around, left = ([[*place, digest] for place, digest in sorted(each.items())] for each in (own.around, own.left))
-    return {"written": sorted(own.written), "around": around, "left": left}
+    return {"written": sorted(own.written), "varying": sorted(own.varying), "around": around, "left": left}
 
 
 def read_premises(written: Any) -> Premises:
     around, left = (
         {(str(place), str(name)): str(digest) for place, name, digest in written[each]} for each in ("around", "left")
     )
-    return Premises(frozenset((str(place), str(name)) for place, name in written["written"]), around, left)
+    assigned, varying = (
+        frozenset((str(place), str(name)) for place, name in written[each]) for each in ("written", "varying")
+    )
+    return Premises(assigned, varying, around, left)
 
 
 def refuse_others(before: dict[str, Fingerprint], now: dict[str, Fingerprint]) -> None:

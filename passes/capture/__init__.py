@@ -9,6 +9,7 @@ undone     writes into a model's tensors
 alone      one trace at a time, in its thread alone    dropping   lengths that depend on values
 arguments  trees of tensors and plain values           refusals   steps that no cached step could repeat
 derived    what it computes of its arguments, and where it leaves that
+left       plain values that it leaves in attributes     kinds      in what calls differ that each cost a capture
 tables     attributes that a step sets for itself      watched    those that it writes before it reads them
 structure  what a capture bakes in beside weights      normalise  fewer kinds of operators
 constants  tensors that count by their values        digests  what is baked in, comparable between processes

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.weak import WeakIdKeyDictionary
+
+from ..graph.source import is_library_frame
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,13 @@ class Branches:
 
     Attributes:
         calls: from the tensors among the arguments to the answers. asked: which values are the answers.
-        answers: what it was told in the captured call.
+        answers: what it was told in the captured call. lines: where it asked, ``model.py:41``.
     """
 
     calls: tuple[Call, ...]
     asked: tuple[Value, ...]
     answers: tuple[Any, ...]
+    lines: tuple[str, ...]
 
     def hold_for(self, tensors: list[Tensor]) -> bool:
         """Whether the step would be told the same of these arguments. Reads values on the host."""
@@ -101,6 +106,7 @@ class FromArguments(TorchFunctionMode):
         for number, tensor in enumerate(traced):
             self.known[tensor] = Value(number)
         self.asked: list[Value] = []
+        self.lines: list[str] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -115,6 +121,7 @@ class FromArguments(TorchFunctionMode):
             return result
         if func in QUESTIONS and tensors:
             self.asked.append(self.record(func, args, kwargs))
+            self.lines.append(calling_line())
             return self.values.of(self.asked[-1])
         result = func(*args, **kwargs)
         found = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
@@ -134,7 +141,16 @@ class FromArguments(TorchFunctionMode):
                 self.follow(part, self.record(operator.getitem, (value, number), {}))
 
     def found(self) -> Branches:
-        return Branches(tuple(self.calls), tuple(self.asked), tuple(map(self.values.of, self.asked)))
+        answers = tuple(map(self.values.of, self.asked))
+        return Branches(tuple(self.calls), tuple(self.asked), answers, tuple(self.lines))
+
+
+def calling_line() -> str:
+    """``model.py:41``: the innermost line that is being run of the model's own code."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and is_library_frame(frame.f_code.co_filename):
+        frame = frame.f_back
+    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
 DRAWS = (

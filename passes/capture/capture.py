@@ -77,7 +77,7 @@ def capture(
         rehearsal = rehearse(Step(model, step, leaves, spec), tensors)
         with taken_out(rehearsal.step.model, rehearsal.surroundings):
             exported, traced = exported_step(rehearsal, tensors, dynamic)
-            tables = rehearsal.tables(model, traced.written)
+            tables = rehearsal.tables(model, traced.written, traced.varying)
     name = rehearsal.step.name
     refuse_writes(exported, name, call, [own.name for own in user_inputs(exported)])
     writes = writes_of(exported)

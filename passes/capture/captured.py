@@ -114,6 +114,11 @@ class Capture:
 
 def argument_names(function: Callable[..., Any], captured: Capture) -> list[str]:
     """For each tensor among a step's arguments the name of the parameter that it is passed as, or is in."""
+    return [name for name, own in zip(leaf_names(function, captured), captured.inputs) if own.node is not None]
+
+
+def leaf_names(function: Callable[..., Any], captured: Capture) -> list[str]:
+    """For each leaf of a step's arguments the name of the parameter that it is passed as, or is in."""
     try:
         parameters = [
             own.name
@@ -125,4 +130,4 @@ def argument_names(function: Callable[..., Any], captured: Capture) -> list[str]
     args, kwargs = pytree.tree_unflatten(list(captured.inputs), captured.in_spec)
     names = [*parameters, *(f"argument {number}" for number in range(len(parameters), len(args)))]
     given = [*zip(names, args), *kwargs.items()]
-    return [name for name, tree in given for own in pytree.tree_leaves(tree) if own.node is not None]
+    return [name for name, tree in given for _ in pytree.tree_leaves(tree)]

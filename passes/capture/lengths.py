@@ -71,7 +71,7 @@ class AnyLength:
         if rehearsal.assigned - own.places - own.written:
             return None
         # What it made in an earlier call it may find now.
-        tables = replace(rehearsal, assigned=rehearsal.assigned | own.places).tables(model, own.written)
+        tables = replace(rehearsal, assigned=rehearsal.assigned | own.places).tables(model, own.written, own.varying)
         return self.of_sizes(sizes, tables=tables) if holds_all_of(own.after, tables.after) else None
 
     def of_sizes(self, sizes: Sizes, **changed: Any) -> Capture:

@@ -16,6 +16,7 @@ from .constants import Asks, constants
 from .copies import copy_modules
 from .derived import Derived
 from .draws import draws_undone
+from .left import noting_assignments, plain_values
 from .leftovers import classes_and_modules
 from .step import Step, failing_line, plain_mode
 from .structure import Attributes, Place, attributes, changed_attributes
@@ -30,7 +31,8 @@ class Rehearsal:
 
     Attributes:
         step: on copies of the model's modules, as the call left them. surroundings: what it read beside them.
-        assigned: what it changed there; as a rule tables that the model makes at its first call and keeps.
+        assigned: what it changed there, or gave the plain value that was there; as a rule tables that the model makes
+            at its first call and keeps.
         derived: where it left what it computed of its arguments.
         asked: whether it asked for the values of tensors.
     """
@@ -41,16 +43,25 @@ class Rehearsal:
     derived: frozenset[Place]
     asked: bool
 
-    def tables(self, model: nn.Module, written: Set[Place]) -> Tables:
+    def tables(self, model: nn.Module, written: Set[Place], varying: Set[Place]) -> Tables:
         """What the call set for itself.
 
         Args:
-            model: the original. written: what the step sets in every call and never reads.
+            model: the original. written: what the step sets in every call and never reads. varying: of this, plain
+                values that are others in each call.
         """
         kept = self.assigned - written
         before, after = state_at(model, kept, self.surroundings), self.state_at(kept)
         values = constants(model, self.surroundings) if self.asked else []
-        return Tables(kept, self.surroundings, before, after, frozenset(written), values, self.derived - kept)
+        left = plain_values(self.step.model, written - varying)
+        return Tables(
+            *(kept, self.surroundings, before, after),
+            written=frozenset(written),
+            constants=values,
+            derived=(self.derived | varying) - kept,
+            varying=frozenset(varying),
+            left=left,
+        )
 
     def state_at(self, places: Iterable[Place]) -> Attributes:
         """What the call left at some places."""
@@ -83,7 +94,8 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
             # Not in inference mode, outside of which nothing is written into what is made there.
             copied = [tensor.clone() for tensor in tensors]
         derived = Derived(copied)
-        with plain_mode(), draws_undone(devices), noted(surroundings), WritesUndone(own.model), derived, asks:
+        undone, noting = WritesUndone(own.model), noting_assignments(own.model)
+        with plain_mode(), draws_undone(devices), noted(surroundings), undone, derived, asks, noting as given:
             own.call(copied)
     except MarcheError:
         raise
@@ -96,11 +108,11 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
             "The original fails for them too; pass arguments that it takes."
         ) from error
     after = {**attributes(own.model), **surroundings.attributes()}
-    assigned = frozenset(changed_attributes({**before, **surroundings.first}, after))
+    changed = changed_attributes({**before, **surroundings.first}, after)
     # Variables of enclosing functions may be those of functions that this call ran; what hooks enclose is the model's.
     enclosed = {place for place, _ in surroundings.enclosed.values()}
     left = derived.places({place: held for place, held in after.items() if place not in enclosed})
-    return Rehearsal(own, surroundings, assigned, left, asks.asked)
+    return Rehearsal(own, surroundings, frozenset(changed) | given, left, asks.asked)
 
 
 def rehearse_call(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rehearsal:

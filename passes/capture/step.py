@@ -22,6 +22,7 @@ from ..graph.source import CAPTURED
 from .arguments import check_results, closed, opened
 from .branches import Branches, FromArguments
 from .fixed import FixedSizes
+from .left import is_left_again, is_plain
 from .lines import first_line, first_line_of, model_frames
 from .refusals import refuse_assignments
 from .structure import Place, attributes, changed_attributes
@@ -44,6 +45,8 @@ class Step(nn.Module):
         self.training = model.training
         self.written: set[Place] = set()
         """Attributes that a traced call set and never read before, which are no state."""
+        self.varying: set[Place] = set()
+        """Of these, those of a plain value that another call of this kind would give another one."""
         self.surroundings = Surroundings()
         """What the step was seen to read beside the model."""
         self.real: Callable[[], list[Tensor]] | None = None
@@ -113,6 +116,7 @@ class Step(nn.Module):
         with attributes_restored(self.model), DetachedData(), fixing, asking:
             results = self.traced(leaves)
             changed = changed_attributes(before, attributes(self.model))
+            self.note_what_is_left()
         if isinstance(asking, FromArguments):
             self.branches = asking.found()
         self.fixed_at = fixing.line
@@ -141,6 +145,14 @@ class Step(nn.Module):
         if "data-dependent" in reason or isinstance(error, DataDependentOutputException):
             return BranchError(what + BRANCHES)
         return CaptureError(what + TRACES)
+
+    def note_what_is_left(self) -> None:
+        """See which attributes the trace set and had not read, and in which of them is no plain value of its kind."""
+        left = {place: own for place, own in self.watched.items() if own.was_set and not own.was_read}
+        self.written |= left.keys()
+        self.varying |= {
+            place for place, own in left.items() if is_plain(own.first) and not is_left_again(own.value(), own.first)
+        }
 
     def is_unread(self, place: Place) -> bool:
         """Whether what a call leaves at a place means nothing to the next, or a hook keeps it for somebody else."""

@@ -23,11 +23,12 @@ class Premises:
     """What a capture was made under, beside the model, comparable between processes.
 
     Attributes:
-        written: what the step sets in every call and never reads.
+        written: what the step sets in every call and never reads. varying: of this, plain values that are others then.
         around: what it read beside the model. left: the tables that a call left, which the graph holds.
     """
 
     written: frozenset[Place]
+    varying: frozenset[Place]
     around: Digests
     left: Digests
 
@@ -40,7 +41,7 @@ class Premises:
         """
         read = tables.surroundings.attributes().keys() - tables.places - tables.written
         around = {place: values for place, values in found.items() if place in read}
-        return cls(tables.written, digests(around), digests(tables.after))
+        return cls(tables.written, tables.varying, digests(around), digests(tables.after))
 
     def differences(self, now: Premises) -> list[Place]:
         """Where there is something else now. Further tables, as for other lengths, make no difference."""
@@ -68,7 +69,8 @@ class Stored:
 
     def rehearsed(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tables:
         """What a real call on copies makes in this process, and where it reads."""
-        return rehearse_call(model, self.capture.step, args, kwargs).tables(model, self.premises.written)
+        rehearsal = rehearse_call(model, self.capture.step, args, kwargs)
+        return rehearsal.tables(model, self.premises.written, self.premises.varying)
 
 
 def digests(values: Attributes) -> Digests:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .arguments import PLAIN
+from .left import Left
 from .structure import Attributes, Place, leaves
 from .surroundings import Surroundings
 
@@ -28,6 +29,7 @@ class Tables:
         before, after: what was there when the captured call began, and what it left, which the graph holds.
         constants: tensors whose values count, as a step made numbers of some.
         derived: where it leaves what it computes of its arguments in every call, which its graph does not.
+        varying: of what is written, plain values that are others in each call. left: those that are the same in each.
     """
 
     def __init__(
@@ -39,10 +41,14 @@ class Tables:
         written: frozenset[Place] = frozenset(),
         constants: Iterable[Tensor] = (),
         derived: frozenset[Place] = frozenset(),
+        varying: frozenset[Place] = frozenset(),
+        left: Left | None = None,
     ) -> None:
         self.constants = [(own, version_of(own)) for own in constants]
         self.written = written
         self.derived = derived
+        self.varying = varying
+        self.left = left or {}
         self.places = places
         self.surroundings = surroundings or Surroundings()
         self.before = own_copy(before or {})

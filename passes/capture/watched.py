@@ -22,7 +22,7 @@ class Watched:
 
     def begin(self) -> None:
         """What is there now is the first value."""
-        self.first, self.was_read = self.value(), False
+        self.first, self.was_read, self.was_set = self.value(), False, False
 
     def value(self) -> Any:
         tables = (vars(self.module), self.module._buffers, self.module._parameters)
@@ -34,13 +34,14 @@ class Watched:
         # A trace reads through a stand-in for the module.
         value = self.value()
         # The methods of modules ask what is there before they set it.
-        if value is self.first and sys._getframe(1).f_code.co_filename != nn.modules.module.__file__:
-            self.was_read = True
+        is_read = sys._getframe(1).f_code.co_filename != nn.modules.module.__file__
+        self.was_read |= is_read and value is self.first and not self.was_set
         if value is ABSENT:
             raise AttributeError(f"{kind.__name__!r} object has no attribute {self.name!r}")
         return value
 
     def __set__(self, module: Any, value: Any) -> None:
+        self.was_set = True
         vars(self.module)[self.name] = value
 
     def __delete__(self, module: Any) -> None:

@@ -94,6 +94,7 @@ def write_branches(own: Branches) -> dict[str, Any]:
         ],
         "asked": VALUES.write(own.asked),
         "answers": VALUES.write(own.answers),
+        "lines": list(own.lines),
     }
 
 
@@ -120,7 +121,10 @@ def read_branches(written: Any, arguments: int) -> Branches:
     check_numbers(asked, arguments + len(calls))
     if not all(isinstance(own, Value) for own in asked):
         raise UnusableError("it asks for what is no value")
-    return Branches(tuple(calls), asked, checked(VALUES.read(written["answers"]), tuple))
+    answers, lines = checked(VALUES.read(written["answers"]), tuple), checked(written["lines"], list)
+    if not len(asked) == len(answers) == len(lines):
+        raise UnusableError("it was told more than it asked, or less")
+    return Branches(tuple(calls), asked, answers, tuple(str(own) for own in lines))
 
 
 def read_call(written: Any) -> Call:

@@ -76,7 +76,7 @@ def told(how: str, hook: Callable[..., Any] | None = None) -> list[str]:
 )
 def test_what_a_step_leaves_for_others_is_told_of_once_by_its_name(how: str, where: str) -> None:
     (message,) = told(how)
-    assert re.search(rf"^\w+\.forward leaves what it computes of its arguments in {where} in every call", message)
+    assert re.search(rf"^\w+\.forward leaves what it computes in {where} in every call", message)
 
 
 def test_what_a_hook_keeps_is_told_of_by_its_module() -> None:

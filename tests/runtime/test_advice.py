@@ -225,7 +225,26 @@ def test_calls_with_other_numbers_that_reuse_nothing_are_told_to_pass_tensors() 
         return model(ids, torch.zeros(2, 1), number)[:, 8:12] * 1
 
     (message,) = told(made(Known), scaled, steps=6)
-    assert "since arguments that are no tensors were others in each. Pass numbers that change as tensors" in message
+    assert "since 'scale', of which no part is a tensor, was another in each. Pass numbers that change as" in message
+
+
+class Counts(nn.Module):
+    """Asks how many tokens are hidden, for whoever reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.hidden = models.Words(), 0
+
+    def forward(self, ids: Tensor) -> Tensor:
+        self.hidden = int((ids == 0).sum())
+        found: Tensor = self.words(ids)
+        return found
+
+
+def test_calls_that_ask_for_other_values_and_reuse_nothing_are_told_of_by_the_line() -> None:
+    (message,) = told(made(Counts), lambda model, ids, number: model(reveal(ids, number))[:, 8:12] * 1, steps=6)
+    assert "since the model asks for values of its arguments at test_advice.py:" in message
+    assert "where the number is for somebody else, take it outside of the step" in message
 
 
 def decided_by_the_whole(model: Any, ids: Tensor, number: int) -> Tensor:
