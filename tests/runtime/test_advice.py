@@ -236,13 +236,13 @@ class Counts(nn.Module):
         self.words, self.hidden = models.Words(), 0
 
     def forward(self, ids: Tensor) -> Tensor:
-        self.hidden = int((ids == 0).sum())
+        self.hidden = int((ids == models.MASK).sum())
         found: Tensor = self.words(ids)
         return found
 
 
 def test_calls_that_ask_for_other_values_and_reuse_nothing_are_told_of_by_the_line() -> None:
-    (message,) = told(made(Counts), lambda model, ids, number: model(reveal(ids, number))[:, 8:12] * 1, steps=6)
+    (message,) = told(made(Counts), lambda model, ids, number: model(ids)[:, 8:12] * 1, steps=6)
     assert "since the model asks for values of its arguments at test_advice.py:" in message
     assert "where the number is for somebody else, take it outside of the step" in message
 
