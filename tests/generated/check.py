@@ -196,6 +196,8 @@ def decode_by_policy(recipe: Recipe, model: nn.Module, optimized: nn.Module) -> 
             results = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in results]
             expected, drawn_by_model = drawing(number, model, theirs)
             compare(leaves(ours), leaves(theirs), f"left in the arguments of step {number}", recipe)
+            if vars(optimized).get("left") != vars(model).get("left"):
+                raise GeneratedModelError(f"not left in the model by step {number}", recipe)
             if not torch.equal(drawn, drawn_by_model):
                 raise GeneratedModelError(f"other random numbers are drawn in step {number}", recipe)
             found.append((results, expected))

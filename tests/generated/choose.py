@@ -61,6 +61,7 @@ def choose_recipe(choose: Choose) -> Recipe:
             draws=choose("none", "none", "never", "always"),
             writes=choose(*["none"] * 7, "filled", "indexed", "moved", "in a view", "computed"),
             compiled=choose(*["none"] * 4, "plain", "whole"),
+            leaves=choose("none", "none", "sizes", "list"),
         )
     )
 

@@ -63,6 +63,8 @@ class Generated(nn.Module):
         batch = self.opened(given, more)
         if self.recipe.writes in WRITES:
             WRITES[self.recipe.writes](batch.tokens.transpose(0, 1) if self.recipe.tokens_first else batch.tokens)
+        if self.recipe.leaves != "none":
+            self.left = batch.tokens.shape if self.recipe.leaves == "sizes" else [*batch.tokens.shape, "sizes"]
         x, put_back = self.dropped(self.embedded(batch), batch.hidden)
         if self.recipe.drops == "before":
             x = put_back(x)

@@ -72,7 +72,7 @@ class Recipe(Described):
             samples are doubled inside the step. default_dtype: PyTorch's. policy: that of a session.
         writes: what the step writes into its argument ``tokens``; ``"computed"``, which is refused, of its weights.
         compiled: whether the step calls a function under `torch.compile`; ``"whole"``, with ``fullgraph=True``.
-        seed: of weights, arguments and active sets.
+        leaves: as what it leaves the sizes of its argument in an attribute. seed: of weights, arguments and active sets.
     """
 
     layers: tuple[Layer, ...] = (Layer(),)
@@ -104,6 +104,7 @@ class Recipe(Described):
     draws: str = "none"
     writes: str = "none"
     compiled: str = "none"
+    leaves: str = "none"
 
     @property
     def captured(self) -> Recipe:
