@@ -110,10 +110,12 @@ class Session:
             found = find_stream(streams, method.order, call, turns)
             if found is None and not turns.are_taken:
                 found = self.moved(call)
+            if turns.has_lost and len(self.streams) == MOST_STREAMS:
+                method.warn_once(too_many_streams(method), topic="streams")
         else:
             found = next((own for own in streams if own.name == name), None)
             if found is None and name in self.closed:
-                method.warn_once(too_many_streams(method, name), topic="streams")
+                method.warn_once(too_many_streams(method, repr(name)), topic="streams")
         if found is None:
             found = Stream(self.opened, method.settings, name)
             self.opened += 1
@@ -181,9 +183,9 @@ class Session:
         self.turns.clear()
 
 
-def too_many_streams(method: StepMethod, name: str) -> str:
+def too_many_streams(method: StepMethod, which: str = "each") -> str:
     return (
         f"calls of {method} belong to more than {MOST_STREAMS} streams in turn, of which a session keeps no more: "
-        f"{name!r} begins anew at each of its calls. Decode so many at once as there is room for, or several of them "
+        f"{which} begins anew at each of its calls. Decode so many at once as there is room for, or several of them "
         "as the samples of one batch"
     )

@@ -19,6 +19,9 @@ USUAL_STREAMS = 8
 MOST_STREAMS = 16
 """The same where it is known that they are called again: calls take turns, or a user names them."""
 
+LOOKED_BACK = 64
+"""Calls of a program among which an earlier one is looked for: more sequences than that in turn are one stream."""
+
 FEW = 8
 """Two sequences differ in more than one of so many tokens."""
 
@@ -39,10 +42,12 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self.calls: deque[tuple[CallInputs, int]] = deque(maxlen=MOST_STREAMS)
+        self.calls: deque[tuple[CallInputs, int]] = deque(maxlen=LOOKED_BACK)
         self.back = 0
         """So many calls before the last one was that it came back to; 0 where it did not."""
         self.are_taken = False
+        self.has_lost = False
+        """Whether the stream that a call would have gone on with was closed, as there was no room for so many."""
 
     def note(self, call: CallInputs, stream: int) -> None:
         self.calls.append((call, stream))
@@ -95,5 +100,9 @@ class Turns:
     def stream_of(self, call: CallInputs, times: Collection[int], streams: Iterable[Numbered]) -> Numbered | None:
         """That of the nearest call, unless it was called again since, with what belongs to another."""
         back, _ = self.nearest(call, times)
-        number = self.calls[-1 - back][1] if self.goes_on(back) else None
-        return next((own for own in streams if own.number == number), None)
+        if not self.goes_on(back):
+            return None
+        number = self.calls[-1 - back][1]
+        found = next((own for own in streams if own.number == number), None)
+        self.has_lost |= found is None
+        return found

@@ -72,7 +72,7 @@ class Recipe(Described):
             samples are doubled inside the step. default_dtype: PyTorch's. policy: that of a session.
         writes: what the step writes into its argument ``tokens``; ``"computed"``, which is refused, of its weights.
         compiled: whether the step calls a function under `torch.compile`; ``"whole"``, with ``fullgraph=True``.
-        leaves: as what it leaves the sizes of its argument in an attribute. seed: of weights, arguments and active sets.
+        leaves: as what it leaves sizes of an argument in an attribute. seed: of weights, arguments and active sets.
     """
 
     layers: tuple[Layer, ...] = (Layer(),)

@@ -158,6 +158,19 @@ def test_generations_one_after_another_in_a_session_are_not_turns() -> None:
     assert len({own.stream for own in records(model)}) > USUAL_STREAMS, "each begins anew"
 
 
+@pytest.mark.parametrize("count", [MOST_STREAMS + 1, 2 * MOST_STREAMS])
+@torch.no_grad()
+def test_more_sequences_than_there_is_room_for_are_told_of_and_computed_in_full(count: int) -> None:
+    torch.manual_seed(0)
+    model = Words().eval()
+    optimized = marche_fx.transform(model, refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
+    calls = in_turn([[(ids,) for ids in sequence(seed, 5, 8, 1)] for seed in range(count)])
+    with pytest.warns(UserWarning, match=r"calls of Words\.forward belong to more than 16 streams .* each begins anew"):
+        found = run(optimized, calls)
+    for (_, own), rows in zip(calls[3 * count :], found[3 * count :]):
+        torch.testing.assert_close(rows, model(*own)[:, -8:])
+
+
 @torch.no_grad()
 def test_more_named_streams_than_there_is_room_for_are_told_of() -> None:
     torch.manual_seed(0)
