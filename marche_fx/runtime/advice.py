@@ -143,7 +143,8 @@ def begun_anew(method: StepMethod, found: Findings, calls: Sequence[CallRecord])
     if shapes:
         return (
             f"{start} {in_words(shapes)} had another shape in each. Where the model knows padding, pad to one shape; "
-            "where not, the step cannot be cached here"
+            "where these are keys and values that it keeps itself, leave its own cache out, for a session has its own; "
+            "otherwise the step cannot be cached here"
         )
     if values:
         return (
