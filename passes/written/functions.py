@@ -123,7 +123,7 @@ def read_branches(written: Any, arguments: int) -> Branches:
         raise UnusableError("it asks for what is no value")
     answers, lines = checked(VALUES.read(written["answers"]), tuple), checked(written["lines"], list)
     if not len(asked) == len(answers) == len(lines):
-        raise UnusableError("it was told more than it asked, or less")
+        raise UnusableError("it asks for other values than it holds answers of")
     return Branches(tuple(calls), asked, answers, tuple(str(own) for own in lines))
 
 
