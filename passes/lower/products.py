@@ -23,9 +23,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     The weight stays as it is: no packed copy, which would take the memory twice and miss later changes.
     """
     # Asked again, for a model may have been moved or cast since its step was compiled.
-    if not is_small(weight) and is_plain(x):
+    if not is_small(weight) and is_plain(x) and is_faster():
         return onednn(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
+
+
+def is_faster() -> bool:
+    """Whether oneDNN takes less time than `aten.linear` for large weights, by what was measured of both.
+
+    With AVX-512, at any number of threads, as MKL does without it where the processor is not Intel's; with AVX2 only
+    where several threads share few rows. One thread with AVX2 takes a tenth to a fifth longer.
+    """
+    return torch.get_num_threads() > 1 or torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def is_small(weight: Tensor) -> bool:

@@ -38,6 +38,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
 
     onednn = products.onednn
     monkeypatch.setattr(products, "onednn", counted)
+    monkeypatch.setattr(products, "is_faster", lambda: True)
     return found
 
 
@@ -75,6 +76,23 @@ def test_large_weights_in_float32_and_no_others_go_to_onednn(calls: list[torch.S
     torch.ops.marche_fx.linear(x, weight[1:])
     torch.ops.marche_fx.linear(x.double(), weight.double())
     assert calls == [(1, 256), (100, 256)]
+
+
+@pytest.mark.parametrize(
+    ("capability", "threads", "is_faster"),
+    [("AVX512", 1, True), ("AVX512", 2, True), ("AVX2", 2, True), ("AVX2", 1, False), ("DEFAULT", 1, False)],
+)
+def test_one_thread_without_avx512_multiplies_as_the_original(
+    capability: str, threads: int, is_faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(products, "onednn", lambda x, *others: calls.append(x.shape))
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    x, weight = large()
+    found = products.linear(x, weight)
+    assert bool(calls) == is_faster
+    assert is_faster or torch.equal(found, F.linear(x, weight))
 
 
 @torch.no_grad()
