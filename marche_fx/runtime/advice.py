@@ -16,6 +16,12 @@ from .records import CallRecord
 IN_A_ROW = 3
 """So many calls in a row in which one value changed every token, and the user is told at once."""
 
+BOUNDING = (
+    "Where it needs fewer, let it read those, as in logits[mask]; where the others may be a few steps old, bound them: "
+    "refresh=SelectiveRefresh(0.05, queried=0.1)"
+)
+"""What to do of a loop that reads many rows in every step."""
+
 WITHOUT_CHECKS = "torch.distributions.Distribution.set_default_validate_args(False)"
 
 TOPICS = ("a moving value", "nearly all", "warm-up", "runs again", "old rows")
@@ -84,6 +90,8 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord], 
         found = find(own, warmup_of(method.policy))
         if found.runs_often:
             method.warn_once(runs_again(method, found), topic="runs again")
+        elif found.has_parted:
+            method.warn_once(parted(method, found), topic="nearly all")
         elif found.has_only_warmed_up:
             is_told = any("warm-up" in each.warned for each in methods)
             if is_usual and not is_told:
@@ -132,6 +140,16 @@ def only_warmed_up(method: StepMethod, found: Findings) -> str:
     )
 
 
+def parted(method: StepMethod, found: Findings) -> str:
+    """Of a session whose calls under few conditions were taken for those of many."""
+    return (
+        f"{found.share:.0%} of the rows of {method} were computed in {found.calls} calls, so hardly anything is "
+        f"gained: {found.parted} of them were taken for the first ones under further conditions, since calls under "
+        "each differ in many tokens, too. Tell conditions and sequences apart by `with marche_fx.stream(name):` around "
+        "the calls of each"
+    )
+
+
 def begun_anew(method: StepMethod, found: Findings, calls: Sequence[CallRecord]) -> str:
     """Of a session in which most calls were of another kind of arguments than those before."""
     shapes: dict[str, set[torch.Size]] = {}
@@ -173,11 +191,7 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
                 f"{start}query= asks for nearly every row in {times} of them, called at {line}. Let it ask for those "
                 "alone that the loop reads"
             )
-        return (
-            f"{start}the loop reads nearly every row at {line}, in {times} of them. Where it needs fewer, let it read "
-            "those, as in logits[mask]; where the others may be a few steps old, bound them: "
-            "refresh=SelectiveRefresh(0.05, queried=0.1)"
-        )
+        return f"{start}the loop reads nearly every row at {line}, in {times} of them. {BOUNDING}"
     if found.lopsided:
         (line, samples, is_query), times = found.lopsided.most_common(1)[0]
         reads = f"query= asks, called at {line}," if is_query else f"the loop asks, at {line},"
@@ -189,11 +203,15 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
     (name, argument), times = next(iter(found.partly.most_common(1)), (("", ""), 0))
     mostly = f"; in {times} of them {name}, had changed half of them or more" if times else ""
     mend = f". {letting_it_move(method, argument)}" if argument else ""
-    return (
+    most = (
         f"{start}in {found.forced} of them more than 80% of the tokens were to run, rounded up to a multiple of "
-        f"{BUCKET}: they had changed, were read or refreshed{mostly}{mend}. Fewer tokens a step, or more steps, leave "
-        "more to reuse"
+        f"{BUCKET}: they had changed, were read or refreshed{mostly}"
     )
+    (line, is_query), often = next(iter(found.mostly.most_common(1)), (("", False), 0))
+    if 2 * often >= found.forced and times < often:
+        asks = f"query= asks, called at {line}," if is_query else f"the loop asks, at {line},"
+        return f"{most}; {asks} for half of the rows or more in {often} of them. {BOUNDING}"
+    return f"{most}{mend}. Fewer tokens a step, or more steps, leave more to reuse"
 
 
 def runs_behind(method: StepMethod, found: Findings) -> str:
