@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
+from ..passes.graph.operands import shape_of
+from ..passes.graph.source import describe
+from ..passes.rules.flops import node_flops
 from ..refresh import FullRefresh, begun_after, warmup_of
 from .choose import BUCKET
-from .findings import Findings, find
+from .findings import FEWEST, Findings, find
 from .method import StepMethod
 from .records import CallRecord
 
@@ -23,6 +26,9 @@ BOUNDING = (
 """What to do of a loop that reads many rows in every step."""
 
 WITHOUT_CHECKS = "torch.distributions.Distribution.set_default_validate_args(False)"
+
+IN_FULL = 0.5
+"""Operators that run on all tokens may take this share of a step's FLOPs before the user is told of them."""
 
 TOPICS = ("a moving value", "nearly all", "warm-up", "runs again", "old rows")
 """What is told once each."""
@@ -107,6 +113,32 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord], 
                 "you need before the next call",
                 topic="old rows",
             )
+
+
+def tell_of_operators_in_full(methods: Sequence[StepMethod], calls: Sequence[CallRecord]) -> None:
+    """Warn once of a step of which most is computed for all tokens, however few are active."""
+    for method in methods:
+        programs = [own.program for own in calls if own.method is method and own.active]
+        if len(programs) < FEWEST or method.policy == FullRefresh() or "in full" in method.warned:
+            continue
+        program = max(programs, key=programs.count)
+        flops = {node: node_flops(node) for node in program.plan.region.full}
+        share = sum(flops.values()) / max(program.cost.original(), 1)
+        if share >= IN_FULL:
+            method.warn_once(in_full(method, max(flops, key=lambda node: flops[node]), share), topic="in full")
+
+
+def in_full(method: StepMethod, dearest: fx.Node, share: float) -> str:
+    is_picked = any(isinstance(size, torch.SymInt) and size.node.hint is None for size in shape_of(dearest))
+    picked = (
+        ". Its rows are picked by values, as those of an expert, and no rule follows them: compute experts for all "
+        "tokens in products, as model.set_experts_implementation('grouped_mm') does in transformers"
+    )
+    return (
+        f"{share:.0%} of the FLOPs of {method} are of operators that run on all tokens, whichever are active, so they "
+        f"are at most {1 / share:.1f}x fewer; the dearest is {describe(dearest)}, and print(marche_fx.report(model)) "
+        f"says of each why{picked if is_picked else ''}"
+    )
 
 
 def runs_again(method: StepMethod, found: Findings) -> str:

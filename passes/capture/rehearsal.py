@@ -14,6 +14,7 @@ from .alone import tracing_alone
 from .arguments import opened
 from .constants import Asks, constants
 from .copies import copy_modules
+from .counting import Counts
 from .derived import Derived
 from .draws import draws_undone
 from .leftovers import classes_and_modules
@@ -33,6 +34,7 @@ class Rehearsal:
         assigned: what it changed there; as a rule tables that the model makes at its first call and keeps.
         derived: where it left what it computed of its arguments.
         asked: whether it asked for the values of tensors.
+        sizes: of what it picked by values, call by call.
     """
 
     step: Step
@@ -40,6 +42,7 @@ class Rehearsal:
     assigned: frozenset[Place]
     derived: frozenset[Place]
     asked: bool
+    sizes: list[list[int]]
 
     def tables(self, model: nn.Module, written: Set[Place]) -> Tables:
         """What the call set for itself.
@@ -64,6 +67,7 @@ class Rehearsal:
         """
         step = self.step.on(copy_modules(self.step.model), self.assigned)
         step.surroundings = self.surroundings
+        step.sizes = self.sizes
         step.real = None if real is None else lambda: real
         return step
 
@@ -76,14 +80,14 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
     """
     own = step.on(copy_modules(step.model))
     surroundings = Surroundings(classes_and_modules(own.model))
-    before, asks = attributes(own.model), Asks()
+    before, asks, counts = attributes(own.model), Asks(), Counts()
     try:
         devices = {tensor.device for tensor in tensors}
         with plain_mode():
             # Not in inference mode, outside of which nothing is written into what is made there.
             copied = [tensor.clone() for tensor in tensors]
         derived = Derived(copied)
-        with plain_mode(), draws_undone(devices), noted(surroundings), WritesUndone(own.model), derived, asks:
+        with plain_mode(), draws_undone(devices), noted(surroundings), WritesUndone(own.model), derived, asks, counts:
             own.call(copied)
     except MarcheError:
         raise
@@ -100,7 +104,7 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
     # Variables of enclosing functions may be those of functions that this call ran; what hooks enclose is the model's.
     enclosed = {place for place, _ in surroundings.enclosed.values()}
     left = derived.places({place: held for place, held in after.items() if place not in enclosed})
-    return Rehearsal(own, surroundings, assigned, left, asks.asked)
+    return Rehearsal(own, surroundings, assigned, left, asks.asked, counts.sizes)
 
 
 def rehearse_call(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rehearsal:
