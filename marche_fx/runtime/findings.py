@@ -155,6 +155,7 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
     mostly: Counter[tuple[str, bool]] = Counter()
     lopsided: Counter[tuple[str, str, bool]] = Counter()
     for own in unbounded:
+        most: list[tuple[str, bool]] = []
         for read in own.reads:
             if read.rows is not None:
                 rows = [next(host) for _ in range(len(read.rows))]
@@ -162,9 +163,11 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
                 if len(whole) == len(rows):
                     readers[read.line, read.by_query] += 1
                 elif not whole and 2 * min(rows) >= own.visible:
-                    mostly[read.line, read.by_query] += 1
+                    most.append((read.line, read.by_query))
                 elif whole:
                     lopsided[read.line, samples_in_words(whole, len(rows)), read.by_query] += 1
+        # Each line once a call, that of the first read before others.
+        mostly.update(list(dict.fromkeys(most)))
     ages = [next(host) for _ in reads]
     by_name = [(age, read.line) for age, read in zip(ages, reads) if read.rows is not None]
     oldest, line = max(by_name, default=(0.0, ""))
