@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import MarcheError
 from ..lazy.tensor import resolved
-from ..runtime.advice import tell_at_the_end
+from ..runtime.advice import tell_at_the_end, tell_of_operators_in_full
 from ..runtime.findings import FEWEST
 from ..runtime.open_sessions import OpenSession, current_session
 from ..runtime.pace import tell_of_lost_time
@@ -83,6 +83,7 @@ class Decoding(OpenSession):
             methods = [step.method for step in steps]
             self.note_generation(session)
             tell_at_the_end(methods, session.log.calls, is_usual=self.is_usual(session))
+            tell_of_operators_in_full(methods, session.log.calls)
             tell_of_lost_time(methods, session.log.calls)
             for step in steps if session.log.calls else ():
                 step.warn_of_change()

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, fx
 
 from ..passes.capture.kinds import differences
+from ..passes.graph.operands import shape_of
+from ..passes.graph.source import describe
+from ..passes.rules.flops import node_flops
 from ..refresh import FullRefresh, begun_after, warmup_of
 from .choose import BUCKET
-from .findings import Findings, find
+from .findings import FEWEST, Findings, find
 from .method import StepMethod
 from .records import CallRecord
 
 IN_A_ROW = 3
 """So many calls in a row in which one value changed every token, and the user is told at once."""
 
+BOUNDING = (
+    "Where it needs fewer, let it read those, as in logits[mask]; where the others may be a few steps old, bound them: "
+    "refresh=SelectiveRefresh(0.05, queried=0.1)"
+)
+"""What to do of a loop that reads many rows in every step."""
+
 WITHOUT_CHECKS = "torch.distributions.Distribution.set_default_validate_args(False)"
+
+IN_FULL = 0.5
+"""Operators that run on all tokens may take this share of a step's FLOPs before the user is told of them."""
 
 TOPICS = ("a moving value", "nearly all", "warm-up", "runs again", "old rows")
 """What is told once each."""
@@ -84,6 +96,8 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord], 
         found = find(own, warmup_of(method.policy))
         if found.runs_often:
             method.warn_once(runs_again(method, found), topic="runs again")
+        elif found.has_parted:
+            method.warn_once(parted(method, found), topic="nearly all")
         elif found.has_only_warmed_up:
             is_told = any("warm-up" in each.warned for each in methods)
             if is_usual and not is_told:
@@ -99,6 +113,32 @@ def tell_at_the_end(methods: Sequence[StepMethod], calls: Sequence[CallRecord], 
                 "you need before the next call",
                 topic="old rows",
             )
+
+
+def tell_of_operators_in_full(methods: Sequence[StepMethod], calls: Sequence[CallRecord]) -> None:
+    """Warn once of a step of which most is computed for all tokens, however few are active."""
+    for method in methods:
+        programs = [own.program for own in calls if own.method is method and own.active]
+        if len(programs) < FEWEST or method.policy == FullRefresh() or "in full" in method.warned:
+            continue
+        program = max(programs, key=programs.count)
+        flops = {node: node_flops(node) for node in program.plan.region.full}
+        share = sum(flops.values()) / max(program.cost.original(), 1)
+        if share >= IN_FULL:
+            method.warn_once(in_full(method, max(flops, key=lambda node: flops[node]), share), topic="in full")
+
+
+def in_full(method: StepMethod, dearest: fx.Node, share: float) -> str:
+    is_picked = any(isinstance(size, torch.SymInt) and size.node.hint is None for size in shape_of(dearest))
+    picked = (
+        ". Its rows are picked by values, as those of an expert, and no rule follows them: compute experts for all "
+        "tokens in products, as model.set_experts_implementation('grouped_mm') does in transformers"
+    )
+    return (
+        f"{share:.0%} of the FLOPs of {method} are of operators that run on all tokens, whichever are active, so they "
+        f"are at most {1 / share:.1f}x fewer; the dearest is {describe(dearest)}, and print(marche_fx.report(model)) "
+        f"says of each why{picked if is_picked else ''}"
+    )
 
 
 def runs_again(method: StepMethod, found: Findings) -> str:
@@ -129,6 +169,16 @@ def only_warmed_up(method: StepMethod, found: Findings) -> str:
         f"{found.share:.0%} of the rows of {method} were computed in {found.calls} calls, so hardly anything is "
         f"gained: {policy} computes the first {warmup} calls of a generation in full, and these were most. To reuse "
         f"rows from the second on, {mend}"
+    )
+
+
+def parted(method: StepMethod, found: Findings) -> str:
+    """Of a session whose calls under few conditions were taken for those of many."""
+    return (
+        f"{found.share:.0%} of the rows of {method} were computed in {found.calls} calls, so hardly anything is "
+        f"gained: {found.parted} of them were taken for the first ones under further conditions, since calls under "
+        "each differ in many tokens, too. Tell conditions and sequences apart by `with marche_fx.stream(name):` around "
+        "the calls of each"
     )
 
 
@@ -187,11 +237,7 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
                 f"{start}query= asks for nearly every row in {times} of them, called at {line}. Let it ask for those "
                 "alone that the loop reads"
             )
-        return (
-            f"{start}the loop reads nearly every row at {line}, in {times} of them. Where it needs fewer, let it read "
-            "those, as in logits[mask]; where the others may be a few steps old, bound them: "
-            "refresh=SelectiveRefresh(0.05, queried=0.1)"
-        )
+        return f"{start}the loop reads nearly every row at {line}, in {times} of them. {BOUNDING}"
     if found.lopsided:
         (line, samples, is_query), times = found.lopsided.most_common(1)[0]
         reads = f"query= asks, called at {line}," if is_query else f"the loop asks, at {line},"
@@ -203,11 +249,15 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
     (name, argument), times = next(iter(found.partly.most_common(1)), (("", ""), 0))
     mostly = f"; in {times} of them {name}, had changed half of them or more" if times else ""
     mend = f". {letting_it_move(method, argument)}" if argument else ""
-    return (
+    most = (
         f"{start}in {found.forced} of them more than 80% of the tokens were to run, rounded up to a multiple of "
-        f"{BUCKET}: they had changed, were read or refreshed{mostly}{mend}. Fewer tokens a step, or more steps, leave "
-        "more to reuse"
+        f"{BUCKET}: they had changed, were read or refreshed{mostly}"
     )
+    (line, is_query), often = next(iter(found.mostly.most_common(1)), (("", False), 0))
+    if 2 * often >= found.forced and times < often:
+        asks = f"query= asks, called at {line}," if is_query else f"the loop asks, at {line},"
+        return f"{most}; {asks} for half of the rows or more in {often} of them. {BOUNDING}"
+    return f"{most}{mend}. Fewer tokens a step, or more steps, leave more to reuse"
 
 
 def runs_behind(method: StepMethod, found: Findings) -> str:

@@ -26,6 +26,10 @@ OFTEN = 1.5
 """So many runs of a step for each of its calls, and the user is told which reads it runs for."""
 
 
+OFTEN_PARTED = 8
+"""One of so many calls that opened a further stream is too many for conditions that take turns."""
+
+
 @dataclass(frozen=True)
 class Findings:
     """What the calls of one step method come to, on the host.
@@ -38,7 +42,8 @@ class Findings:
         values: for each watched value, by its name and the argument to allow, in how many of the forced calls it
             changed nearly every token. partly: in how many of the others a value changed most tokens, likewise.
         readers: the same by line of the loop that reads nearly all rows, and whether it is the user's query that names
-            them. lopsided: by line that reads those of some samples, these samples, and whether a query does.
+            them. mostly: by line that reads most rows but not nearly all. lopsided: by line that reads those of some
+            samples, these samples, and whether a query does.
         runs: of the step in all calls. again: by lines, the calls that ran once more for rows that were read at the
             second of them, beside those that were read, or named by a query, at the first. behind: by lines, the calls
             that did behind a read as a whole at the first.
@@ -46,6 +51,8 @@ class Findings:
         warmed_up: calls after the first of a stream that were among the policy's first ones in full, if these are half
             of the calls after the first, or more.
         anew: calls that found no row of the calls before, since their arguments were of another kind.
+        parted: calls that were taken for the first of a further condition when another had been called twice, and was
+            called again later.
     """
 
     share: float
@@ -55,6 +62,7 @@ class Findings:
     values: Counter[tuple[str, str]] = field(default_factory=Counter)
     partly: Counter[tuple[str, str]] = field(default_factory=Counter)
     readers: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    mostly: Counter[tuple[str, bool]] = field(default_factory=Counter)
     lopsided: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
     runs: int = 0
     again: Counter[tuple[str, str, bool]] = field(default_factory=Counter)
@@ -63,6 +71,12 @@ class Findings:
     oldest_line: str = ""
     warmed_up: int = 0
     anew: int = 0
+    parted: int = 0
+
+    @property
+    def has_parted(self) -> bool:
+        """Whether nearly all was computed, much of it by calls that were taken for those of further conditions."""
+        return self.calls >= FEWEST and self.share >= NEARLY_ALL and OFTEN_PARTED * self.parted >= self.calls
 
     @property
     def begins_anew(self) -> bool:
@@ -138,16 +152,22 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
                 named[value] = name_of_value(*value, names), argument_to_allow(*value, names)
             moved[named[value]] += 1
     readers: Counter[tuple[str, bool]] = Counter()
+    mostly: Counter[tuple[str, bool]] = Counter()
     lopsided: Counter[tuple[str, str, bool]] = Counter()
     for own in unbounded:
+        most: list[tuple[str, bool]] = []
         for read in own.reads:
             if read.rows is not None:
                 rows = [next(host) for _ in range(len(read.rows))]
                 whole = [number for number, count in enumerate(rows) if count >= NEARLY_ALL * own.visible]
                 if len(whole) == len(rows):
                     readers[read.line, read.by_query] += 1
+                elif not whole and 2 * min(rows) >= own.visible:
+                    most.append((read.line, read.by_query))
                 elif whole:
                     lopsided[read.line, samples_in_words(whole, len(rows)), read.by_query] += 1
+        # Each line once a call, that of the first read before others.
+        mostly.update(list(dict.fromkeys(most)))
     ages = [next(host) for _ in reads]
     by_name = [(age, read.line) for age, read in zip(ages, reads) if read.rows is not None]
     oldest, line = max(by_name, default=(0.0, ""))
@@ -162,6 +182,7 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
         values=values,
         partly=partly,
         readers=readers,
+        mostly=mostly,
         lopsided=lopsided,
         runs=sum(own.runs for own in done),
         again=Counter(again),
@@ -170,6 +191,7 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
         oldest_line=line,
         warmed_up=len(warmed_up),
         anew=calls_that_began_anew(done),
+        parted=calls_that_parted(done),
     )
 
 
@@ -182,6 +204,21 @@ def calls_that_began_anew(calls: Sequence[CallRecord]) -> int:
         anew += bool(known) and own.program not in known and not own.kept
         known.add(own.program)
     return anew
+
+
+def calls_that_parted(calls: Sequence[CallRecord]) -> int:
+    """How many opened a stream when another had been called twice, and was called again later.
+
+    Conditions that take turns have all been called by then, and a sequence that is done is not called again.
+    """
+    last = {own.stream: number for number, own in enumerate(calls)}
+    times: Counter[int] = Counter()
+    parted = 0
+    for number, own in enumerate(calls):
+        is_first = own.stream not in times
+        parted += is_first and any(count > 1 and last[stream] > number for stream, count in times.items())
+        times[own.stream] += 1
+    return parted
 
 
 def lines_that_run_again(call: CallRecord) -> tuple[str, str, bool] | None:

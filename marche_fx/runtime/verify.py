@@ -116,6 +116,7 @@ def check_tensor(name: str, ours: Tensor, original: Tensor, dtypes: set[torch.dt
             f"{name} differs from the original's by up to {float(difference.flatten()[worst]):.3g}, more than the "
             f"{bound:.3g} that {original.dtype} explains: at {place} it is {float(ours[place]):.6g} and should be "
             f"{float(original[place]):.6g}. If the original gives one result and then another for the same arguments, "
-            "as one that counts its calls, it cannot be cached. If not, this is a bug in marche_fx: please report the "
-            "model. transform(..., verify=False) skips this check."
+            "as one that counts its calls, it cannot be cached. If it asks whether it is traced, as by "
+            "torch.compiler.is_compiling(), and then computes something else, let it not ask. If neither, this is a "
+            "bug in marche_fx: please report the model. transform(..., verify=False) skips this check."
         )

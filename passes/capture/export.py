@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .counting import Counted
 from .dropping import KeepsTwoTokens
 from .scripts import compiled_functions_traced
 from .step import Step, plain_mode
@@ -21,7 +22,8 @@ def export(
 ) -> torch.export.ExportedProgram:
     samples = next((len(tensor) for tensor in tensors if tensor.ndim), 1)
     shapes = None if dynamic is None else {"leaves": dynamic}
-    with in_users_terms(step), plain_mode(), KeepsTwoTokens(samples), compiled_functions_traced():
+    promised, known = KeepsTwoTokens(samples), Counted(step.sizes)
+    with in_users_terms(step), plain_mode(), promised, known, compiled_functions_traced():
         return torch.export.export(step, (tensors,), dynamic_shapes=shapes, strict=False)
 
 

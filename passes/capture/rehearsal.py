@@ -14,6 +14,7 @@ from .alone import tracing_alone
 from .arguments import opened
 from .constants import Asks, constants
 from .copies import copy_modules
+from .counting import Counts
 from .derived import Derived
 from .draws import draws_undone
 from .left import noting_assignments, plain_values
@@ -35,6 +36,7 @@ class Rehearsal:
             at its first call and keeps.
         derived: where it left what it computed of its arguments.
         asked: whether it asked for the values of tensors.
+        sizes: of what it picked by values, call by call.
     """
 
     step: Step
@@ -42,6 +44,7 @@ class Rehearsal:
     assigned: frozenset[Place]
     derived: frozenset[Place]
     asked: bool
+    sizes: list[list[int]]
 
     def tables(self, model: nn.Module, written: Set[Place], varying: Set[Place]) -> Tables:
         """What the call set for itself.
@@ -75,6 +78,7 @@ class Rehearsal:
         """
         step = self.step.on(copy_modules(self.step.model), self.assigned)
         step.surroundings = self.surroundings
+        step.sizes = self.sizes
         step.real = None if real is None else lambda: real
         return step
 
@@ -87,7 +91,7 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
     """
     own = step.on(copy_modules(step.model))
     surroundings = Surroundings(classes_and_modules(own.model))
-    before, asks = attributes(own.model), Asks()
+    before, asks, counts = attributes(own.model), Asks(), Counts()
     try:
         devices = {tensor.device for tensor in tensors}
         with plain_mode():
@@ -95,7 +99,7 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
             copied = [tensor.clone() for tensor in tensors]
         derived = Derived(copied)
         undone, noting = WritesUndone(own.model), noting_assignments(own.model)
-        with plain_mode(), draws_undone(devices), noted(surroundings), undone, derived, asks, noting as given:
+        with plain_mode(), draws_undone(devices), noted(surroundings), undone, derived, asks, counts, noting as given:
             own.call(copied)
     except MarcheError:
         raise
@@ -112,7 +116,7 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
     # Variables of enclosing functions may be those of functions that this call ran; what hooks enclose is the model's.
     enclosed = {place for place, _ in surroundings.enclosed.values()}
     left = derived.places({place: held for place, held in after.items() if place not in enclosed})
-    return Rehearsal(own, surroundings, frozenset(changed) | given, left, asks.asked)
+    return Rehearsal(own, surroundings, frozenset(changed) | given, left, asks.asked, counts.sizes)
 
 
 def rehearse_call(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rehearsal:

@@ -52,6 +52,8 @@ class Step(nn.Module):
         self.real: Callable[[], list[Tensor]] | None = None
         """Gives the tensors that the step was called with, where branches on them are to be decided."""
         self.branches: Branches | None = None
+        self.sizes: list[list[int]] = []
+        """Of what it picked by values in the real call before its trace."""
         self.fixed_at = ""
         """The line that fixed a size of an argument, which a trace had as a symbol."""
         self.watched: Mapping[Place, Watched] = types.MappingProxyType({})
@@ -180,7 +182,9 @@ class BranchError(CaptureError):
 
 BRANCHES = (
     "A graph has one path, and this line asks Python for the value of a tensor that is not computed of the arguments "
-    "alone. Choose with torch.where instead of a branch, or move the branch out of the step."
+    "alone, or for how many rows a mask keeps. Choose with torch.where instead of a branch, or move the branch out of "
+    "the step. Where it loops over the experts that tokens chose, compute these for all tokens in products, as "
+    "model.set_experts_implementation('grouped_mm') does in transformers, or loop over all experts."
 )
 
 

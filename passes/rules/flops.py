@@ -7,10 +7,14 @@ import math
 import torch
 from torch import fx
 
+from ..graph.counts import counted
 from ..graph.operands import argument, operands, shape_of
 from .table import dim_map
 
 aten = torch.ops.aten
+
+UNBOUNDED = 2**40
+"""No size of rows is as large; PyTorch's own bound of a size of which it knows nothing is."""
 
 CONTRACTIONS = (
     aten.linear.default,
@@ -47,5 +51,19 @@ def node_flops(node: fx.Node) -> float:
 
 
 def hint(size: int | torch.SymInt) -> int:
-    """A size as a number: a symbolic one, which counts kept tokens, at what it was when the step was captured."""
-    return size if isinstance(size, int) else int(size.node.hint or 0)
+    """A size as a number: a symbolic one, which counts kept tokens, at what it was when the step was captured.
+
+    One of rows picked by values counts as many as the real call picked, or, where that is not known, as may be.
+    """
+    if isinstance(size, int):
+        return size
+    if size.node.hint is not None:
+        return int(size.node.hint)
+    known = counted(size)
+    return most(size) if known is None else known
+
+
+def most(size: torch.SymInt) -> int:
+    """The largest that a size may be, by what is known of it."""
+    bound = size.node.shape_env.bound_sympy(size.node.expr).upper
+    return int(bound) if bound.is_finite and bound < UNBOUNDED else 0

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import marche_fx
 from marche_fx import EquivalenceError
 from marche_fx.runtime.verify import TOLERANCE, check_equal
+from tests.loops import models
+from tests.loops.loops import words
 
 X = torch.linspace(-2, 2, 24).view(2, 3, 4)
 
@@ -59,3 +62,17 @@ def test_equal_infinities_and_nans_pass() -> None:
     x[1, 1] = float("nan")
     check_equal("step", x.clone(), x)
     check_equal("step", torch.empty(0), torch.empty(0))
+
+
+class Traced(models.Words):
+    """Computes something else where it is traced, as code that skips a mask does when it is not."""
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return super().forward(ids) * (2 if torch.compiler.is_compiling() else 1)
+
+
+@torch.no_grad()
+def test_a_step_that_asks_whether_it_is_traced_is_told_so() -> None:
+    optimized = marche_fx.transform(Traced().eval().requires_grad_(False), compile=False)
+    with pytest.raises(EquivalenceError, match=r"asks whether it is traced, as by torch\.compiler\.is_compiling"):
+        optimized(words())
