@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..refresh import FullRefresh, begun_after, warmup_of
-from .choose import BUCKET
+from .choose import BUCKET, are_few
 from .findings import Findings, find
 from .method import StepMethod
 from .records import CallRecord
@@ -35,7 +35,7 @@ def tell_of_a_moving_value(method: StepMethod, calls: Sequence[CallRecord]) -> N
     has_become = (
         len(alike) == IN_A_ROW and all(own.is_forced for own in alike) and not any(own.is_forced for own in before)
     )
-    if not has_become or "a moving value" in method.warned:
+    if not has_become or "a moving value" in method.warned or are_few(latest.visible):
         return
     found = find(alike)
     if found.values and found.values.most_common(1)[0][1] == IN_A_ROW:
@@ -118,6 +118,8 @@ def runs_again(method: StepMethod, found: Findings) -> str:
 def only_warmed_up(method: StepMethod, found: Findings) -> str:
     """Of a session of which most calls were the policy's first; what would have forced these too is told before it."""
     policy, warmup = method.policy, warmup_of(method.policy)
+    if are_few(found.tokens):
+        return nearly_all(method, found)
     if 2 * max((*found.values.values(), *found.readers.values()), default=0) >= found.forced:
         return (
             f"{nearly_all(method, found)}. Besides, {policy} computes the first {warmup} calls of a generation in "
@@ -155,6 +157,11 @@ def begun_anew(method: StepMethod, found: Findings, calls: Sequence[CallRecord])
 
 
 def nearly_all(method: StepMethod, found: Findings) -> str:
+    if are_few(found.tokens):
+        return (
+            f"all rows of {method} were computed in {found.calls} calls: a sample has {found.tokens} tokens, and a "
+            f"step computes a multiple of {BUCKET} of them. Nothing can be reused of so few; call the original"
+        )
     if found.runs_behind_whole_reads:
         return runs_behind(method, found)
     # What forced few of the calls is not why the others were.

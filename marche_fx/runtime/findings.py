@@ -46,6 +46,7 @@ class Findings:
         warmed_up: calls after the first of a stream that were among the policy's first ones in full, if these are half
             of the calls after the first, or more.
         anew: calls that found no row of the calls before, since their arguments were of another kind.
+        tokens: of a sample, in the call that had most.
     """
 
     share: float
@@ -63,6 +64,7 @@ class Findings:
     oldest_line: str = ""
     warmed_up: int = 0
     anew: int = 0
+    tokens: int = 0
 
     @property
     def begins_anew(self) -> bool:
@@ -170,6 +172,7 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
         oldest_line=line,
         warmed_up=len(warmed_up),
         anew=calls_that_began_anew(done),
+        tokens=max((own.visible for own in done), default=0),
     )
 
 
