@@ -119,7 +119,7 @@ def only_warmed_up(method: StepMethod, found: Findings) -> str:
     """Of a session of which most calls were the policy's first; what would have forced these too is told before it."""
     policy, warmup = method.policy, warmup_of(method.policy)
     if are_few(found.tokens):
-        return nearly_all(method, found)
+        return of_few_tokens(method, found)
     if 2 * max((*found.values.values(), *found.readers.values()), default=0) >= found.forced:
         return (
             f"{nearly_all(method, found)}. Besides, {policy} computes the first {warmup} calls of a generation in "
@@ -158,10 +158,7 @@ def begun_anew(method: StepMethod, found: Findings, calls: Sequence[CallRecord])
 
 def nearly_all(method: StepMethod, found: Findings) -> str:
     if are_few(found.tokens):
-        return (
-            f"all rows of {method} were computed in {found.calls} calls: a sample has {found.tokens} tokens, and a "
-            f"step computes a multiple of {BUCKET} of them. Nothing can be reused of so few; call the original"
-        )
+        return of_few_tokens(method, found)
     if found.runs_behind_whole_reads:
         return runs_behind(method, found)
     # What forced few of the calls is not why the others were.
@@ -200,6 +197,13 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
         f"{start}in {found.forced} of them more than 80% of the tokens were to run, rounded up to a multiple of "
         f"{BUCKET}: they had changed, were read or refreshed{mostly}{mend}. Fewer tokens a step, or more steps, leave "
         "more to reuse"
+    )
+
+
+def of_few_tokens(method: StepMethod, found: Findings) -> str:
+    return (
+        f"all rows of {method} were computed in {found.calls} calls: a sample has {found.tokens} tokens, and a "
+        f"step computes a multiple of {BUCKET} of them. Nothing can be reused of so few; call the original"
     )
 
 
