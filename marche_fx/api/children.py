@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from ..lazy.frames import forwards_running, is_method_of
+from ..lazy.frames import first_argument, forwards_running, is_method_of
 from ..lazy.modes import untraced
 
 ENOUGH = 2
@@ -38,12 +38,14 @@ class Child:
 
     Attributes:
         calls: how often. methods: of the model, those that call it and are themselves called anew each time.
+        inner: the same of modules around it, by path and name.
         frame: that of its last call.
     """
 
     module: nn.Module
     calls: int = 0
     methods: set[str] = field(default_factory=set)
+    inner: set[tuple[str, str]] = field(default_factory=set)
     frame: FrameType | None = None
 
 
@@ -136,9 +138,12 @@ class ChildCalls:
             self.running, frame = own, calling_frame(own)
         child = self.children.setdefault(path, Child(module))
         child.calls += 1
-        if child.frame is not None and frame is not child.frame and self.is_method(frame):
+        if child.frame is not None and frame is not child.frame:
             # The loop is further out.
-            child.methods.add(frame.f_code.co_name)
+            if self.is_method(frame):
+                child.methods.add(frame.f_code.co_name)
+            elif (around := self.module_of(frame)) is not None:
+                child.inner.add((around, frame.f_code.co_name))
         child.frame = frame
         if child.calls == ENOUGH and not child.methods and path not in self.listed and not is_layer(module):
             self.found(path)
@@ -163,6 +168,11 @@ class ChildCalls:
         """Whether a frame is of a method of the model, which can be named as its step; helpers of a loop cannot."""
         return is_method_of(self.model, frame.f_code.co_name, frame)
 
+    def module_of(self, frame: FrameType) -> str | None:
+        """The path of the module whose method a frame is of, as of a network that the loop decodes with by methods."""
+        own = first_argument(frame)
+        return self.paths.get(id(own)) if is_method_of(own, frame.f_code.co_name, frame) else None
+
 
 def is_layer(module: nn.Module) -> bool:
     """Whether a module is one layer of PyTorch's, as an embedding that a loop calls before the network it belongs to.
@@ -170,6 +180,16 @@ def is_layer(module: nn.Module) -> bool:
     None has attention: PyTorch's own attention is made of further layers.
     """
     return type(module).__module__.startswith("torch.nn.modules.") and next(module.children(), None) is None
+
+
+def inner_methods(children: dict[str, Child]) -> dict[str, list[str]]:
+    """By path the methods of modules of the model that run in each step, in the order in which a step calls them."""
+    found: dict[str, dict[str, None]] = {}
+    for child in children.values():
+        for path, name in sorted(child.inner):
+            found.setdefault(path, {})[name] = None
+    # A head that is called by a method, too, is a part of the network that is.
+    return {path: list(own) for path, own in found.items() if not any(path.startswith(f"{other}.") for other in found)}
 
 
 def calling_frame(called: FrameType | None = None) -> FrameType:
@@ -224,8 +244,19 @@ def told(
         rest = "".join(f". {path!r} cannot be transformed: {why}" for path, why in stay.items())
         return f"{start}So {those}. To choose how, write {lines}{rest}"
     methods = sorted({name for child in children.values() for name in child.methods})
+    names = " or ".join(f"step={name!r}" for name in methods)
+    inner = inner_methods(children)
+    if inner:
+        lines = " or ".join(
+            f"model.{path} = marche_fx.transform(model.{path}, step={own})" for path, own in inner.items()
+        )
+        others = f"; or name one of the model's, marche_fx.transform(model, {names})" if methods else ""
+        return (
+            f"{start}No step ran, and nothing was cached. They were called by methods that run in each step: transform "
+            f"the child that has them, {lines}, and decode inside `with marche_fx.decoding(model.{next(iter(inner))}):`"
+            f"{others}"
+        )
     if methods:
-        names = " or ".join(f"step={name!r}" for name in methods)
         return (
             f"{start}No step ran, and nothing was cached. They were called by a method that runs in each step: name "
             f"it, marche_fx.transform(model, {names})"

@@ -36,8 +36,13 @@ CACHE_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def has_known_steps(model: nn.Module) -> bool:
-    """Whether it is a MAR or a descendant of one."""
-    return all(callable(getattr(model, name, None)) for name in KNOWN_STEPS)
+    """Whether it is a MAR or a descendant of one, some of which have a decoder alone."""
+    steps, loops = methods_among(model, KNOWN_STEPS), methods_among(model, KNOWN_LOOPS)
+    return steps == KNOWN_STEPS or (steps == KNOWN_STEPS[-1:] and loops == KNOWN_LOOPS)
+
+
+def methods_among(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if callable(getattr(model, name, None)))
 
 
 def has_known_denoisers(model: nn.Module) -> bool:
@@ -47,7 +52,7 @@ def has_known_denoisers(model: nn.Module) -> bool:
 
 
 def default_steps(model: nn.Module) -> tuple[str, ...]:
-    return KNOWN_STEPS if has_known_steps(model) else ("forward",)
+    return methods_among(model, KNOWN_STEPS) if has_known_steps(model) else ("forward",)
 
 
 def policies_of(refresh: object, steps: Sequence[str]) -> dict[str, RefreshPolicy]:

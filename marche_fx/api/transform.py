@@ -101,17 +101,18 @@ def transform(
             step method a policy of its own, which then measures and chooses for that method alone; methods that share
             a policy recompute the same tokens.
         step: the methods called once per decoding step, in the order in which a step calls them. ``"forward"`` when
-            omitted, or ``forward_mae_encoder`` and ``forward_mae_decoder`` where the model has them.
-        loop: methods that run a whole decoding; each call is a session. ``sample_tokens`` where the model has the two
+            omitted, or ``forward_mae_encoder`` and ``forward_mae_decoder`` where the model has them, or the latter
+            alone beside ``sample_tokens``.
+        loop: methods that run a whole decoding; each call is a session. ``sample_tokens`` where the model has the
             methods above, otherwise none: use `decoding`.
         head: children of the model that the loop calls between steps, such as a diffusion head. They compute what they
             did, for every row that they are given, with faster products where ``compile`` allows. ``diffloss`` where
-            the model has it and the two methods above, otherwise none.
+            the model has it and the methods above, otherwise none.
         denoising: how the heads denoise on the result, in place of their own sampling schedule; or its word, such as
             ``"quadratic:25"`` or ``"disa"``. Known for the bundled MAR and the official one.
         inner: methods of children that the head calls again and again under one condition, its denoiser, such as
             ``"diffloss.net.forward"``; captured with ``reuse``. ``diffloss.net.forward`` and ``forward_with_cfg`` where
-            the model has them and the two methods above, otherwise none.
+            the model has them and the methods above, otherwise none.
         reuse: what of the denoiser is reused from one timestep to the next: a `HeadReuse`, ``"exact"`` for nothing, so
             that only what does not depend on the noisy value is computed apart, or ``"balanced"``. None leaves the
             denoiser as it is.

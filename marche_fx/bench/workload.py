@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..api.options import KNOWN_STEPS, method_names
+from ..api.options import KNOWN_STEPS, default_steps, method_names
 from ..errors import ArgumentError
 from ..models import MAR
 from ..models.drift import replay
@@ -166,8 +166,7 @@ def recorded_workload(
     """
     calls = record(model, run, step=step, loop=loop, query=query).sessions[0]
     # In the order in which a step calls them, which the transformed model was told too.
-    is_mar = all(callable(getattr(model, own, None)) for own in KNOWN_STEPS)
-    last = method_names(model, step, default=KNOWN_STEPS if is_mar else ("forward",), argument="step")[-1]
+    last = method_names(model, step, default=default_steps(model), argument="step")[-1]
     read = [sum(own.exact.shape[0] for own in call.reads if own.rows is not None) for call in calls]
     work, first = [], 0
     for number, call in enumerate(calls):

@@ -19,11 +19,16 @@ def is_method_of(owner: Any, name: str, frame: FrameType) -> bool:
     return getattr(inspect.unwrap(method), "__code__", None) is frame.f_code if callable(method) else False
 
 
+def first_argument(frame: FrameType) -> Any:
+    """Of the function that a frame is of, which is the object whose method it is, if it is one."""
+    names = frame.f_code.co_varnames[: min(frame.f_code.co_argcount, 1)]
+    return frame.f_locals.get(names[0]) if names else None
+
+
 def forwards_running(frame: FrameType | None) -> Iterator[tuple[nn.Module, FrameType]]:
     """Modules whose ``forward`` a frame or one around it is of, and these frames, from the inside out."""
     while frame is not None:
-        names = frame.f_code.co_varnames[: min(frame.f_code.co_argcount, 1)]
-        own = frame.f_locals.get(names[0]) if names else None
+        own = first_argument(frame)
         if isinstance(own, nn.Module) and is_method_of(own, "forward", frame):
             yield own, frame
         frame = frame.f_back

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, fx
 
 from ..passes.capture.kinds import differences
@@ -11,7 +12,7 @@ from ..passes.graph.operands import shape_of
 from ..passes.graph.source import describe
 from ..passes.rules.flops import node_flops
 from ..refresh import FullRefresh, begun_after, warmup_of
-from .choose import BUCKET
+from .choose import BUCKET, are_few
 from .findings import FEWEST, Findings, find
 from .method import StepMethod
 from .records import CallRecord
@@ -47,7 +48,7 @@ def tell_of_a_moving_value(method: StepMethod, calls: Sequence[CallRecord]) -> N
     has_become = (
         len(alike) == IN_A_ROW and all(own.is_forced for own in alike) and not any(own.is_forced for own in before)
     )
-    if not has_become or "a moving value" in method.warned:
+    if not has_become or "a moving value" in method.warned or are_few(latest.visible):
         return
     found = find(alike)
     if found.values and found.values.most_common(1)[0][1] == IN_A_ROW:
@@ -158,6 +159,8 @@ def runs_again(method: StepMethod, found: Findings) -> str:
 def only_warmed_up(method: StepMethod, found: Findings) -> str:
     """Of a session of which most calls were the policy's first; what would have forced these too is told before it."""
     policy, warmup = method.policy, warmup_of(method.policy)
+    if are_few(found.tokens):
+        return of_few_tokens(method, found)
     if 2 * max((*found.values.values(), *found.readers.values()), default=0) >= found.forced:
         return (
             f"{nearly_all(method, found)}. Besides, {policy} computes the first {warmup} calls of a generation in "
@@ -219,6 +222,8 @@ def in_words(names: Sequence[str]) -> str:
 
 
 def nearly_all(method: StepMethod, found: Findings) -> str:
+    if are_few(found.tokens):
+        return of_few_tokens(method, found)
     if found.runs_behind_whole_reads:
         return runs_behind(method, found)
     # What forced few of the calls is not why the others were.
@@ -258,6 +263,13 @@ def nearly_all(method: StepMethod, found: Findings) -> str:
         asks = f"query= asks, called at {line}," if is_query else f"the loop asks, at {line},"
         return f"{most}; {asks} for half of the rows or more in {often} of them. {BOUNDING}"
     return f"{most}{mend}. Fewer tokens a step, or more steps, leave more to reuse"
+
+
+def of_few_tokens(method: StepMethod, found: Findings) -> str:
+    return (
+        f"all rows of {method} were computed in {found.calls} calls: a sample has {found.tokens} tokens, and a "
+        f"step computes a multiple of {BUCKET} of them. Nothing can be reused of so few; call the original"
+    )
 
 
 def runs_behind(method: StepMethod, found: Findings) -> str:

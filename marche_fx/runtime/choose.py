@@ -233,6 +233,11 @@ def in_buckets(count: int) -> int:
     return -(-max(count, 1) // BUCKET) * BUCKET
 
 
+def are_few(tokens: int) -> bool:
+    """Whether so few tokens of a sample all run in every step, whichever must."""
+    return in_buckets(1) > MOST * tokens
+
+
 def all_tokens(like: Tensor, visible: Tensor | None, count: int) -> Tensor:
     """Positions of every visible token; samples with fewer than ``count`` fill up with invisible ones."""
     if visible is None:

@@ -53,6 +53,7 @@ class Findings:
         anew: calls that found no row of the calls before, since their arguments were of another kind.
         parted: calls that were taken for the first of a further condition when another had been called twice, and was
             called again later.
+        tokens: of a sample, in the call that had most.
     """
 
     share: float
@@ -71,6 +72,7 @@ class Findings:
     oldest_line: str = ""
     warmed_up: int = 0
     anew: int = 0
+    tokens: int = 0
     parted: int = 0
 
     @property
@@ -192,6 +194,7 @@ def find(calls: Sequence[CallRecord], warmup: int = 0) -> Findings:
         warmed_up=len(warmed_up),
         anew=calls_that_began_anew(done),
         parted=calls_that_parted(done),
+        tokens=max((own.visible for own in done), default=0),
     )
 
 

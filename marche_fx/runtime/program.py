@@ -310,9 +310,9 @@ def token_inputs(plan: Plan, watched: Sequence[Watched]) -> set[fx.Node]:
     if not any(len(shape) > 2 for node, shape in shapes.items() if node not in joined):
         found |= joined
     for own in watched:
-        given = [node for node in plan.inputs if node in ancestors([own.node])]
-        # Of two dimensions it is a vector of each sample, which was only repeated for its tokens.
-        if own.token_dim is not None and len(given) == 1 and given[0].meta["val"].ndim > 2:
+        # Of two dimensions it is a vector of each sample, as a time, which was only repeated for its tokens.
+        given = [node for node in plan.inputs if len(shapes[node]) > 2 and node in ancestors([own.node])]
+        if own.token_dim is not None and len(given) == 1:
             found.add(given[0])
     return found
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from traceback import StackSummary
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.proxy import TracerBase
 
+from ..graph.source import is_library_frame
 from .counting import Counted
 from .dropping import KeepsTwoTokens
 from .scripts import compiled_functions_traced
@@ -22,8 +25,8 @@ def export(
 ) -> torch.export.ExportedProgram:
     samples = next((len(tensor) for tensor in tensors if tensor.ndim), 1)
     shapes = None if dynamic is None else {"leaves": dynamic}
-    promised, known = KeepsTwoTokens(samples), Counted(step.sizes)
-    with in_users_terms(step), plain_mode(), promised, known, compiled_functions_traced():
+    promised, known, lines = KeepsTwoTokens(samples), Counted(step.sizes), lines_recorded(step.names)
+    with in_users_terms(step), lines, plain_mode(), promised, known, compiled_functions_traced():
         return torch.export.export(step, (tensors,), dynamic_shapes=shapes, strict=False)
 
 
@@ -37,6 +40,37 @@ def in_users_terms(step: Step) -> Iterator[None]:
         if failure is error:
             raise
         raise failure from error
+
+
+FILTER = "_filter_traceback_frames"
+"""What PyTorch chooses the frames with whose lines are recorded of a node."""
+
+
+@contextmanager
+def lines_recorded(names: Collection[str]) -> Iterator[None]:
+    """Record the lines of functions of these names, too: PyTorch keeps those of functions named ``forward`` alone."""
+    choose, own = getattr(TracerBase, FILTER, None), threading.get_ident()
+    if choose is None:
+        # Another PyTorch, of which nobody knows how it chooses.
+        yield
+        return
+
+    def chosen(tracer: TracerBase, stack: StackSummary) -> StackSummary:
+        kept: StackSummary = choose(tracer, stack)
+        if threading.get_ident() != own:
+            return kept
+        known = {id(frame) for frame in kept}
+        return StackSummary.from_list(
+            frame
+            for frame in stack
+            if id(frame) in known or (frame.name in names and not is_library_frame(frame.filename))
+        )
+
+    setattr(TracerBase, FILTER, chosen)
+    try:
+        yield
+    finally:
+        setattr(TracerBase, FILTER, choose)
 
 
 COMPOSITES = (

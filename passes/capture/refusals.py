@@ -46,13 +46,24 @@ def refuse_assignments(step: str, model: nn.Module, assigned: list[tuple[str, st
     """Raise if the step assigned attributes: a graph holds the values of one call."""
     # What a child holds is found in the table of children, too.
     for path, name in sorted(assigned, key=lambda own: own[1] == "_modules"):
-        line = assignment_line(model.get_submodule(path), name)
+        line = line_that_assigns(model, path, name)
         raise UnsupportedModelError(
             f"{step} assigns the attribute {f'{path}.{name}'.removeprefix('.')!r}"
             + (f" ({line})" if line else "")
             + " in every call, and a step that is only partly recomputed cannot repeat that. Keep the value in a local "
             "variable or return it; call a model that keeps keys and values itself without its cache."
         )
+
+
+def line_that_assigns(model: nn.Module, path: str, name: str) -> str:
+    """Where an attribute of the module at ``path`` is assigned, by itself or by one of those around it."""
+    parts = path.split(".") if path else []
+    for at in range(len(parts), -1, -1):
+        around = model.get_submodule(".".join(parts[:at]))
+        line = assignment_line(around, name, ".".join(["self", *parts[at:]]))
+        if line:
+            return line
+    return ""
 
 
 def refuse_writes(exported: torch.export.ExportedProgram, step: str, call: Any, placeholders: list[str]) -> None:

@@ -62,6 +62,12 @@ class Step(nn.Module):
     def name(self) -> str:
         return f"{type(self.model).__name__}.{self.step}"
 
+    @property
+    def names(self) -> set[str]:
+        """Of the method, and of the function that it is."""
+        code = getattr(inspect.unwrap(getattr(self.model, self.step)), "__code__", None)
+        return {self.step} if code is None else {self.step, code.co_name}
+
     def on(self, model: nn.Module, watched: Iterable[Place] = ()) -> Step:
         """The same step of a copy of the model, in which some attributes are watched."""
         step = Step(model, self.step, list(map(placeholder, self.plain, self.is_tensor)), self.spec)

@@ -141,14 +141,18 @@ def is_equal(a: Any, b: Any) -> bool:
     return bool(a == b or (a != a and b != b))
 
 
-def assignment_line(module: nn.Module, name: str) -> str:
-    """``model.py:41``, where a method of the module's class assigns the attribute; empty where none is found."""
-    word = re.escape(name)
+def assignment_line(module: nn.Module, name: str, owner: str = "self") -> str:
+    """``model.py:41``, where a method of the module's class assigns the attribute; empty where none is found.
+
+    Args:
+        owner: whose attribute it is, as the method calls it: ``self.attn`` for that of a child.
+    """
+    word, own = re.escape(name), re.escape(owner)
     pattern = re.compile(
-        rf"self\.{word}\b(\[.*\])?\s*([-+*/|&]|//|\*\*|@)?=(?!=)"
+        rf"\b{own}\.{word}\b(\[.*\])?\s*([-+*/|&]|//|\*\*|@)?=(?!=)"
         # As of several at once: self.k, self.v = k, v
-        rf"|^\s*([\w.]+\s*,\s*)*self\.{word}(\s*,\s*[\w.]+)*\s*=(?!=)"
-        rf"|(setattr\(self,|self\.register_buffer\()\s*['\"]{word}['\"]"
+        rf"|^\s*([\w.]+\s*,\s*)*{own}\.{word}(\s*,\s*[\w.]+)*\s*=(?!=)"
+        rf"|(setattr\({own},|{own}\.register_buffer\()\s*['\"]{word}['\"]"
     )
     for kind in type(module).__mro__:
         for method_name, method in vars(kind).items():

@@ -63,6 +63,47 @@ def test_a_method_that_runs_in_each_step_is_named() -> None:
     assert all(map(torch.equal, found, model.by_method(steps())))
 
 
+class ByMethods(nn.Module):
+    """A network that is called by methods, none of which is its ``forward``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(network(1) for _ in range(2))
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.layers[0](x)
+
+    def decode(self, x: Tensor) -> Tensor:
+        return self.layers[1](x)
+
+
+class Around(nn.Module):
+    """The object with the loop, which calls methods of its network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = ByMethods()
+
+    def generate(self, steps: list[Tensor]) -> list[Tensor]:
+        return [resolved(self.net.decode(self.net.encode(x))[:, 8:12]).clone() for x in steps]
+
+
+@torch.no_grad()
+def test_methods_of_a_child_that_run_in_each_step_are_named() -> None:
+    model = made(Around)
+    _, found, told = decoded(model, "generate")
+    assert "model.net = marche_fx.transform(model.net, step=['encode', 'decode']), and decode inside" in told[0]
+    exact = model.generate(steps())
+    assert all(map(torch.equal, found, exact))
+    # As it says.
+    model.net = marche_fx.transform(model.net, step=["encode", "decode"], compile=False)
+    with marche_fx.decoding(model.net):
+        model.generate(steps())
+    session = marche_fx.report(model.net).session
+    assert session is not None
+    assert session.rows_ratio < 0.9
+
+
 def test_layers_called_one_by_one_are_told_of() -> None:
     model = made()
     _, found, told = decoded(model, "by_layer")

@@ -67,6 +67,33 @@ class KeepsLast(nn.Module):
         return x
 
 
+class Counted(nn.Identity):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 1
+
+
+class CountsAlong(nn.Module):
+    """Counts in its child, whose own methods assign nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = Counted()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.kept.count
+        self.kept.count += 1
+        return x
+
+
+def test_an_attribute_of_a_child_that_is_assigned_from_outside_is_refused_by_name_and_line() -> None:
+    model = Around(lambda model, x: model.inner(model.memory(x)), memory=CountsAlong())
+    line = CountsAlong.forward.__code__.co_firstlineno + 2
+    refused(
+        model, UnsupportedModelError, rf"assigns the attribute 'memory\.kept\.count' \(test_refusals\.py:{line}\)", X
+    )
+
+
 @pytest.mark.parametrize("how", ["calls", "last", "asked", "count", "store"])
 def test_attributes_assigned_in_the_step_are_refused_by_name_and_line(how: str) -> None:
     model = Around(lambda model, x: model.inner(model.memory(x)), memory=KeepsLast(how))

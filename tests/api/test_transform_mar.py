@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import marche_fx
 from marche_fx import SelectiveRefresh
@@ -143,3 +143,41 @@ def test_a_generation_after_the_first_compiles_nothing_and_partial_steps_share_a
     assert KEPT.count - before == 2
     expected = eager.sample_tokens(**arguments)
     assert (found - expected).abs().max() <= 1e-3 * expected.abs().max()
+
+
+class WithoutEncoder(nn.Module):
+    """A descendant of MAR that puts masks among all tokens in its decoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.mask_token, self.blocks = (
+            nn.Linear(4, 16),
+            nn.Parameter(torch.randn(16)),
+            the_mar().decoder_blocks,
+        )
+
+    def forward_mae_decoder(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        x: Tensor = torch.where(mask[..., None], self.mask_token, self.into(tokens)) + torch.arange(36)[:, None].sin()
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    @torch.no_grad()
+    def sample_tokens(self, bsz: int) -> Tensor:
+        tokens, mask = torch.zeros(bsz, 36, 4), torch.ones(bsz, 36, dtype=torch.bool)
+        for start in range(0, 36, 3):
+            rows = slice(start, start + 3)
+            tokens[:, rows] = self.forward_mae_decoder(tokens, mask)[:, rows, :4]
+            mask[:, rows] = False
+        return tokens
+
+
+def test_a_descendant_with_a_decoder_alone_is_known() -> None:
+    model = WithoutEncoder().eval()
+    exact = marche_fx.transform(model, refresh=FULL, compile=False)
+    assert torch.equal(exact.sample_tokens(2), model.sample_tokens(2))
+    optimized = marche_fx.transform(model, compile=False)
+    optimized.sample_tokens(2)
+    session = marche_fx.report(optimized).session
+    assert session is not None
+    assert session.rows_ratio < 0.7

@@ -51,6 +51,19 @@ def test_ids_that_are_others_in_every_call_are_not_to_be_allowed_to_move() -> No
     assert "tolerance" not in message
 
 
+@pytest.mark.parametrize("tokens", [4, 9])
+@pytest.mark.parametrize("moves", [False, True])
+def test_of_few_tokens_it_is_told_that_all_run(tokens: int, *, moves: bool) -> None:
+    def frames(model: Any, ids: Tensor, number: int) -> Tensor:
+        return model(torch.full((2, tokens), number if moves else 0))[:, -1] + 0
+
+    torch.manual_seed(0)
+    body = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    model = nn.Sequential(nn.Embedding(models.WORDS, 16), body).eval().requires_grad_(False)
+    (message,) = told(model, frames)
+    assert f"a sample has {tokens} tokens, and a step computes a multiple of 8 of them" in message
+
+
 def test_a_value_that_moves_further_than_it_may_is_told_so() -> None:
     (message,) = told(made(models.Timed), far, tolerance={"time": 0.05})
     assert "'time', read by aten.add (models.py:" in message

@@ -287,6 +287,35 @@ def test_an_argument_that_only_looks_like_a_condition_becomes_one_stream() -> No
     assert records(optimized)[-1].active < N + 4
 
 
+class PicturedAtATime(nn.Module):
+    """A picture that is cut behind its time, which is one number of each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time, self.label, self.cut = nn.Linear(1, 3), nn.Embedding(5, D), nn.Conv1d(3, D, 2, 2)
+        self.body = Transformer(N, D, 2, depth=2)
+
+    def forward(self, picture: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        tokens = self.cut(picture + self.time(time[:, None])[..., None]).transpose(1, 2)
+        found: Tensor = self.body(tokens + self.label(label)[:, None])
+        return found
+
+
+@torch.no_grad()
+def test_a_picture_that_is_cut_behind_its_time_is_tokens() -> None:
+    torch.manual_seed(0)
+    model = PicturedAtATime().eval()
+    optimized = marche_fx.transform(model, refresh=SelectiveRefresh(0.1, warmup=1), compile=False)
+    picture = torch.randn(2, 3, 2 * N)
+    with marche_fx.decoding(optimized):
+        for step in range(8):
+            picture = picture.clone()
+            picture[:, :, 4 * step : 4 * step + 4] = torch.randn(2, 3, 4)
+            for label in (1, 0):
+                optimized(picture, torch.full((2,), 1 - step / 8), torch.full((2,), label))[:, 8:12].sum()
+    assert streams(optimized) == [0, 1] * 8
+
+
 @torch.no_grad()
 def test_streams_are_bounded() -> None:
     optimized = transformed("selective")

@@ -236,6 +236,27 @@ def test_a_node_knows_its_module_and_source_line() -> None:
     assert describe(named(graph, "relu_1")) == f"aten.relu at inner.1 (test_capture.py:{line})"
 
 
+class Decoder(nn.Module):
+    def decode(self, x: Tensor) -> Tensor:
+        x = x * 2
+        return self.shifted(x)
+
+    def shifted(self, x: Tensor) -> Tensor:
+        return x - 1
+
+    forward = decode
+
+
+@pytest.mark.parametrize("step", ["decode", "forward"])
+def test_a_node_of_a_method_of_another_name_knows_its_line(step: str) -> None:
+    graph = capture(Decoder().eval(), step, (torch.randn(2, 4),)).graph_module.graph
+    first = Decoder.decode.__code__.co_firstlineno
+    assert [source_line(named(graph, name)) for name in ("mul", "sub")] == [
+        f"test_capture.py:{first + 1}",
+        f"test_capture.py:{first + 2}",
+    ]
+
+
 class Counts(nn.Module):
     calls: Tensor
 
