@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -15,10 +16,11 @@ from ..passes.capture.alone import LOCK
 from ..passes.capture.bools import numbers_of_bools, serves_bools
 from ..passes.capture.capture import capture
 from ..passes.capture.captured import Capture
+from ..passes.capture.left import Left
 from ..passes.capture.lengths import AnyLength
 from ..passes.capture.rehearsal import state_after
 from ..passes.capture.stored import Premises, Stored
-from ..passes.capture.structure import Attributes, Place, changed_attributes, structure
+from ..passes.capture.structure import Attributes, Place, are_same, changed_attributes, leaves, structure
 from ..passes.capture.surroundings import Surroundings
 from ..passes.lower.shared import SharedCode
 from ..passes.pipeline import make_plan, plan_of
@@ -45,12 +47,18 @@ class Captures:
         model: a shallow copy of the original, of which the step is captured.
         method: what `transform` was told of it.
         argument_names: those of all step methods.
+        left: plain values that these left in attributes so far, which each of them may read.
     """
 
-    def __init__(self, model: nn.Module, method: StepMethod, argument_names: Collection[str]) -> None:
+    def __init__(self, model: nn.Module, method: StepMethod, argument_names: Collection[str], left: Left) -> None:
         self.model = model
         self.method = method
         self.argument_names = argument_names
+        self.left = left
+        self.beside: WeakKeyDictionary[Program, Left] = WeakKeyDictionary()
+        """Those of other steps that there were when a program was captured."""
+        self.beside_lengths: Left = {}
+        """The same for captures of many lengths."""
         self.programs = Programs()
         self.stored: list[Stored] = []
         """Captures of another process, see `save_captures`."""
@@ -85,13 +93,35 @@ class Captures:
         return next((use(own) for own in fitting if self.holds(own, args, kwargs)), None)
 
     def holds(self, program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether the step would still make of its own tables what was captured."""
+        """Whether the step would still make of its own tables, and of what other steps left, what was captured."""
+        if not self.is_beside(program):
+            return False
         tables = program.plan.original.tables
         return tables.hold_for(self.model, lambda: state_after(self.model, self.name, args, kwargs, tables))
+
+    def is_beside(self, program: Program) -> bool:
+        """Whether the model has what other steps leave as it had when a program was captured.
+
+        What it had not at all then the program has not read.
+        """
+        known = self.beside[program]
+        return all(
+            known[place] == value if place in known else are_same(self.structure.get(place, own), own)
+            for place, value in self.left_by_others.items()
+            for own in [list(leaves(value, set()))]
+        )
+
+    @property
+    def left_by_others(self) -> Left:
+        """What other steps left by now, which the step may read."""
+        return {place: value for place, value in self.left.items() if place not in self.assigned} if self.left else {}
 
     def new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         self.tell_of_torch_compile()
         before = self.structure
+        if self.beside_lengths != self.left_by_others:
+            self.beside_lengths = self.left_by_others
+            self.lengths.forget()
         alike = [own for own in self.programs.near(args, kwargs) if own.accepts_bools(args, kwargs, proven=False)]
         # A trace shows whether one that has numbers in place of bools serves these too.
         anew = capture(self.model, self.name, args, kwargs) if alike else None
@@ -107,9 +137,10 @@ class Captures:
             if self.structure is not before:
                 # Another thread found the model changed meanwhile; this program is as old as those it dropped.
                 return program
+            self.assigned |= plan.original.tables.places | plan.original.tables.written
+            self.beside[program] = self.left_by_others
             # One that accepts the arguments was made for other tables than those that are there now.
             self.add(use(program), args, kwargs)
-            self.assigned |= plan.original.tables.places | plan.original.tables.written
             self.surroundings = self.surroundings.joined(plan.original.tables.surroundings)
             self.structure = {**self.structure, **self.surroundings.attributes()}
         self.tell_of_many(program)
@@ -169,7 +200,8 @@ class Captures:
     def restored(self, stored: Stored, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Capture | None:
         """A capture of another process with the tables of this one; None, after a warning, where these are others."""
         tables = stored.rehearsed(self.model, args, kwargs)
-        changed = stored.premises.differences(Premises.of(tables, tables.surroundings.attributes()))
+        now = Premises.of(tables, tables.surroundings.attributes(), self.left_by_others)
+        changed = stored.premises.differences(now)
         if not changed:
             return replace(stored.capture, tables=tables)
         where, name = changed[0]
@@ -209,7 +241,8 @@ class Captures:
         """Forget what was captured of a model that has other modules, hooks or attributes by now."""
         with self.lock:
             now = {**structure(self.model), **self.surroundings.attributes()}
-            changed = [place for place in changed_attributes(self.structure, now) if place not in self.assigned]
+            known = {*self.assigned, *self.left}
+            changed = [place for place in changed_attributes(self.structure, now) if place not in known]
             if changed:
                 self.structure, self.surroundings, self.assigned = structure(self.model), Surroundings(), frozenset()
                 self.programs, self.stored = Programs(dropped=self.programs.dropped), []
@@ -229,7 +262,8 @@ class Captures:
         # What stands beside the model, as a table on its class, other models may have filled.
         beside = self.surroundings.attributes()
         before = {place: values for place, values in self.structure.items() if place not in beside}
-        changed = [own for own in changed_attributes(before, structure(self.model)) if own not in self.assigned]
+        known = {*self.assigned, *self.left}
+        changed = [own for own in changed_attributes(before, structure(self.model)) if own not in known]
         if self.model.training:
             # A loop's last act: no step runs in training.
             changed = [own for own in changed if own[1] != "training"]

@@ -115,9 +115,9 @@ class Optimization:
                         vars(view)[name] = own
 
     def leave(self, left: Left) -> None:
-        """Leave in the transformed model what a step leaves in attributes for its loop, or for other steps."""
+        """Put into the transformed model what a step leaves in attributes."""
         optimized = None if self.optimized is None else self.optimized()
-        if left and optimized is not None:
+        if optimized is not None:
             leave(optimized, left)
 
     def look(self, view: nn.Module) -> None:

@@ -18,6 +18,7 @@ from ..lazy.modes import untraced
 from ..lazy.tensor import given_values, resolved
 from ..passes.capture.arguments import closed, opened
 from ..passes.capture.draws import draws_undone
+from ..passes.capture.left import Left
 from ..refresh import FullRefresh, RefreshPolicy
 from ..runtime.call_inputs import CallInputs
 from ..runtime.late_results import late_results
@@ -49,13 +50,14 @@ class OptimizedStep:
         model: a shallow copy of the original, of which the step is captured and whose weights are read at every call.
         method: what `transform` was told of it.
         argument_names: those of all step methods.
+        left: what these left in attributes so far.
     """
 
-    def __init__(self, model: nn.Module, method: StepMethod, argument_names: Collection[str]) -> None:
+    def __init__(self, model: nn.Module, method: StepMethod, argument_names: Collection[str], left: Left) -> None:
         self.model = model
         self.method = method
         self.owner: Any = None
-        self.captures = Captures(model, method, argument_names)
+        self.captures = Captures(model, method, argument_names, left)
         self.forms = Forms()
         self.calls_outside = 0
 
@@ -138,7 +140,8 @@ class OptimizedStep:
         given = program.given(args, kwargs)
         for draw in program.plan.original.draws:
             draw.make()
-        self.owner.leave(program.plan.original.tables.left)
+        if program.plan.original.tables.left:
+            self.leave(program.plan.original.tables.left)
         inputs = CallInputs.of(program, list(given.values()))
         stream = session.stream_of(self.method, program, inputs)
         # Before it is known whether this call is the first that runs.
@@ -189,6 +192,11 @@ class OptimizedStep:
         # To look at the generators' states costs more than most operators.
         with draws_undone(own.device for own in draws) if draws else nullcontext():
             return function(*args, **kwargs)
+
+    def leave(self, left: Left) -> None:
+        """Leave in attributes what the step does, for the loop and for other steps."""
+        self.owner.leave(left)
+        self.captures.left.update(left)
 
     def drop_outdated(self) -> None:
         """Forget what was captured of a model that is another one by now."""

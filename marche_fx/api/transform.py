@@ -16,6 +16,7 @@ from ..denoising import Denoising
 from ..errors import ArgumentError
 from ..head.policy import HeadReuse, reuse_of
 from ..marks import ATTRIBUTE
+from ..passes.capture.left import Left
 from ..recipes import Recipe
 from ..refresh import RefreshPolicy
 from ..refresh.presets import PresetName
@@ -203,8 +204,9 @@ def transform(
     if plain.modules is not None:
         view._modules = plain.modules
     names = parameter_names(model, steps)
+    left: Left = {}
     replaced = {
-        name: OptimizedStep(view, StepMethod(name, order, is_last=order == last, settings=settings), names)
+        name: OptimizedStep(view, StepMethod(name, order, is_last=order == last, settings=settings), names, left)
         for order, name in enumerate(steps)
     }
 

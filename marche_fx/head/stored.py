@@ -35,7 +35,7 @@ class StoredHead:
         if not fits_weights(stored.capture, net):
             return None, "weights are of other kinds"
         tables = stored.rehearsed(net, call.args, call.kwargs)
-        changed = self.premises.differences(Premises.of(tables, tables.surroundings.attributes()))
+        changed = self.premises.differences(Premises.of(tables, tables.surroundings.attributes(), {}))
         if changed:
             where, name = changed[0]
             return None, f"{name!r} of {where or 'the model'} is another than where it was made"
@@ -44,4 +44,4 @@ class StoredHead:
 
 def premises_of(program: HeadProgram) -> Premises:
     """What a captured denoiser holds under."""
-    return Premises.of(program.captured.capture.tables, program.premises)
+    return Premises.of(program.captured.capture.tables, program.premises, {})

@@ -15,6 +15,7 @@ from ..errors import ArgumentError
 from ..head.step import HeadStep
 from ..head.stored import StoredHead, premises_of
 from ..passes.capture.captured import Capture
+from ..passes.capture.left import Left
 from ..passes.capture.stored import Premises, Stored
 from ..passes.capture.structure import Place
 from ..passes.uncollected import uncollected
@@ -88,15 +89,16 @@ def captured_steps(optimized: nn.Module, name: str, step: Any, constants: Consta
     # Loads the compiler, which takes a second.
     from ..passes.written.captures import Guards, write_capture
 
-    captures: list[tuple[Capture, Guards]] = [(own.capture, None) for own in step.programs]
-    captures += [(own.capture, own.sizes.guards) for own in step.captures.lengths.found]
+    captures: list[tuple[Capture, Guards, Left]]
+    captures = [(own.capture, None, step.captures.beside[own]) for own in step.programs]
+    captures += [(own.capture, own.sizes.guards, step.captures.left_by_others) for own in step.captures.lengths.found]
     try:
         return [
             {
                 "capture": write_capture(own, constants, guards),
-                "premises": write_premises(Premises.of(own.tables, step.captures.structure)),
+                "premises": write_premises(Premises.of(own.tables, step.captures.structure, beside)),
             }
-            for own, guards in captures
+            for own, guards, beside in captures
         ]
     except TypeError as error:
         raise ArgumentError(f"{type(optimized).__name__}.{name} as captured cannot be written: {error}") from error
@@ -201,18 +203,22 @@ def read_head(written: Any, reader: Any) -> StoredHead:
 
 
 def write_premises(own: Premises) -> dict[str, Any]:
-    around, left = ([[*place, digest] for place, digest in sorted(each.items())] for each in (own.around, own.left))
-    return {"written": sorted(own.written), "varying": sorted(own.varying), "around": around, "left": left}
+    around, left, beside = (
+        [[*place, digest] for place, digest in sorted(each.items())] for each in (own.around, own.left, own.beside)
+    )
+    places = {"written": sorted(own.written), "varying": sorted(own.varying)}
+    return {**places, "around": around, "left": left, "beside": beside}
 
 
 def read_premises(written: Any) -> Premises:
-    around, left = (
-        {(str(place), str(name)): str(digest) for place, name, digest in written[each]} for each in ("around", "left")
+    around, left, beside = (
+        {(str(place), str(name)): str(digest) for place, name, digest in written[each]}
+        for each in ("around", "left", "beside")
     )
     assigned, varying = (
         frozenset((str(place), str(name)) for place, name in written[each]) for each in ("written", "varying")
     )
-    return Premises(assigned, varying, around, left)
+    return Premises(assigned, varying, around, left, beside)
 
 
 def refuse_others(before: dict[str, Fingerprint], now: dict[str, Fingerprint]) -> None:

@@ -9,10 +9,11 @@ from torch import nn
 
 from .captured import Capture
 from .digests import described, digest
+from .left import Left
 from .lengths import AnyLength
 from .rehearsal import rehearse_call
 from .sizes import Guard
-from .structure import Attributes, Place
+from .structure import Attributes, Place, leaves
 from .tables import Tables
 
 Digests = dict[Place, str]
@@ -25,27 +26,30 @@ class Premises:
     Attributes:
         written: what the step sets in every call and never reads. varying: of this, plain values that are others then.
         around: what it read beside the model. left: the tables that a call left, which the graph holds.
+        beside: plain values that other steps had left in the model.
     """
 
     written: frozenset[Place]
     varying: frozenset[Place]
     around: Digests
     left: Digests
+    beside: Digests
 
     @classmethod
-    def of(cls, tables: Tables, found: Attributes) -> Premises:
+    def of(cls, tables: Tables, found: Attributes, beside: Left) -> Premises:
         """Those of a capture with these tables.
 
         Args:
-            found: what there was when it was made.
+            found: what there was when it was made. beside: what other steps had left.
         """
         read = tables.surroundings.attributes().keys() - tables.places - tables.written
         around = {place: values for place, values in found.items() if place in read}
-        return cls(tables.written, tables.varying, digests(around), digests(tables.after))
+        return cls(tables.written, tables.varying, digests(around), digests(tables.after), digests(leaves_of(beside)))
 
     def differences(self, now: Premises) -> list[Place]:
         """Where there is something else now. Further tables, as for other lengths, make no difference."""
         around = [place for place in {**self.around, **now.around} if self.around.get(place) != now.around.get(place)]
+        around += [place for place in {**self.beside, **now.beside} if self.beside.get(place) != now.beside.get(place)]
         return around + [place for place, own in self.left.items() if now.left.get(place) != own]
 
 
@@ -71,6 +75,10 @@ class Stored:
         """What a real call on copies makes in this process, and where it reads."""
         rehearsal = rehearse_call(model, self.capture.step, args, kwargs)
         return rehearsal.tables(model, self.premises.written, self.premises.varying)
+
+
+def leaves_of(left: Left) -> Attributes:
+    return {place: list(leaves(value, set())) for place, value in left.items()}
 
 
 def digests(values: Attributes) -> Digests:

@@ -93,14 +93,47 @@ def test_what_a_step_leaves_is_of_the_call_before_at_every_size(is_known: bool) 
         assert (optimized.height, optimized.width, optimized.patches.size) == (*size, torch.Size(size))
 
 
-def test_captures_of_another_process_leave_it_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.filterwarnings("ignore:a saved capture of Painter.decode is not used. 'height'")
+def test_captures_of_another_process_leave_it_too(first: int, tmp_path: Path) -> None:
     saved, exact = optimized_painter(painter()), painter()
     saved.sample(*SIZES[0])
     marche_fx.save_captures(saved, tmp_path / "captures")
     optimized = optimized_painter(painter())
     assert marche_fx.load_captures(optimized, tmp_path / "captures")
-    for size in SIZES[:3]:
+    for size in SIZES[first : first + 3]:
         torch.testing.assert_close(optimized.sample(*size), exact.sample(*size))
+
+
+class Counts(nn.Module):
+    """Two steps; the first leaves another number in each call, which the second reads or does not."""
+
+    def __init__(self, reads: bool) -> None:
+        super().__init__()
+        self.inner, self.reads = block(), reads
+
+    def encode(self, x: Tensor) -> Tensor:
+        self.positive = int((x > 0).sum())
+        tokens: Tensor = self.inner(x)
+        return tokens
+
+    def decode(self, x: Tensor) -> Tensor:
+        tokens: Tensor = self.inner(x)
+        return tokens * self.positive if self.reads else tokens
+
+
+@pytest.mark.parametrize("reads", [False, True])
+@torch.no_grad()
+def test_a_number_that_another_step_left_is_that_of_the_call(reads: bool) -> None:
+    torch.manual_seed(0)
+    model = Counts(reads).eval().requires_grad_(False)
+    optimized = marche_fx.transform(model, step=("encode", "decode"), refresh="exact", compile=False)
+    with warnings.catch_warnings(record=True, action="always") as caught, marche_fx.decoding(optimized):
+        for number in (0, 1, 2, 1):
+            x = torch.zeros(1, 16, WIDTH)
+            x[0, : number + 1] = 1
+            torch.testing.assert_close(optimized.decode(optimized.encode(x)), model.decode(model.encode(x)))
+    assert not [own for own in caught if "changed inside" in str(own.message)]
 
 
 CALLS = itertools.count()
