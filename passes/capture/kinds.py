@@ -23,12 +23,17 @@ def differences(captures: Sequence[tuple[Capture, Sequence[str]]]) -> tuple[list
     shapes, values, answers = [], [], []
     for own, names in captures:
         named = list(zip(names, (each.value for each in own.inputs)))
-        shapes.append(grouped((name, tuple(each.shape)) for name, each in named if isinstance(each, Tensor)))
+        shapes.append(grouped((name, sizes_of(each)) for name, each in named if isinstance(each, Tensor)))
         values.append(grouped((name, each) for name, each in named if not isinstance(each, Tensor)))
         asked = own.branches
         answers.append({} if asked is None else grouped(zip(asked.lines, asked.answers)))
     plain = varying(values)
     return [name for name in varying(shapes) if name not in plain], plain, varying(answers)
+
+
+def sizes_of(tensor: Tensor) -> list[int | None]:
+    """The sizes of a tensor; None for those that values decide, as of the tokens that are kept."""
+    return [size if isinstance(size, int) else None for size in tensor.shape]
 
 
 def grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
