@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .arguments import PLAIN
@@ -137,6 +138,9 @@ def are_same(before: list[Any], after: list[Any]) -> bool:
 
 
 def is_equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Size) and not all(isinstance(size, int) for size in (*a, *b)):
+        # To compare a symbol would fix it.
+        return False
     # A number that is none is the same number that is none.
     return bool(a == b or (a != a and b != b))
 

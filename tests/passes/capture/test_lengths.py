@@ -61,6 +61,22 @@ def test_made_for_a_length_is_what_a_trace_of_it_gives() -> None:
         assert torch.equal(run(made, model, words(length)), model(words(length)))
 
 
+class Leaves(nn.Module):
+    """Leaves the sizes of its argument."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes, self.listed = x.shape, [x.shape[1], "tokens"]
+        return x.relu()
+
+
+def test_sizes_that_a_step_leaves_are_left_for_any_length() -> None:
+    model = Leaves().eval()
+    found = any_length(model, torch.randn(2, 6, 8), torch.randn(2, 9, 8))
+    made = found.at(model, (torch.randn(2, 13, 8),), {})
+    assert made is not None
+    assert made.tables.left == {("", "sizes"): torch.Size([2, 13, 8]), ("", "listed"): [13, "tokens"]}
+
+
 def run(made: Capture, model: nn.Module, ids: Tensor) -> Tensor:
     values = [
         model.get_parameter(made.weights[node]) if node in made.weights else made.constants.get(node, ids)
