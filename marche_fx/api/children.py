@@ -245,7 +245,12 @@ def told(
         return f"{start}So {those}. To choose how, write {lines}{rest}"
     methods = sorted({name for child in children.values() for name in child.methods})
     names = " or ".join(f"step={name!r}" for name in methods)
-    inner = inner_methods(children)
+    refusing = [path for path, why in refused.items() if not why.startswith(NO_ATTENTION)]
+    inner = {
+        path: own
+        for path, own in inner_methods(children).items()
+        if not any(f"{path}.".startswith(f"{other}.") for other in refusing)
+    }
     if inner:
         lines = " or ".join(
             f"model.{path} = marche_fx.transform(model.{path}, step={own})" for path, own in inner.items()
