@@ -104,7 +104,7 @@ class Captures:
 
         What it had not at all then the program has not read.
         """
-        known = self.beside[program]
+        known = self.beside.get(program, {})
         return all(
             known[place] == value if place in known else are_same(self.structure.get(place, own), own)
             for place, value in self.left_by_others.items()

@@ -90,7 +90,7 @@ def captured_steps(optimized: nn.Module, name: str, step: Any, constants: Consta
     from ..passes.written.captures import Guards, write_capture
 
     captures: list[tuple[Capture, Guards, Left]]
-    captures = [(own.capture, None, step.captures.beside[own]) for own in step.programs]
+    captures = [(own.capture, None, step.captures.beside.get(own, {})) for own in step.programs]
     captures += [(own.capture, own.sizes.guards, step.captures.left_by_others) for own in step.captures.lengths.found]
     try:
         return [
