@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import operator
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..graph.source import is_library_frame
+from .lines import line_being_run
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class FromArguments(TorchFunctionMode):
             return result
         if func in QUESTIONS and tensors:
             self.asked.append(self.record(func, args, kwargs))
-            self.lines.append(calling_line())
+            self.lines.append(line_being_run())
             return self.values.of(self.asked[-1])
         result = func(*args, **kwargs)
         found = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
@@ -143,14 +141,6 @@ class FromArguments(TorchFunctionMode):
     def found(self) -> Branches:
         answers = tuple(map(self.values.of, self.asked))
         return Branches(tuple(self.calls), tuple(self.asked), answers, tuple(self.lines))
-
-
-def calling_line() -> str:
-    """``model.py:41``: the innermost line that is being run of the model's own code."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and is_library_frame(frame.f_code.co_filename):
-        frame = frame.f_back
-    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
 DRAWS = (

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..graph.source import is_library_frame
+from .lines import line_being_run
 from .sizes import is_symbolic, line_that_fixes
 
 
@@ -34,11 +32,4 @@ class FixedSizes(TorchFunctionMode):
         finally:
             if not self.line and not all(map(is_symbolic, self.sizes)):
                 branches = (line_that_fixes(symbol, env) for symbol, env in self.symbols.items())
-                self.line = next(filter(None, branches), "") or users_line()
-
-
-def users_line() -> str:
-    frame = sys._getframe(1)
-    while frame.f_back is not None and is_library_frame(frame.f_code.co_filename):
-        frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+                self.line = next(filter(None, branches), "") or line_being_run()

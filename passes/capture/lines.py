@@ -20,6 +20,14 @@ def first_line_of(method: Callable[..., Any]) -> str:
     return f" ({Path(code.co_filename).name}:{code.co_firstlineno})" if code else ""
 
 
+def line_being_run() -> str:
+    """``model.py:41``: the innermost line that is being run of the model's own code."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and is_library_frame(frame.f_code.co_filename):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
 def model_frames(model: nn.Module) -> Callable[[str], bool]:
     """Whether a file is the model's: nobody's package, or one that a module of the model is of."""
     packages = {"", *(type(module).__module__.partition(".")[0] for module in model.modules())}
