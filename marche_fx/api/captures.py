@@ -55,9 +55,9 @@ class Captures:
         self.method = method
         self.argument_names = argument_names
         self.left = left
-        self.beside: WeakKeyDictionary[Program, Left] = WeakKeyDictionary()
+        self.beside: WeakKeyDictionary[Program, Attributes] = WeakKeyDictionary()
         """Those of other steps that there were when a program was captured."""
-        self.beside_lengths: Left = {}
+        self.beside_lengths: Attributes = {}
         """The same for captures of many lengths."""
         self.programs = Programs()
         self.stored: list[Stored] = []
@@ -104,17 +104,17 @@ class Captures:
 
         What it had not at all then the program has not read.
         """
-        known = self.beside.get(program, {})
+        known, now = self.beside.get(program, {}), self.left_by_others
         return all(
-            known[place] == value if place in known else are_same(self.structure.get(place, own), own)
-            for place, value in self.left_by_others.items()
-            for own in [list(leaves(value, set()))]
+            are_same(known[place] if place in known else self.structure.get(place, own), own)
+            for place, own in now.items()
         )
 
     @property
-    def left_by_others(self) -> Left:
+    def left_by_others(self) -> Attributes:
         """What other steps left by now, which the step may read."""
-        return {place: value for place, value in self.left.items() if place not in self.assigned} if self.left else {}
+        others = ((place, value) for place, value in self.left.items() if place not in self.assigned)
+        return {place: list(leaves(value, set())) for place, value in others}
 
     def new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
         self.tell_of_torch_compile()

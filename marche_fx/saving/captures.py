@@ -15,9 +15,8 @@ from ..errors import ArgumentError
 from ..head.step import HeadStep
 from ..head.stored import StoredHead, premises_of
 from ..passes.capture.captured import Capture
-from ..passes.capture.left import Left
 from ..passes.capture.stored import Premises, Stored
-from ..passes.capture.structure import Place
+from ..passes.capture.structure import Attributes, Place
 from ..passes.uncollected import uncollected
 from ..passes.written.constants import Constants
 from ..passes.written.refused import UnusableError, malformed_is_unusable
@@ -89,7 +88,7 @@ def captured_steps(optimized: nn.Module, name: str, step: Any, constants: Consta
     # Loads the compiler, which takes a second.
     from ..passes.written.captures import Guards, write_capture
 
-    captures: list[tuple[Capture, Guards, Left]]
+    captures: list[tuple[Capture, Guards, Attributes]]
     captures = [(own.capture, None, step.captures.beside.get(own, {})) for own in step.programs]
     captures += [(own.capture, own.sizes.guards, step.captures.left_by_others) for own in step.captures.lengths.found]
     try:

@@ -9,11 +9,10 @@ from torch import nn
 
 from .captured import Capture
 from .digests import described, digest
-from .left import Left
 from .lengths import AnyLength
 from .rehearsal import rehearse_call
 from .sizes import Guard
-from .structure import Attributes, Place, leaves
+from .structure import Attributes, Place
 from .tables import Tables
 
 Digests = dict[Place, str]
@@ -36,7 +35,7 @@ class Premises:
     beside: Digests
 
     @classmethod
-    def of(cls, tables: Tables, found: Attributes, beside: Left) -> Premises:
+    def of(cls, tables: Tables, found: Attributes, beside: Attributes) -> Premises:
         """Those of a capture with these tables.
 
         Args:
@@ -44,7 +43,7 @@ class Premises:
         """
         read = tables.surroundings.attributes().keys() - tables.places - tables.written
         around = {place: values for place, values in found.items() if place in read}
-        return cls(tables.written, tables.varying, digests(around), digests(tables.after), digests(leaves_of(beside)))
+        return cls(tables.written, tables.varying, digests(around), digests(tables.after), digests(beside))
 
     def differences(self, now: Premises) -> list[Place]:
         """Where there is something else now. Further tables, as for other lengths, make no difference."""
@@ -75,10 +74,6 @@ class Stored:
         """What a real call on copies makes in this process, and where it reads."""
         rehearsal = rehearse_call(model, self.capture.step, args, kwargs)
         return rehearsal.tables(model, self.premises.written, self.premises.varying)
-
-
-def leaves_of(left: Left) -> Attributes:
-    return {place: list(leaves(value, set())) for place, value in left.items()}
 
 
 def digests(values: Attributes) -> Digests:
