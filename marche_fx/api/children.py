@@ -6,7 +6,7 @@ Many packages wrap the network: the object with the loop calls ``self.net(tokens
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -182,6 +182,11 @@ def is_layer(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.modules.") and next(module.children(), None) is None
 
 
+def is_within(path: str, paths: Iterable[str]) -> bool:
+    """Whether the module at a path is inside of one at any of ``paths``."""
+    return any(path.startswith(f"{other}.") for other in paths)
+
+
 def inner_methods(children: dict[str, Child]) -> dict[str, list[str]]:
     """By path the methods of modules of the model that run in each step, in the order in which a step calls them."""
     found: dict[str, dict[str, None]] = {}
@@ -189,7 +194,7 @@ def inner_methods(children: dict[str, Child]) -> dict[str, list[str]]:
         for path, name in sorted(child.inner):
             found.setdefault(path, {})[name] = None
     # A head that is called by a method, too, is a part of the network that is.
-    return {path: list(own) for path, own in found.items() if not any(path.startswith(f"{other}.") for other in found)}
+    return {path: list(own) for path, own in found.items() if not is_within(path, found)}
 
 
 def calling_frame(called: FrameType | None = None) -> FrameType:
@@ -218,7 +223,7 @@ def told(
     """
     if not children:
         return None
-    outermost = [path for path in children if not any(path.startswith(f"{other}.") for other in children)]
+    outermost = [path for path in children if not is_within(path, children)]
     called = ", ".join(f"{path!r}" for path in outermost[:MOST_NAMED])
     if len(outermost) > MOST_NAMED:
         called += f" and {len(outermost) - MOST_NAMED} more"
@@ -249,7 +254,7 @@ def told(
     inner = {
         path: own
         for path, own in inner_methods(children).items()
-        if not any(f"{path}.".startswith(f"{other}.") for other in refusing)
+        if path not in refusing and not is_within(path, refusing)
     }
     if inner:
         lines = " or ".join(
