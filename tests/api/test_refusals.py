@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-import random
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import marche_fx
-from marche_fx import CaptureError, EquivalenceError, UnsupportedModelError
+from marche_fx import CaptureError, UnsupportedModelError
 from marche_fx.api import captures as of_steps
 from tests.around import (
     MOVED,
@@ -24,7 +21,6 @@ from tests.around import (
     Around,
     X,
     captures,
-    check,
     decodes_with_one_capture,
     optimize,
     refused,
@@ -231,46 +227,6 @@ def test_a_buffer_written_before_it_is_read_is_no_state() -> None:
     assert same(optimized(X), model(X))
 
 
-RANDOM: dict[str, Callable[..., Tensor]] = {
-    "rand": lambda x: x + torch.rand(WIDTH),
-    "randn_like": lambda x: x + torch.randn_like(x),
-    "normal": lambda x: x + torch.empty(WIDTH).normal_(),
-    "native_dropout": lambda x: F.dropout(x, 0.1, training=True),
-    "multinomial": lambda x: x + x.softmax(-1)[:, 0].multinomial(1)[:, None],
-    "scaled_dot_product_attention": lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.1),
-}
-
-
-@pytest.mark.parametrize("operator", RANDOM)
-def test_random_operators_are_refused_by_name_and_line(operator: str) -> None:
-    model = Around(lambda model, x: model.inner(RANDOM[operator](x)))
-    refused(model, UnsupportedModelError, rf"random numbers in aten\.{operator}.*\(around\.py:\d+\)", X)
-
-
-DRAWN_ELSEWHERE: dict[str, Callable[[], float]] = {
-    "a number": random.random,
-    "one of two": lambda: random.choice((0.0, 1.0)),
-    "of NumPy": lambda: float(np.random.rand() < 0.5),
-}
-
-
-@pytest.mark.parametrize("drawn", DRAWN_ELSEWHERE)
-@pytest.mark.parametrize("seed", range(3))
-def test_random_numbers_from_elsewhere_are_refused_also_where_two_are_equal(drawn: str, seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    model = Around(lambda model, x: model.inner(x) + DRAWN_ELSEWHERE[drawn]())
-    refused(model, EquivalenceError, r"draws numbers from random or numpy\.random, and returns one result", X)
-
-
-def test_a_step_that_draws_numbers_and_ignores_them_is_served() -> None:
-    def forward(model: Any, x: Tensor) -> Tensor:
-        is_dropped = random.random() < 0.5
-        return x if is_dropped and model.training else model.inner(x)
-
-    check(Around(forward).eval(), ((X,), {}), ((X,), {}))
-
-
 class Branching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.sum() > 0:
@@ -302,26 +258,6 @@ def test_weights_of_inference_mode_are_used_as_they_are() -> None:
         with mode:
             assert torch.equal(optimized(X).clone(), model(X))
     assert captures(optimized) == 1
-
-
-DECIDED: dict[str, Callable[[Tensor], Tensor]] = {
-    "never": lambda x: torch.where(torch.rand(2, X.shape[1], 1) < 0.0, 0.0, x),
-    "always": lambda x: x * (torch.rand_like(x) < 1.0),
-    "kept": lambda x: x * (torch.rand(2, 1, 1) >= 0),
-    "dropped": lambda x: x.masked_fill(torch.rand_like(x) > 1, 0.0),
-}
-
-
-@pytest.mark.parametrize("name", DECIDED)
-@torch.no_grad()
-def test_draws_that_decide_nothing_are_none(name: str) -> None:
-    model = Around(lambda model, x: model.inner(DECIDED[name](x)))
-    assert same(optimize(model)(X), model(X))
-
-
-def test_draws_that_decide_something_stay_refused() -> None:
-    model = Around(lambda model, x: model.inner(x * (torch.rand_like(x) < 0.5)))
-    refused(model, UnsupportedModelError, r"random numbers in aten\.rand", X)
 
 
 @dataclass
