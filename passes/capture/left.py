@@ -29,6 +29,7 @@ def noting_assignments(model: nn.Module) -> Iterator[set[Place]]:
             found.add((paths[id(module)], name))
         assign(module, name, value)
 
+    # A value that was there before leaves no trace afterwards, so the assignment itself is noted.
     nn.Module.__setattr__ = noting  # type: ignore[method-assign, assignment]
     try:
         yield found
