@@ -93,6 +93,26 @@ class Program:
         # A result may be a cache itself, which the next step overwrites.
         return [value.clone() if isinstance(value, Tensor) else value for value in call(self.split.epilogue, values)]
 
+    def shapes(self, inputs: Sequence[Tensor], *active: Tensor) -> dict[fx.Node, torch.Size]:
+        """Of all tensors of the incremental part in such a step."""
+        noting = Noting(self.split.incremental.module)
+        self.run(noting.run, self.values(inputs), active, self.caches)
+        return noting.shapes
+
+
+class Noting(fx.Interpreter):
+    """Runs a graph and keeps the shape of every tensor."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.shapes: dict[fx.Node, torch.Size] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        found = super().run_node(n)
+        if isinstance(found, Tensor):
+            self.shapes[n] = found.shape
+        return found
+
 
 def oracle_of(plan: Plan, model: nn.Module, rounded_to: torch.dtype | None = None) -> Oracle:
     """The interpreter of a step, told where rows start and which values are computed on rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ def makes_sizes(node: fx.Node) -> bool:
 
 def result_of(node: fx.Node, args: Any, kwargs: Any) -> Any:
     target: Any = node.target
-    if isinstance(target, torch._ops.OpOverload) or target.__module__ == ops.__name__:
+    if isinstance(target, torch._ops.OpOverload) or target is operator.getitem or target.__module__ == ops.__name__:
         return target(*args, **kwargs)
     # A user's function of rows gives one number for each; it need not run on fake tensors.
     return args[0].new_empty(args[0].shape[:2], dtype=torch.float32)

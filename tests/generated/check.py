@@ -26,6 +26,7 @@ from marche_fx.lazy.tensor import resolved
 from marche_fx.ops import join_positions
 from marche_fx.passes.capture.arguments import opened
 from marche_fx.passes.graph.reach import ancestors
+from marche_fx.passes.lower.symbolic import ragged_dims
 from marche_fx.passes.rewrite.hooks import insert_hooks
 from marche_fx.refresh.presets import PresetName
 from tests.generated.arguments import Arguments, make_arguments
@@ -142,7 +143,20 @@ def check_model(recipe: Recipe) -> None:
     if not as_expected and not is_windowed and not is_turned:
         raise GeneratedModelError(f"streams of {program.plan.axes.lengths} tokens", recipe)
     program.split = insert_hooks(program.split, program.plan, SIGNALS)[0]
+    check_sizes(recipe, program, [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, Tensor)])
+    program.reset()
     decode(recipe, model, program)
+
+
+def check_sizes(recipe: Recipe, program: Program, inputs: Sequence[Tensor]) -> None:
+    """Compiled code is told of every size that is another one where fewer tokens are active."""
+    told = ragged_dims(program.split, program.split.incremental.module.graph)
+    every = [torch.arange(length).expand(program.plan.samples, length) for length in program.plan.axes.lengths]
+    few, many = program.shapes(inputs, *(own[:, :1] for own in every)), program.shapes(inputs, *every)
+    for node, shape in many.items():
+        differing = {dim for dim, (a, b) in enumerate(zip(few[node], shape, strict=True)) if a != b}
+        if not differing <= {*told[node]}:
+            raise GeneratedModelError(f"sizes {differing} of {node} are not told to the compiler", recipe)
 
 
 def decode(recipe: Recipe, model: nn.Module, program: Program) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -28,26 +29,10 @@ def program(depth: int, samples: int = 2) -> Program:
     return Program(model, "forward", [torch.randn(samples, TOKENS, WIDTH)])
 
 
-class Noting(fx.Interpreter):
-    """Runs a graph and keeps the shape of every tensor."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.shapes: dict[fx.Node, torch.Size] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        found = super().run_node(n)
-        if isinstance(found, Tensor):
-            self.shapes[n] = found.shape
-        return found
-
-
 def shapes_of(own: Program, samples: int, count: int) -> dict[fx.Node, torch.Size]:
     """Shapes of a step that was run, with so many active tokens in each sample."""
-    noting = Noting(own.split.incremental.module)
     active = [torch.stack([torch.randperm(TOKENS)[:count] for _ in range(samples)])]
-    own.run(noting.run, own.values([torch.randn(samples, TOKENS, WIDTH)]), active, own.caches)
-    return noting.shapes
+    return own.shapes([torch.randn(samples, TOKENS, WIDTH)], *active)
 
 
 @settings(deadline=None, max_examples=8)
@@ -112,3 +97,21 @@ def sizes(
     values: dict[fx.Node, Any] = {node: like(mode, own) for node, own in zip(nodes, inputs, strict=True)}
     propagate(graph, values, mode)
     return [values[own] for own in results]
+
+
+class Gated(Transformer):
+    """Whose tokens are scaled by their largest channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        values, places = x.topk(2, dim=-1)
+        return x * values.sum(-1, keepdim=True) + places.sum(-1, keepdim=True)
+
+
+def test_an_operator_of_several_results_has_sizes_too() -> None:
+    model = Gated(TOKENS, WIDTH, 2, depth=2).eval()
+    own = Program(model, "forward", [torch.randn(2, TOKENS, WIDTH)])
+    found = ragged_dims(own.split, own.split.incremental.module.graph)
+    (values, places) = own.split.incremental.module.graph.find_nodes(op="call_function", target=operator.getitem)
+    assert found[values] == found[places]
+    assert {*found[values]} == {1}
