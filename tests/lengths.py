@@ -67,7 +67,7 @@ def of_any_length(recipe: Recipe) -> Recipe:
         for layer in recipe.layers
     )
     without: dict[str, Any] = dict.fromkeys(("position", "drops", "draws", "writes"), "none")
-    return replace(recipe, layers=layers, default_dtype="float32", **without)
+    return replace(recipe, layers=layers, default_dtype="float32", picked=False, **without)
 
 
 def call_with(recipe: Recipe, tokens: int) -> Arguments:

@@ -152,6 +152,12 @@ class Oracle:
             self.merged[call.node] = set()
             return
         found = {place: call.rows_of_value(place, rows) for place, rows in known.items()}
+        parts = {place: own for place, own in found.items() if isinstance(own, Tensor) and bool((own == UNOWNED).any())}
+        if parts and (whole := call.rows_of_both(parts)) is not None:
+            self.rows[call.node] = whole
+            self.merged[call.node] = set()
+            return
+        found |= dict.fromkeys(parts)
         # Where tokens of two operands meet, queries and keys, the value's rows are those of the larger, else the first.
         ranked = sorted((place for place in found if found[place] is not None), key=lambda place: -size(known[place]))
         chosen = found[ranked[0]] if ranked else None
@@ -221,7 +227,7 @@ class Call:
         return target(*args, **kwargs)  # type: ignore[operator]
 
     def rows_of_value(self, place: int, rows: Any) -> Any:
-        """The rows of the value if each of its elements reads one row of the operand."""
+        """The rows of the value if each of its elements reads one row of the operand; maybe of some elements alone."""
         if self.node.target is operator.getitem:
             return rows[self.leaves[1]]
         if self.is_pointwise:
@@ -238,9 +244,15 @@ class Call:
                 torch.where(known == UNOWNED, known, torch.where(a | b, known + (a.long() << bit), UNOWNED))
                 for known, a, b in zip(read, one, other)
             ]
-        if any(not torch.isin(own, numbers).all() for own in read):
-            return None
-        return read if isinstance(self.run(), (tuple, list)) else read[0]
+        if isinstance(self.run(), (tuple, list)):
+            return read if all(torch.isin(own, numbers).all() for own in read) else None
+        (own,) = read
+        return own if torch.isin(own[own != UNOWNED], numbers).all() else None
+
+    def rows_of_both(self, parts: Mapping[int, Tensor]) -> Tensor | None:
+        """The rows of a value of which some elements are of one operand and the others of another, as one written."""
+        owned = torch.stack([own != UNOWNED for own in parts.values()]).sum(0)
+        return torch.stack([*parts.values()]).amax(0) if bool((owned == 1).all()) else None
 
     def rows_of_parts(self, known: Mapping[int, Tensor]) -> Tensor | None:
         """The rows of a value joined from parts, of which those ``known`` consist of rows."""

@@ -18,6 +18,7 @@ from ..passes.capture.capture import capture
 from ..passes.capture.captured import Capture
 from ..passes.capture.left import Left
 from ..passes.capture.lengths import AnyLength
+from ..passes.capture.opaque import own_children
 from ..passes.capture.rehearsal import state_after
 from ..passes.capture.stored import Premises, Stored
 from ..passes.capture.structure import Attributes, Place, are_same, changed_attributes, leaves, structure
@@ -203,6 +204,7 @@ class Captures:
         now = Premises.of(tables, tables.surroundings.attributes(), self.left_by_others)
         changed = stored.premises.differences(now)
         if not changed:
+            own_children(stored.capture.graph_module, self.model)
             return replace(stored.capture, tables=tables)
         where, name = changed[0]
         self.method.warn_once(

@@ -68,12 +68,12 @@ class Optimization:
         steps: dict[str, OptimizedStep],
         others: Sequence[str],
         settings: Settings,
-        transformed: Callable[[nn.Module], nn.Module],
+        transformed: Callable[[nn.Module, str], nn.Module],
         plain_children: PlainChildren,
     ) -> None:
         self.model = model
         self.transformed = transformed
-        """Transforms another module as this one was."""
+        """Transforms a child, which is at a path, as this model was."""
         self.steps = steps
         self.heads: dict[str, HeadStep] = {}
         """Denoisers that were replaced, by path."""
@@ -145,7 +145,7 @@ class Optimization:
         if optimized is None:
             return
         original = optimized.get_submodule(path)
-        child = self.transformed(original)
+        child = self.transformed(original, path)
         part = optimization_of(child)
         part.whole = self
         part.path = part.settings.owner = path

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import fnmatch
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,6 +14,7 @@ from torch import nn
 
 from ..checks import check_count, check_not_negative, shown
 from ..errors import ArgumentError
+from ..passes.graph.opaque import TOKEN_WISE
 from ..refresh.builtin import SelectiveRefresh
 from ..refresh.policy import RefreshPolicy
 from ..refresh.presets import preset
@@ -141,6 +144,37 @@ def refuse_loops_that_are_steps(model: nn.Module, steps: Sequence[str], loops: S
                 "that the loop calls in each step by step=; or transform the network that it calls, as in model.net = "
                 "marche_fx.transform(model.net), and decode inside `with marche_fx.decoding(model.net):`"
             )
+
+
+def token_wise_paths(model: nn.Module, patterns: str | Sequence[str]) -> tuple[str, ...]:
+    """The outermost children that ``token_wise`` names, in the order in which the model has them.
+
+    Raises:
+        ArgumentError: a pattern fits none.
+    """
+    wanted, paths = names_of(patterns, "token_wise"), [path for path, _ in model.named_modules() if path]
+    for pattern in wanted:
+        if not fnmatch.filter(paths, pattern):
+            near = difflib.get_close_matches(pattern, paths, 3) or paths[:3]
+            raise ArgumentError(
+                f"token_wise names {pattern!r}, and {type(model).__name__} has no child of that path; it has "
+                f"{', '.join(near) or 'none'}"
+            )
+    found = [path for path in paths if any(fnmatch.fnmatchcase(path, own) for own in wanted)]
+    return tuple(path for path in found if not any(path.startswith(f"{own}.") for own in found))
+
+
+def with_opaque(view: nn.Module, patterns: str | Sequence[str]) -> nn.Module:
+    """A shallow copy of a model, told which of its children are called as they are."""
+    paths = token_wise_paths(view, patterns)
+    if paths:
+        vars(view)[TOKEN_WISE] = paths
+    return view
+
+
+def paths_within(path: str, paths: Sequence[str]) -> list[str]:
+    """Those of ``paths`` that are inside of ``path``, as seen from there."""
+    return [own.removeprefix(f"{path}.") for own in paths if own.startswith(f"{path}.")]
 
 
 def head_names(model: nn.Module, names: str | Sequence[str] | None, *, default: Sequence[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from ..errors import ArgumentError
 from ..head.policy import HeadReuse, reuse_of
 from ..marks import ATTRIBUTE
 from ..passes.capture.left import Left
+from ..passes.graph.opaque import paths_of
 from ..recipes import Recipe
 from ..refresh import RefreshPolicy
 from ..refresh.presets import PresetName
@@ -39,8 +40,10 @@ from .options import (
     method_names,
     not_a_module,
     parameter_names,
+    paths_within,
     policies_of,
     refuse_loops_that_are_steps,
+    with_opaque,
 )
 from .placement import refuse_spread_weights, refuse_wrappers
 from .recipes import recipe_for, refuse_both, told_loop
@@ -70,6 +73,7 @@ def transform(
     cuda_graphs: bool | None = None,
     max_captures: int = MOST_CAPTURES,
     pack_weights: bool = False,
+    token_wise: str | Sequence[str] = (),
 ) -> Model:
     """A model that recomputes only the tokens that matter in each decoding step.
 
@@ -143,6 +147,10 @@ def transform(
         pack_weights: on the CPU, keep a second copy of the steps' float32 weights, packed as oneDNN reads them for few
             rows; `report` says what they take. A weight is packed anew when it was written, replaced or moved, as far
             as PyTorch counts: writes through NumPy, ``.data`` or DLPack are not seen. Needs ``compile``.
+        token_wise: children that treat each token by itself and that no trace sees through, as mixtures of experts that
+            pick rows by their values: ``"model.layers.*.mlp"``, paths as `named_modules` has them, with wildcards. In a
+            step such a child is called as it is, with the active tokens alone. The first call of a step tries it with
+            fewer tokens and with others, and raises where that changes what it gives for a token.
 
     Raises:
         ArgumentError: an argument has the wrong type, the model has no such method or child, or ``recipe`` says already
@@ -199,7 +207,7 @@ def transform(
     # Captured in place of the original, so that attributes set on the result count and the original stays as it is.
     plain = PlainChildren()
     plain.look(model)
-    view = copy.copy(model)
+    view = with_opaque(copy.copy(model), token_wise)
     rebind(view, model)
     if plain.modules is not None:
         view._modules = plain.modules
@@ -210,7 +218,7 @@ def transform(
         for order, name in enumerate(steps)
     }
 
-    def alike(child: nn.Module) -> nn.Module:
+    def alike(child: nn.Module, path: str) -> nn.Module:
         policy = next(iter(settings.policies.values()))
         return transform(
             child,
@@ -223,6 +231,7 @@ def transform(
             cuda_graphs=cuda_graphs,
             max_captures=max_captures,
             pack_weights=pack_weights,
+            token_wise=paths_within(path, paths_of(view)),
         )
 
     children = dict.fromkeys(path.split(".")[0] for path in denoisers if wanted is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +14,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from torch import nn
 
-from ..api.optimization import optimization_of
-from ..api.options import default_steps, has_known_denoisers, method_names, not_a_module
+from ..api.optimization import optimization_of, rebind
+from ..api.options import default_steps, has_known_denoisers, method_names, not_a_module, with_opaque
 from ..api.recipes import recipe_notes
 from ..checks import check_flag, is_number, path_of, shown
 from ..errors import ArgumentError
@@ -220,6 +221,7 @@ def explain(
     speed: bool = False,
     inner: str | Sequence[str] | None = None,
     sample: Callable[[Any], Any] | None = None,
+    token_wise: str | Sequence[str] = (),
     **kwargs: Any,
 ) -> Report:
     """What `transform` would make of ``model.step(*args, **kwargs)``; changes nothing of it.
@@ -237,10 +239,11 @@ def explain(
         inner: denoisers, as of `transform`.
         sample: called with a copy of the model, has it denoise a few tokens; needed where the denoisers are not those
             known for MAR.
+        token_wise: children that are called as they are, as of `transform`.
 
     Raises:
-        ArgumentError: ``active`` is not between 0 and 1, the model has no such method, or it has several step methods
-            of which not one alone accepts these arguments; ``sample`` is missing, or never calls a denoiser.
+        ArgumentError: ``active`` is not between 0 and 1, the model has no such method or child, or it has several step
+            methods of which not one alone accepts these arguments; ``sample`` is missing, or never calls a denoiser.
         CaptureError, UnsupportedModelError: as a transformed model would at its first call.
     """
     check_active(active)
@@ -251,7 +254,9 @@ def explain(
     if is_of_head or inner is not None or sample is not None:
         return Report(type(model).__name__, (), heads=explain_heads(model, inner, sample))
     name = step_for(model, step, args, kwargs)
-    plan = make_plan(model, name, args, kwargs)
+    own = with_opaque(copy.copy(model), token_wise) if token_wise else model
+    rebind(own, model)
+    plan = make_plan(own, name, args, kwargs)
     # What other step methods return is read by a step method, as a whole, and nothing is observed there.
     is_last = name not in default_steps(model)[:-1]
     skip_unread = is_last and can_wait(plan, find_row_outputs(plan))

@@ -9,7 +9,8 @@ from torch import Tensor, fx
 
 from ..passes.capture.kinds import differences
 from ..passes.graph.operands import shape_of
-from ..passes.graph.source import describe
+from ..passes.graph.reach import closure
+from ..passes.graph.source import alike, describe, module_path
 from ..passes.rules.flops import node_flops
 from ..refresh import FullRefresh, begun_after, warmup_of
 from .choose import BUCKET, are_few
@@ -130,16 +131,30 @@ def tell_of_operators_in_full(methods: Sequence[StepMethod], calls: Sequence[Cal
 
 
 def in_full(method: StepMethod, dearest: fx.Node, share: float) -> str:
-    is_picked = any(isinstance(size, torch.SymInt) and size.node.hint is None for size in shape_of(dearest))
-    picked = (
-        ". Its rows are picked by values, as those of an expert, and no rule follows them: compute experts for all "
-        "tokens in products, as model.set_experts_implementation('grouped_mm') does in transformers"
-    )
     return (
         f"{share:.0%} of the FLOPs of {method} are of operators that run on all tokens, whichever are active, so they "
         f"are at most {1 / share:.1f}x fewer; the dearest is {describe(dearest)}, and print(marche_fx.report(model)) "
-        f"says of each why{picked if is_picked else ''}"
+        f"says of each why{picked_apart(dearest)}"
     )
+
+
+def picked_apart(node: fx.Node) -> str:
+    """What to do of rows that are picked by values; empty of others."""
+    if not is_picked(node):
+        return ""
+    before = closure([node], lambda own: filter(is_picked, own.all_input_nodes))
+    # The one that picks them; what it is computed of has rows of all tokens.
+    picker = next(own for own in node.graph.nodes if own in before)
+    path = module_path(picker)
+    named = (
+        f" If {path!r} treats each token by itself, have it called as it is: token_wise={alike(path)!r}" if path else ""
+    )
+    return f". Its rows are picked by values, as those of an expert, and no rule follows them.{named}"
+
+
+def is_picked(node: fx.Node) -> bool:
+    """Whether a value has as many rows as values say."""
+    return any(isinstance(size, torch.SymInt) and size.node.hint is None for size in shape_of(node))
 
 
 def runs_again(method: StepMethod, found: Findings) -> str:

@@ -20,6 +20,7 @@ scripts    functions under `torch.jit.script`, where Python has another
 bools      one capture for a mask of numbers and a bool one
 specialise  a graph with numbers for symbols       alike  whether two captures are one
 counting   how many rows are picked by values, which a trace does not say
+opaque     children called as they are: what they give for a row       apart_rows  and that it is of that row alone
 any_rows   one capture of a denoiser for any number of rows
 stored     a capture of another process, and what must be here again for it to hold
 """

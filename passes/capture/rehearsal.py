@@ -19,7 +19,8 @@ from .derived import Derived
 from .draws import draws_undone
 from .left import noting_assignments, plain_values
 from .leftovers import classes_and_modules
-from .step import Step, failing_line, plain_mode
+from .opaque import children_rehearsed, owner_of
+from .step import Step, failing_place, plain_mode
 from .structure import Attributes, Place, attributes, changed_attributes
 from .surroundings import Surroundings, noted
 from .tables import Tables, state_at
@@ -78,7 +79,7 @@ class Rehearsal:
         """
         step = self.step.on(copy_modules(self.step.model), self.assigned)
         step.surroundings = self.surroundings
-        step.sizes = self.sizes
+        step.sizes, step.calls, step.owner = self.sizes, self.step.calls, self.step.owner
         step.real = None if real is None else lambda: real
         return step
 
@@ -99,16 +100,27 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
             copied = [tensor.clone() for tensor in tensors]
         derived = Derived(copied)
         undone, noting = WritesUndone(own.model), noting_assignments(own.model)
-        with plain_mode(), draws_undone(devices), noted(surroundings), undone, derived, asks, counts, noting as given:
+        with (
+            plain_mode(),
+            draws_undone(devices),
+            noted(surroundings),
+            undone,
+            derived,
+            asks,
+            counts,
+            noting as given,
+            children_rehearsed(own.model) as own.calls,
+        ):
             own.call(copied)
+        own.owner = owner_of(step.model, own.calls)
     except MarcheError:
         raise
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        reason = next(iter(str(error).splitlines()), "")
+        reason, (_, line) = next(iter(str(error).splitlines()), ""), failing_place(own, error)
         raise CaptureError(
-            f"{step.name} fails for these arguments{failing_line(own, error)}: {type(error).__name__}: {reason}\n"
+            f"{step.name} fails for these arguments{line}: {type(error).__name__}: {reason}\n"
             "The original fails for them too; pass arguments that it takes."
         ) from error
     after = {**attributes(own.model), **surroundings.attributes()}

@@ -18,12 +18,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from ...errors import CaptureError, MarcheError, UnsupportedModelError, is_out_of_memory
-from ..graph.source import CAPTURED
+from ..graph.source import CAPTURED, alike
 from .arguments import check_results, closed, opened
 from .branches import Branches, FromArguments
 from .fixed import FixedSizes
 from .left import is_left_again, is_plain
 from .lines import first_line, first_line_of, model_frames
+from .opaque import Calls, children_as_operators
 from .refusals import refuse_assignments
 from .structure import Place, attributes, changed_attributes
 from .surroundings import Surroundings
@@ -54,6 +55,10 @@ class Step(nn.Module):
         self.branches: Branches | None = None
         self.sizes: list[list[int]] = []
         """Of what it picked by values in the real call before its trace."""
+        self.calls: Calls = {}
+        """Of children that are called as they are, in that call."""
+        self.owner = 0
+        """What graphs call the model by of which they are children."""
         self.fixed_at = ""
         """The line that fixed a size of an argument, which a trace had as a symbol."""
         self.watched: Mapping[Place, Watched] = types.MappingProxyType({})
@@ -137,7 +142,8 @@ class Step(nn.Module):
 
     def traced(self, leaves: list[Tensor]) -> Any:
         try:
-            return self.call(leaves)
+            with children_as_operators(self.model, self.owner, self.calls):
+                return self.call(leaves)
         except MarcheError:
             raise
         except Exception as error:
@@ -149,10 +155,11 @@ class Step(nn.Module):
         if isinstance(error, MarcheError) or is_out_of_memory(error):
             return error
         reason = next(iter(str(error).splitlines()), "")
-        what = f"torch.export cannot capture {self.name}{failing_line(self, error)}: {type(error).__name__}: {reason}\n"
+        path, line = failing_place(self, error)
+        what = f"torch.export cannot capture {self.name}{line}: {type(error).__name__}: {reason}\n"
         if "data-dependent" in reason or isinstance(error, DataDependentOutputException):
-            return BranchError(what + BRANCHES)
-        return CaptureError(what + TRACES)
+            return BranchError(what + BRANCHES + called_as_it_is(path))
+        return CaptureError(what + TRACES + called_as_it_is(path))
 
     def note_what_is_left(self) -> None:
         """See which attributes the trace set and had not read, and in which of them is no plain value of its kind."""
@@ -221,21 +228,34 @@ def attributes_restored(model: nn.Module) -> Iterator[None]:
             table.update(own)
 
 
-def failing_line(step: Step, error: Exception) -> str:
-    """`` at blocks.0 (model.py:41, `if x.sum() > 0:`)``: the last frame of ``error`` in the model's own code."""
+def called_as_it_is(path: str) -> str:
+    """What to write of a child that no trace sees through, if it is one."""
+    if not path:
+        return ""
+    return (
+        f" If {path!r} treats each token by itself, as a mixture of experts does, have it called as it is: "
+        f"transform(model, token_wise={alike(path)!r})."
+    )
+
+
+def failing_place(step: Step, error: Exception) -> tuple[str, str]:
+    """The module of the last frame of ``error`` in the model's own code, and where that is.
+
+    ``("blocks.0", " at blocks.0 (model.py:41, `if x.sum() > 0:`)")``; both empty where it is in none.
+    """
     paths = {id(module): path for path, module in step.model.named_modules()}
     is_of_model = model_frames(step.model)
-    inside, found = False, ""
+    inside, place, found = False, "", ""
     for frame, number in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
         if frame.f_code is Step.call.__code__:
             inside = True
         elif inside and is_of_model(file):
-            path = paths.get(id(frame.f_locals.get("self")))
+            place = paths.get(id(frame.f_locals.get("self")), "")
             summary = traceback.FrameSummary(file, number, frame.f_code.co_name)
             source = f", `{summary.line}`" if summary.line else ""
-            found = (f" at {path}" if path else "") + f" ({Path(file).name}:{number}{source})"
-    return found
+            found = (f" at {place}" if place else "") + f" ({Path(file).name}:{number}{source})"
+    return place, found
 
 
 @contextmanager

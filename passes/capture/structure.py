@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..graph.opaque import paths_of
 from .arguments import PLAIN
 from .copies import LIBRARIES, cell_is_full, instance_attributes
 
@@ -29,19 +30,34 @@ CACHE: Any = type(functools.cache(len))
 
 
 def attributes(model: nn.Module, weight: Callable[[Tensor | None], Any] = lambda tensor: tensor) -> Attributes:
-    """Every attribute of every module, with what is in it; of parameters and buffers ``weight`` of them."""
-    modules = list(model.named_modules())
+    """Every attribute of every module, with what is in it; of parameters and buffers ``weight`` of them.
+
+    Of a child that is called as it is the hooks alone, which are in the graph.
+    """
+    modules = list(seen_modules(model))
     # What several modules hold is told where it is met first.
-    seen = {id(module) for _, module in modules}
+    seen, opaque = {id(module) for _, module in modules}, {*paths_of(model)}
     found: Attributes = {}
     for path, module in modules:
         for name, value in list(vars(module).items()):
+            if path in opaque and "_hooks" not in name:
+                continue
             if name in ("_parameters", "_buffers"):
                 found |= {(path, own): [weight(tensor)] for own, tensor in list(value.items())}
             elif not isinstance(value, (dict, set)) or value:
                 # Every module has a dozen tables of hooks, nearly all of them empty.
                 found[path, name] = list(leaves(value, seen))
     return found
+
+
+def seen_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that a trace sees by path: what is in a child that is called as it is, it does not."""
+    opaque, hidden = {*paths_of(model)}, "."
+    for path, module in model.named_modules():
+        if not path.startswith(hidden):
+            yield path, module
+        if path in opaque:
+            hidden = f"{path}."
 
 
 def structure(model: nn.Module) -> Attributes:

@@ -26,6 +26,11 @@ def module_path(node: fx.Node) -> str:
     return strip_wrapper(path)
 
 
+def alike(path: str) -> str:
+    """A pattern for the paths of modules that repeat: ``layers.*.mlp`` for ``layers.0.mlp``."""
+    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", path)
+
+
 def module_types(node: fx.Node) -> dict[str, str]:
     """The class names of the modules that computed ``node``, outermost first, by path."""
     stack = node.meta.get("nn_module_stack") or {}

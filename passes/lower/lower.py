@@ -12,7 +12,7 @@ from ..rewrite.denoiser import RAGGED
 from ..rewrite.parts import Split
 from ..rewrite.sites import SITE
 from .products import use_onednn
-from .repeats import Segment, find_segments
+from .repeats import Segment, find_segments, is_of_child
 from .shared import Module, SharedCode
 from .standalone import Ragged
 from .symbolic import ragged_dims
@@ -59,7 +59,7 @@ def compiled_by_segments(
     lowered = fx.Graph()
     values = {node: lowered.node_copy(node) for node in graph.find_nodes(op="placeholder")}
     segments = find_segments(graph)
-    kinds = {segment.kind: segment for segment in segments if len(segment.nodes) > FEW}
+    kinds = {own.kind: own for own in segments if len(own.nodes) > FEW and not is_of_child(own.nodes[0])}
     modules = [Module(module_of(segment), ragged_inputs(segment, ragged)) for segment in kinds.values()]
     compiled = dict(zip(kinds, shared.compiled(modules, samples)))
     for segment in segments:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx
+
+from ..graph.opaque import OPAQUE
 
 LEAST = 6
 """Fewer operators are no layer."""
@@ -36,16 +40,28 @@ def find_segments(graph: fx.Graph) -> tuple[Segment, ...]:
     Before:  a = norm(x, w0);  b = linear(a, v0);  c = norm(b, w1);  d = linear(c, v1);  e = exp(d)
     After:   kind 0: (x, w0, v0) -> b;  kind 0: (b, w1, v1) -> d;  kind 1: (d) -> e
     """
-    nodes = [node for node in graph.nodes if node.op == "call_function"]
     kinds: dict[Any, int] = {}
     segments: list[Segment] = []
-    for repeat in find_repeats(nodes):
-        read = read_outside(repeat.blocks)
-        for block in repeat.blocks:
-            kind = kinds.setdefault((signature(block), tuple(read)), len(kinds))
-            outputs = tuple(block[number] for number in read)
-            segments.append(Segment(tuple(block), tuple(inputs_of(block)), outputs, kind))
+    for run in between_children(graph):
+        for repeat in find_repeats(run):
+            read = read_outside(repeat.blocks)
+            for block in repeat.blocks:
+                kind = kinds.setdefault((signature(block), tuple(read)), len(kinds))
+                outputs = tuple(block[number] for number in read)
+                segments.append(Segment(tuple(block), tuple(inputs_of(block)), outputs, kind))
     return tuple(segments)
+
+
+def between_children(graph: fx.Graph) -> Iterator[list[fx.Node]]:
+    """The operators of ``graph`` in running order, cut where it calls a child as it is, which no compiler sees."""
+    nodes = [node for node in graph.nodes if node.op == "call_function"]
+    for _, run in itertools.groupby(nodes, is_of_child):
+        yield list(run)
+
+
+def is_of_child(node: fx.Node) -> bool:
+    """Whether it calls a child as it is, or is one of what that gives."""
+    return OPAQUE in (node.target, *(own.target for own in node.all_input_nodes if node.target is operator.getitem))
 
 
 @dataclass(frozen=True)

@@ -65,9 +65,12 @@ def like(mode: FakeTensorMode, captured: Any) -> Any:
 
 def propagate(graph: fx.Graph, values: dict[fx.Node, Any], mode: FakeTensorMode) -> None:
     """Add what every operator makes of ``values``, those that do the same to values of the same kinds once."""
+    from torch._dispatch.python import enable_python_dispatcher
+
     known: dict[Any, Any] = {}
-    # The mode's own memory of shapes compares symbols, which takes longer than to compute most of them.
-    with disable_fake_tensor_cache(mode), mode:
+    # The mode's own memory of shapes compares symbols, which takes longer than to compute most of them. Without the
+    # dispatcher a symbol that is padded is the number that it stands for, and a transform of Fourier fails.
+    with disable_fake_tensor_cache(mode), mode, enable_python_dispatcher():
         for node in graph.nodes:
             if node.op == "call_function":
                 # Layers are alike, and to compute a shape takes long where a size is a symbol.

@@ -8,6 +8,7 @@ import torch
 from torch import fx
 
 from ..graph.counts import counted
+from ..graph.opaque import OPAQUE, flops_of_row
 from ..graph.operands import argument, operands, shape_of
 from .table import dim_map
 
@@ -39,6 +40,9 @@ def node_flops(node: fx.Node) -> float:
         assert weight is not None
         counted = x if argument(node, "transposed") else node
         return 2.0 * math.prod(hint(size) for size in (*shape_of(counted), *shape_of(weight)[1:]))
+    if node.target is OPAQUE:
+        row = flops_of_row(argument(node, "owner"), argument(node, "path"))
+        return row * math.prod(hint(size) for size in shape_of(node)[:-1])
     if node.target not in CONTRACTIONS:
         return 0.0
     own, tensors = dim_map(node), operands(node)

@@ -32,6 +32,11 @@ def reads_nothing(node: fx.Node) -> DimMap:
     return DimMap()
 
 
+def rows_alone(node: fx.Node) -> DimMap:
+    """All operands have the same rows, and a row of the output is computed of those; what is in a row is mixed."""
+    return finished(node, kept(node, lambda index, dim: dim if dim < len(shape_of(node)) - 1 else None))
+
+
 def kept(node: fx.Node, place: Callable[[int, int], int | None]) -> dict[tuple[int, int], int]:
     """``place(operand, dim)`` is the output dimension that an operand's dimension is, if it has that one's size."""
     out_shape = shape_of(node)

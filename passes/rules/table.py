@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from ..graph.opaque import OPAQUE
 from ..graph.operands import operands, same_size, shape_of
 from .dim_map import DimMap, Rule, finished
 from .functions import (
@@ -45,6 +46,7 @@ from .functions import (
     reads_nothing,
     reduced,
     reversed_,
+    rows_alone,
     searched,
     select_written,
     selected,
@@ -283,6 +285,8 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(UNTAGGED, pointwise),
     aten.dropout.default: dropout,
     aten.native_dropout.default: dropout,
+    # children that are called as they are
+    OPAQUE: rows_alone,
     # new tensors
     **dict.fromkeys(FACTORIES, reads_nothing),
 }

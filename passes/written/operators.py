@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload, OpOverloadPacket
 
+from ..graph.opaque import OPAQUE
 from .refused import UnusableError
 from .values import shortened
 
-OWN = ("aten", "prims")
-"""PyTorch's own operators: those that models call, and those that some of them are made of."""
+OWN = ("aten", "prims", OPAQUE.namespace)
+"""PyTorch's own operators: those that models call, and those that some of them are made of; and the one of ours."""
 
 NAME = re.compile(r"(\w+)\.(\w+)\.(\w+)")
 """As in ``aten.linear.default``."""

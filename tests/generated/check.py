@@ -115,7 +115,7 @@ def check(recipe: Recipe) -> None:
 def check_model(recipe: Recipe) -> None:
     model = build(recipe)
     args, kwargs = make_arguments(recipe, Generator().manual_seed(recipe.seed))
-    optimized = transform(model, refresh=POLICIES[recipe.policy], compile=False)
+    optimized = transform(model, refresh=POLICIES[recipe.policy], compile=False, token_wise=recipe.token_wise)
     try:
         decode_by_policy(recipe, model, optimized)
     except UnsupportedModelError as error:

@@ -62,6 +62,7 @@ def choose_recipe(choose: Choose) -> Recipe:
             writes=choose(*["none"] * 7, "filled", "indexed", "moved", "in a view", "computed"),
             compiled=choose(*["none"] * 4, "plain", "whole"),
             leaves=choose("none", "none", "sizes", "list"),
+            picked=choose(False, False, True),
         )
     )
 

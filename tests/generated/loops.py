@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -364,7 +364,7 @@ def check_loop(recipe: Recipe, loop: Loop) -> None:
 
 
 def decode(recipe: Recipe, loop: Loop) -> None:
-    recipe = recipe.captured
+    recipe = replace(recipe.captured, picked=recipe.picked)
     model = build(recipe)
     asked = Generator().manual_seed(loop.seed)
 
@@ -377,6 +377,7 @@ def decode(recipe: Recipe, loop: Loop) -> None:
         refresh="exact" if loop.full else POLICIES[loop.policy](),
         query=query if loop.asks else None,
         compile=False,
+        token_wise=recipe.token_wise,
     )
     args, kwargs = passed(recipe, make_batch(recipe, Generator().manual_seed(loop.seed)))
     with warnings.catch_warnings():

@@ -29,6 +29,21 @@ class Experts(nn.Module):
         return (results * weights.unsqueeze(-1)).sum(dim=-2)
 
 
+class PickedExperts(Experts):
+    """Every expert on the tokens that chose it, which Python counts."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, count = x.flatten(0, 1), self.chosen or 1
+        best, index = self.router(rows).softmax(dim=-1).topk(count, dim=-1)
+        found = torch.zeros_like(rows)
+        for number, expert in enumerate(self.experts):
+            places, ranks = torch.where(index == number)
+            if len(places):
+                own = expert((rows[places] @ self.up[number]).relu()) * best[places, ranks, None]
+                found.index_add_(0, places, own)
+        return found.view_as(x)
+
+
 class Mlp(nn.Module):
     def __init__(self, width: int, kind: str, tokens_first: bool) -> None:
         super().__init__()
@@ -57,5 +72,6 @@ def make_mlp(recipe: Recipe, kind: str) -> nn.Module | None:
     if kind == "none":
         return None
     if "experts" in kind:
-        return Experts(recipe.width, 2 if kind == "top experts" else None)
+        made = PickedExperts if recipe.picked else Experts
+        return made(recipe.width, 2 if kind == "top experts" else None)
     return Mlp(recipe.width, kind, recipe.tokens_first)

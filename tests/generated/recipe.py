@@ -72,7 +72,8 @@ class Recipe(Described):
             samples are doubled inside the step. default_dtype: PyTorch's. policy: that of a session.
         writes: what the step writes into its argument ``tokens``; ``"computed"``, which is refused, of its weights.
         compiled: whether the step calls a function under `torch.compile`; ``"whole"``, with ``fullgraph=True``.
-        leaves: as what it leaves sizes of an argument in an attribute. seed: of weights, arguments and active sets.
+        leaves: as what it leaves sizes of an argument in an attribute. picked: whether experts compute the rows that
+            chose them, in Python that no trace sees through. seed: of weights, arguments and active sets.
     """
 
     layers: tuple[Layer, ...] = (Layer(),)
@@ -105,11 +106,17 @@ class Recipe(Described):
     writes: str = "none"
     compiled: str = "none"
     leaves: str = "none"
+    picked: bool = False
 
     @property
     def captured(self) -> Recipe:
-        """The same without what is refused."""
-        return replace(self, writes="none") if self.writes == "computed" else self
+        """The same without what is refused, or takes a word of the user."""
+        return replace(self, writes="none" if self.writes == "computed" else self.writes, picked=False)
+
+    @property
+    def token_wise(self) -> tuple[str, ...]:
+        """What `transform` is told of it."""
+        return ("*.mlp",) if self.picked and any("experts" in layer.mlp for layer in self.layers) else ()
 
     @property
     def width(self) -> int:

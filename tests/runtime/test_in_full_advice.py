@@ -51,6 +51,7 @@ def test_experts_that_pick_their_rows_are_told_of_and_counted() -> None:
     assert "aten.linear at blocks." in message
     assert "test_in_full_advice.py:" in message
     assert "Its rows are picked by values, as those of an expert" in message
+    assert "If 'blocks.0.mlp' treats each token by itself" in message
     optimized: Any = marche_fx.transform(made(Mixture), compile=False)
     ids = torch.full((2, models.N), models.MASK)
     with torch.no_grad(), marche_fx.decoding(optimized):
@@ -58,4 +59,6 @@ def test_experts_that_pick_their_rows_are_told_of_and_counted() -> None:
     (step,) = marche_fx.report(optimized).steps
     each = 2 * 2 * models.D * WIDTH
     assert step.fixed_flops["inside"] == len(optimized.blocks) * ids.numel() * CHOSEN * each
+    assert "token_wise='blocks.*.mlp'" in message
+    assert not told(made(Mixture), next_words, token_wise="blocks.*.mlp")
     assert not told(made(Mixture), next_words, refresh="exact")

@@ -102,8 +102,8 @@ def sizes(
 class Gated(Transformer):
     """Whose tokens are scaled by their largest channels."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = super().forward(x)
+    def forward(self, x: Tensor, *mask: Tensor) -> Tensor:
+        x = super().forward(x, *mask)
         values, places = x.topk(2, dim=-1)
         return x * values.sum(-1, keepdim=True) + places.sum(-1, keepdim=True)
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from marche_fx.passes.graph.opaque import TOKEN_WISE, number_of
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,23 @@ def backwards(dim: int, *sizes: int) -> Tensor:
     """Positions along ``dim``, the last first."""
     positions = torch.arange(sizes[dim]).flip(0)
     return positions.view([-1 if own == dim else 1 for own in range(len(sizes))]).expand(sizes).contiguous()
+
+
+class Children(nn.Module):
+    """A model whose child treats rows apart, and mixes what is in each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.child = nn.Softmax(-1)
+        vars(self)[TOKEN_WISE] = ("child",)
+
+
+CHILDREN = Children()
+
+
+def called(s: Sizes) -> list[Example]:
+    kind = (number_of(CHILDREN), "child", [s.c], ["float64"])
+    return [([r(s.b, s.n, s.c)], *kind), ([r(s.n, s.c)], *kind)]
 
 
 def each(targets: Iterable[Any], examples: Examples) -> dict[Any, Examples]:

@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 
+from marche_fx.passes.graph.opaque import OPAQUE
 from marche_fx.passes.rules.table import FACTORIES
 
 from .calls import (
     Examples,
     attentions,
     backwards,
+    called,
     chosen,
     convolutions,
     each,
@@ -32,6 +34,7 @@ from .calls import (
 aten = torch.ops.aten
 
 EXAMPLES: dict[Any, Examples] = {
+    OPAQUE: called,
     aten.linear.default: lambda s: [(r(s.b, s.n, s.c), r(s.m, s.c), r(s.m)), (r(s.n, s.c), r(s.m, s.c))],
     aten.mm.default: lambda s: [(r(s.n, s.c), r(s.c, s.m))],
     aten.mv.default: lambda s: [(r(s.n, s.c), r(s.c))],
