@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,27 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from ...passes.graph.opaque import OPAQUE
 from ...passes.lower.lower import result
 from .recorder import Recorder, Recording
 
 MOST_APART = 8
-"""Operators of a step that run between graphs; one with more of them runs without graphs."""
+"""Operators of a step that are found to run between graphs; one with more of them runs without graphs."""
+
+OPAQUE_WHY = "it calls a child as it is, whose work may be other work in each step"
 
 PARTS = (operator.getitem, result)
 """Functions that take a value apart, without any work on a device."""
+
+
+def known_apart(module: fx.GraphModule) -> dict[fx.Node, str]:
+    """Operators that no graph can hold, as is known before any is tried."""
+    return dict.fromkeys(module.graph.find_nodes(op="call_function", target=OPAQUE), OPAQUE_WHY)
+
+
+def are_too_many(apart: Collection[fx.Node]) -> bool:
+    """Whether so many operators turned out to run between graphs, each by a recording that failed, that none is made."""
+    return sum(node.target is not OPAQUE for node in apart) > MOST_APART
 
 
 class NodeError(Exception):
@@ -143,7 +156,7 @@ class RecordedStep:
         if error.is_out_of_memory:
             return Failure("memory", str(error))
         self.apart[error.node] = str(error)
-        return Failure("operators", str(error)) if len(self.apart) > MOST_APART else None
+        return Failure("operators", str(error)) if are_too_many(self.apart) else None
 
     def recorded(self, recorder: Recorder, nodes: Sequence[fx.Node]) -> Piece:
         """These operators as a piece, with their values in the memory that each replay of it writes."""

@@ -14,7 +14,7 @@ from ...passes.lower.conditions import settings
 from ...passes.rewrite.sites import SITE
 from .buffers import Buffers, KnownStep, is_copied, kind_of
 from .counts import GraphCounts
-from .recorded import MOST_APART, RecordedStep
+from .recorded import MOST_APART, RecordedStep, are_too_many, known_apart
 from .recorder import Recorder
 from .rows import ActiveRows, blank_rows, fill
 from .store import Graphs
@@ -44,7 +44,7 @@ class StepGraphs:
         self.fixed = fixed
         self.lengths = lengths
         self.counts = GraphCounts()
-        self.apart: dict[fx.Node, str] = {}
+        self.apart = known_apart(module)
         """Operators that no graph can hold, with why."""
         self.changing = ""
         """An operator that runs between graphs and whose values these cannot go by."""
@@ -105,7 +105,7 @@ class StepGraphs:
         """Why a step can be no graph; empty where it can."""
         if torch._C._len_torch_dispatch_stack():
             return "a dispatch mode is to see every operator"
-        if len(self.apart) > MOST_APART:
+        if are_too_many(self.apart):
             return f"more than {MOST_APART} of its operators cannot be recorded"
         if self.changing:
             return f"{self.changing} gives values of another form from step to step"

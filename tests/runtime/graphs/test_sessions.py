@@ -329,6 +329,45 @@ def test_a_recording_that_fails_anywhere_leaves_nothing_half_made() -> None:
     assert len(failing) > 2
 
 
+class Sorted(nn.Module):
+    """A transformer behind a child whose rows are sorted by their values, row after row in Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([transformer(1) for _ in range(1)])
+        self.mixtures = nn.ModuleList([Halves() for _ in range(10)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for mixture in self.mixtures:
+            x = x + mixture(x)
+        found: Tensor = self.layers[0](x)
+        return found
+
+
+class Halves(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        rows, found = x.flatten(0, 1), torch.zeros_like(x).flatten(0, 1)
+        for chosen, factor in ((rows[:, 0] > 0, 0.25), (rows[:, 0] <= 0, -0.5)):
+            if chosen.any():
+                found[chosen] = rows[chosen] * factor
+        return found.view_as(x)
+
+
+@torch.no_grad()
+def test_children_that_are_called_as_they_are_run_between_graphs() -> None:
+    options: dict[str, Any] = {"refresh": POLICIES["drift"], "token_wise": "mixtures.*"}
+    expected = decoded(marche_fx.transform(Sorted().eval(), compile=False, **options))
+    optimized = graphed(Sorted().eval(), **options)
+    for _ in range(2):
+        for own, known in zip(decoded(optimized), expected, strict=True):
+            torch.testing.assert_close(own, known, atol=1e-9, rtol=0.0)
+    (counts,) = counts_of(optimized)
+    # As many as there are, none of which was tried.
+    assert {*counts.apart.values()} == {"it calls a child as it is, whose work may be other work in each step"}
+    assert counts.replays > 0
+    assert not counts.without
+
+
 def forget_graphs(optimized: nn.Module) -> None:
     """As if nothing had been recorded yet."""
     store_of(optimized).idle.clear()
