@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ from rich.text import Text
 
 from ..passes.analysis.cost import Cost, step_cost
 from ..passes.analysis.plan import Plan
+from ..passes.graph.opaque import OPAQUE
+from ..passes.graph.operands import argument
 from ..passes.rewrite.parts import Split
 from ..passes.rules.flops import node_flops
 from ..passes.trail import PassRun
@@ -56,6 +58,7 @@ class StepReport:
         passes: those that ran, in their order, with what each found and how long it took.
         moves_all: values that every token of a sample reads, so that all are recomputed when one moves.
         packed_bytes: what packed copies of weights take, which every session reads.
+        called: children that are called as they are, by path, with the FLOPs of each.
         speedups: predicted, over the original run eagerly, by the share of active tokens; empty where not asked for.
         original_seconds: predicted too, of the original run eagerly.
     """
@@ -81,6 +84,7 @@ class StepReport:
     speedups: dict[float, float] = field(default_factory=dict)
     original_seconds: float | None = None
     packed_bytes: int = 0
+    called: dict[str, float] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -141,6 +145,12 @@ class StepReport:
                 each = short(own.of(1, 1, own.keys))
                 yield Text(f"stream {number}: {own.tokens} tokens, {each}FLOPs each, {own.keys} keys to attend to")
         yield site_table(self.sites, self.fraction)
+        if self.called:
+            share = sum(self.called.values()) / max(self.flops, 1)
+            yield Text(
+                f"called as they are, as token_wise says, with active tokens alone: {few(self.called)}; "
+                f"{share:.0%} of the FLOPs"
+            )
         if self.in_full or self.behind:
             yield full_table([*self.in_full, *self.behind], self.active_flops, self.fraction)
         for bare in self.without_rule:
@@ -223,7 +233,19 @@ def step_report(
         passes=passes,
         moves_all=moves_all,
         packed_bytes=packed_bytes,
+        called={
+            argument(node, "path"): flops[node] for node in plan.graph.find_nodes(op="call_function", target=OPAQUE)
+        },
     )
+
+
+NAMED = 3
+"""Children that are named one by one."""
+
+
+def few(paths: Collection[str]) -> str:
+    named, more = [*paths][:NAMED], len(paths) - NAMED
+    return ", ".join(named) + (f" and {more} more" if more > 0 else "")
 
 
 def active_tokens(streams: Sequence[int], fraction: float) -> tuple[int, ...]:

@@ -108,6 +108,7 @@ def test_it_is_called_with_active_tokens_alone() -> None:
     found = marche_fx.report(optimized)
     assert found.steps[0].cost.fixed == 0
     assert "0 on all tokens" in str(found)
+    assert "called as they are, as token_wise says, with active tokens alone: first, others.0; " in str(found)
 
 
 def test_its_floating_point_operations_count() -> None:

@@ -30,7 +30,7 @@ def known_apart(module: fx.GraphModule) -> dict[fx.Node, str]:
 
 
 def are_too_many(apart: Collection[fx.Node]) -> bool:
-    """Whether so many operators turned out to run between graphs, each by a recording that failed, that none is made."""
+    """Whether more operators turned out to run between graphs, each by a recording that failed, than are let."""
     return sum(node.target is not OPAQUE for node in apart) > MOST_APART
 
 
