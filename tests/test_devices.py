@@ -13,6 +13,7 @@ import marche_fx
 from marche_fx import FullRefresh, SelectiveRefresh
 from marche_fx.models import load_fashion_mar
 from marche_fx.models.text import TextDiffusion, generate
+from tests.runtime.graphs.networks import Sorted
 from tests.sessions import inputs, positions, records, transformer
 
 needs_a_gpu = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
@@ -152,3 +153,16 @@ def test_steps_run_under_autocast_on_a_gpu(device: str) -> None:
         for x, own in zip(steps, found, strict=True):
             assert own.dtype == model(x).dtype
             torch.testing.assert_close(own, model(x)[:, 5:9], atol=0.1, rtol=0.0)
+
+
+@compiled_or_not
+@torch.no_grad()
+def test_a_child_is_called_as_it_is_on_its_device(device: str, compile: bool) -> None:
+    model, steps = Sorted().eval().to(device, torch.float32), inputs(4, torch.float32, device)
+    graphs = device == "cuda"
+    optimized = marche_fx.transform(
+        model, refresh=FullRefresh(), compile=compile, token_wise="mixtures.*", cuda_graphs=graphs
+    )
+    for x, found in zip(steps, decoded(optimized, steps), strict=True):
+        assert found.device.type == device
+        torch.testing.assert_close(found, model(x)[:, 5:9], atol=TOLERANCE[torch.float32], rtol=0.0)

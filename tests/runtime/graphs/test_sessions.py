@@ -19,7 +19,7 @@ from marche_fx.api.optimization import optimization_of
 from marche_fx.models.mar import mask_by_order
 from marche_fx.models.text import TextDiffusion, generate
 from tests.networks import MaskedTextModel, RotaryAttention, Transformer
-from tests.runtime.graphs.networks import counts_of, graphed, store_of
+from tests.runtime.graphs.networks import Sorted, counts_of, graphed, store_of
 from tests.runtime.graphs.tape import Tapes
 from tests.sessions import TOKENS, WIDTH, decode, grid_mar, inputs, positions, records, transformer
 
@@ -327,30 +327,6 @@ def test_a_recording_that_fails_anywhere_leaves_nothing_half_made() -> None:
             assert len(counts.apart) == 1
             assert not store.stopped
     assert len(failing) > 2
-
-
-class Sorted(nn.Module):
-    """A transformer behind a child whose rows are sorted by their values, row after row in Python."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList([transformer(1) for _ in range(1)])
-        self.mixtures = nn.ModuleList([Halves() for _ in range(10)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        for mixture in self.mixtures:
-            x = x + mixture(x)
-        found: Tensor = self.layers[0](x)
-        return found
-
-
-class Halves(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        rows, found = x.flatten(0, 1), torch.zeros_like(x).flatten(0, 1)
-        for chosen, factor in ((rows[:, 0] > 0, 0.25), (rows[:, 0] <= 0, -0.5)):
-            if chosen.any():
-                found[chosen] = rows[chosen] * factor
-        return found.view_as(x)
 
 
 @torch.no_grad()
