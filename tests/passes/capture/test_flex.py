@@ -13,6 +13,7 @@ from torch.nn.attention import flex_attention as flex
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 import marche_fx
+from marche_fx.errors import ArgumentError
 from marche_fx.passes.analysis.attention import find_attention_sites
 from marche_fx.passes.capture.capture import capture
 from marche_fx.passes.capture.flex import flex_attention_written, written
@@ -140,6 +141,25 @@ def test_a_mask_that_a_step_makes_of_its_arguments() -> None:
         for _ in range(3):
             torch.testing.assert_close(optimized(x).clone(), model(x))
             x[:, 3] *= -1
+
+
+def test_a_mask_that_is_passed_is_told_where_it_may_be() -> None:
+    class Passed(Flexible):
+        def forward(self, x: Tensor, mask: BlockMask | None = None) -> Tensor:
+            self.options = {} if mask is None else {"block_mask": mask}
+            return super().forward(x)
+
+    with pytest.raises(ArgumentError, match=r"argument 'mask' of forward holds a BlockMask .* keep it as an attribute"):
+        marche_fx.transform(Passed(), compile=False)(torch.randn(2, TOKENS, 16), mask=mask_of(by_blocks))
+
+
+def test_a_mask_that_is_kept_as_an_attribute_may_be_another_in_the_next_session() -> None:
+    model, x = Flexible(block_mask=mask_of(by_blocks)), torch.randn(2, TOKENS, 16)
+    optimized = marche_fx.transform(model, refresh="exact", compile=False)
+    for mask in (mask_of(by_blocks), mask_of(shown, samples=2), mask_of(none_of_some)):
+        model.options["block_mask"] = mask
+        with marche_fx.decoding(optimized):
+            torch.testing.assert_close(optimized(x).clone(), model(x))
 
 
 def test_what_is_asked_for_beside_the_result() -> None:
