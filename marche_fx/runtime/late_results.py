@@ -28,6 +28,9 @@ def late_result(pending: PendingStep, number: int, leaf: Any) -> Any:
     like = leaf.meta["val"] if isinstance(leaf, fx.Node) else None
     if not isinstance(like, Tensor):
         return leaf
+    if leaf in pending.values:
+        # Computed before any token is. A copy, as the next call may give it again, whatever is written into this one.
+        return pending.values[leaf].clone()
     # In full, what a loop makes of all rows is the original's to the last bit.
     records = pending.method.policy != FullRefresh()
     return LateTensor.of_result(like, row_numbers(pending, number), pending, number, records=records)

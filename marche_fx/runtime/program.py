@@ -173,7 +173,9 @@ class Program:
     def rounded_to(self) -> set[torch.dtype]:
         """Floating-point dtypes that the step casts values of higher precision to."""
         casts = [node for node in self.plan.graph.nodes if node.target is torch.ops.aten._to_copy.default]
-        kinds = [(node.args[0].meta["val"].dtype, node.meta["val"].dtype) for node in casts]
+        # Numbers may be cast, too, where `torch.vmap` made tensors of them.
+        read = [(node.args[0], node) for node in casts if isinstance(node.args[0], fx.Node)]
+        kinds = [(own.meta["val"].dtype, node.meta["val"].dtype) for own, node in read]
         return {new for old, new in kinds if new.is_floating_point and old.is_floating_point and is_coarser(new, old)}
 
     @property

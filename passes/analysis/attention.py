@@ -17,7 +17,7 @@ from .dimensions import Axes, Axis, Dimension
 aten = torch.ops.aten
 
 FUSED = (aten.scaled_dot_product_attention.default,)
-SOFTMAX = (aten.softmax.int, aten._softmax.default)
+SOFTMAX = (aten.softmax.int, aten._softmax.default, aten._safe_softmax.default)
 CONTRACTIONS = (
     aten.matmul.default,
     aten.mm.default,

@@ -17,6 +17,7 @@ writes     into arguments, of arguments alone         beside     into tensors th
 draws      random numbers that decide nothing, drawn at every call
 lengths    one capture for many lengths    sizes  what its symbols stand for    fixed  where one became a number
 scripts    functions under `torch.jit.script`, where Python has another
+flex       `flex_attention`, whose rules are functions of Python, as attention over all keys
 bools      one capture for a mask of numbers and a bool one
 specialise  a graph with numbers for symbols       alike  whether two captures are one
 counting   how many rows are picked by values, which a trace does not say

@@ -23,6 +23,9 @@ PLAIN = (
 ATTRS = "__attrs_attrs__"
 """Where attrs says which fields a class of it has."""
 
+BLOCK_MASK = "torch.nn.attention.flex_attention.BlockMask"
+"""A class of a module that no other step needs loaded."""
+
 RESULTS = (type(None), bool, int, float, str, torch.SymInt, torch.SymFloat, torch.SymBool)
 """Types beside tensors that a captured step can return."""
 
@@ -132,6 +135,12 @@ def check_arguments(step: str, call: Any) -> None:
                 raise ArgumentError(
                     f"{name} of {step} holds a {full_name(leaf)}, a cache of the model's own. Leave it out, and call "
                     f"{step} with use_cache=False: what is cached here is told by which tokens are active"
+                )
+            if full_name(leaf) == BLOCK_MASK:
+                raise ArgumentError(
+                    f"{name} of {step} holds a BlockMask of flex_attention, of which a rule is part that may change "
+                    "without notice. Make it in the step, of tensors that are passed, or keep it as an attribute of "
+                    "the model"
                 )
             raise ArgumentError(
                 f"{name} of {step} holds a {full_name(leaf)}, which may change without notice. Pass tensors and plain "

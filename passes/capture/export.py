@@ -16,6 +16,7 @@ from torch.fx.proxy import TracerBase
 from ..graph.source import is_library_frame
 from .counting import Counted
 from .dropping import KeepsTwoTokens
+from .flex import flex_attention_written
 from .scripts import compiled_functions_traced
 from .step import Step, plain_mode
 
@@ -26,7 +27,8 @@ def export(
     samples = next((len(tensor) for tensor in tensors if tensor.ndim), 1)
     shapes = None if dynamic is None else {"leaves": dynamic}
     promised, known, lines = KeepsTwoTokens(samples), Counted(step.sizes), lines_recorded(step.names)
-    with in_users_terms(step), lines, plain_mode(), promised, known, compiled_functions_traced():
+    compiled, flex = compiled_functions_traced(), flex_attention_written()
+    with in_users_terms(step), lines, plain_mode(), promised, known, compiled, flex:
         return torch.export.export(step, (tensors,), dynamic_shapes=shapes, strict=False)
 
 

@@ -17,6 +17,7 @@ from .copies import copy_modules
 from .counting import Counts
 from .derived import Derived
 from .draws import draws_undone
+from .flex import flex_attention_written
 from .left import noting_assignments, plain_values
 from .leftovers import classes_and_modules
 from .opaque import children_rehearsed, owner_of
@@ -104,6 +105,7 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
             plain_mode(),
             draws_undone(devices),
             noted(surroundings),
+            flex_attention_written(),
             undone,
             derived,
             asks,

@@ -268,4 +268,7 @@ def plain_mode() -> Iterator[None]:
         # torch.export copies its own tree specifications in a way that it deprecates itself.
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         warnings.filterwarnings("ignore", ".*assigned during export", UserWarning)
+        # Nothing is compiled for a trace, whose operators are.
+        warnings.filterwarnings("ignore", "torch.compile is ignored", UserWarning)
+        warnings.filterwarnings("ignore", "flex_attention called without torch.compile", UserWarning)
         yield

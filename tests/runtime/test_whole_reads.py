@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import marche_fx
 from marche_fx import SelectiveRefresh
+from tests.around import EAGER, Around, X
 from tests.loops import models
 from tests.runtime.telling import MASK, made, told
 
@@ -108,3 +110,25 @@ def test_a_whole_that_rows_are_computed_through_is_told_of_no_more_than_they_are
         return logits[ids == MASK][:, 5] * 1
 
     assert not told(made(), banned, steps=8, refresh=SelectiveRefresh(0.1, warmup=1))
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_computed_of_other_arguments_than_tokens_is_there_and_reads_no_rows() -> None:
+    def forward(model: Any, x: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+        return model.inner(x), shown.sum(1)
+
+    model, x, shown = Around(forward), X.clone(), torch.ones(2, 20)
+    optimized = marche_fx.transform(model, refresh=EAGER, compile=False)
+    with torch.no_grad(), marche_fx.decoding(optimized):
+        for row in range(4):
+            x[:, row] += 1
+            shown[:, row] = 0
+            y, count = optimized(x, shown)
+            assert torch.equal(count, shown.sum(1))
+            # A copy of its own, as the next call may give the same again.
+            count.zero_()
+            y[:, row].clone()
+            assert torch.equal(optimized(x, shown)[1], shown.sum(1))
+    session = marche_fx.report(optimized).session
+    assert session is not None
+    assert all(rows is not None for cause in session.causes for _, rows, _ in cause.reads)
