@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dis
+import functools
 import gc
 import inspect
 import sys
@@ -9,7 +11,7 @@ import types
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from torch import nn
@@ -74,8 +76,8 @@ class Surroundings:
         if (code, kind) in self.ran:
             return
         self.ran.add((code, kind))
-        self.watch(frame.f_globals, code.co_names, module)
-        for own in (kind, *map(frame.f_globals.get, code.co_names)):
+        self.watch(frame.f_globals, global_names(code), module)
+        for own in (kind, *map(frame.f_globals.get, global_names(code))):
             for holder, title in named_spaces(own):
                 self.watch(holder, code.co_names, title)
         for name in code.co_names:
@@ -99,6 +101,21 @@ class Surroundings:
     def settle(self) -> None:
         """Forget the names that nothing stands under: those of methods and attributes."""
         self.names = {place: (holder, name) for place, (holder, name) in self.names.items() if name in space(holder)}
+
+
+BY_NAME = frozenset(
+    (
+        *("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"),
+        *("LOAD_NAME", "STORE_NAME", "DELETE_NAME"),
+    )
+)
+"""Instructions on names that stand in no local variable and belong to no object."""
+
+
+@functools.cache
+def global_names(code: CodeType) -> tuple[str, ...]:
+    """What a function reads or sets by a name alone; a global of the name of an attribute is somebody else's."""
+    return tuple(dict.fromkeys(own.argval for own in dis.get_instructions(code) if own.opname in BY_NAME))
 
 
 def named_spaces(value: Any) -> Iterator[tuple[Any, str]]:

@@ -25,6 +25,29 @@ def test_a_global_that_a_function_reads_is_noted() -> None:
     assert (__name__, "FACTOR") in surroundings.values()
 
 
+class Holder:
+    """Has an attribute of the name of a global, and asks for another by name."""
+
+    FACTOR = 2.0
+
+    def doubled(self, value: float) -> float:
+        return self.FACTOR * scaled(value)
+
+    def own(self) -> float:
+        return self.FACTOR
+
+
+def test_a_global_of_the_name_of_an_attribute_is_not_read() -> None:
+    alone, both = Surroundings(), Surroundings()
+    with noted(alone):
+        Holder().own()
+    with noted(both):
+        Holder().doubled(1.0)
+    assert (__name__, "FACTOR") not in alone.values()
+    assert (f"class Holder of {__name__}", "FACTOR") in alone.values()
+    assert (__name__, "FACTOR") in both.values()
+
+
 def test_tables_of_a_solver_of_equations_are_not_walked() -> None:
     """As einx solves the sizes of its expressions inside of a model's forward."""
     surroundings = Surroundings()
