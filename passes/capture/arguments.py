@@ -175,8 +175,11 @@ def check_results(step: str, results: Any) -> None:
 
 
 def is_cache(value: Any) -> bool:
-    """Whether it is a model's own cache of keys and values, as transformers' `DynamicCache`."""
-    return any(kind.__module__ == "transformers.cache_utils" for kind in type(value).__mro__)
+    """Whether it is a model's own cache of keys and values, as transformers' `DynamicCache`, by what it is called."""
+    return any(
+        kind.__module__ == "transformers.cache_utils" or "cache" in kind.__name__.lower()
+        for kind in type(value).__mro__
+    )
 
 
 def full_name(value: Any) -> str:

@@ -98,6 +98,17 @@ def test_instances_of_classes_that_nobody_registered_are_refused_by_name() -> No
     refused(model, UnsupportedModelError, rf"result 0 of Around\.forward \(around\.py:{line}\) is a .*{words}", X)
 
 
+class KeyCache(Held):
+    """As dInfer's `KVCache`, of no library's kind."""
+
+
+def test_a_cache_of_a_class_of_its_own_is_to_be_left_out() -> None:
+    model = Around(lambda model, x, held=None: KeyCache(model.inner(x)))
+    words = "KeyCache, a cache of the model's own.*use_cache=False"
+    refused(model, ArgumentError, f"argument 'held' of forward holds a .*{words}", X, held=KeyCache(X))
+    refused(model, UnsupportedModelError, rf"result 0 of Around\.forward .* is a .*{words}", X)
+
+
 def test_instances_of_registered_classes_are_taken_apart(registered: None) -> None:
     model = Around(lambda model, x, held: Registered(model.inner(x + held.x)))
     check(model, ((X, Registered(X)), {}), ((X, Registered(MOVED)), {}))
