@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
+from torch._ops import HigherOrderOperator
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,6 +25,8 @@ class Derived(TorchDispatchMode):
         self.memory: dict[int, StorageWeakRef] = {}
         for own in arguments:
             self.add(own)
+
+    supports_higher_order_operators = True
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -61,5 +64,7 @@ def memory_of(value: Any) -> StorageWeakRef | None:
 
 def reads_sizes_alone(func: Any) -> bool:
     """Whether an operator takes the size and the kind of a tensor for another one, as ``zeros_like``."""
+    if isinstance(func, HigherOrderOperator):
+        return False
     name = func._schema.name.partition("::")[2]
     return name.endswith("_like") or name.startswith("new_")

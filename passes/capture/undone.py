@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .leftovers import holders
@@ -21,11 +22,14 @@ class WritesUndone(TorchDispatchMode):
         self.own = {address(part) for part in reached if isinstance(part, Tensor)} - {0}
         self.overwritten: list[tuple[Tensor, Tensor]] = []
 
+    supports_higher_order_operators = True
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func._schema.is_mutable:
+        # What a function given to an operator of higher order writes, that operator refuses.
+        if not isinstance(func, HigherOrderOperator) and func._schema.is_mutable:
             given = {**dict(zip((own.name for own in func._schema.arguments), args)), **kwargs}
             for own in func._schema.arguments:
                 target = given.get(own.name)
