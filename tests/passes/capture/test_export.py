@@ -124,7 +124,8 @@ def test_operators_inside_of_a_context_keep_their_lines_and_modules(inside: Any)
     class Inside(Transformer):
         def forward(self, x: Tensor, *mask: Tensor) -> Tensor:
             with inside:
-                return super().forward(x)
+                x = super().forward(x)
+            return 2 * x
 
     x = torch.randn(2, 6, 8)
     inner, outer = (marche_fx.explain(kind(6, 8, 2).eval(), x).steps[0].sites for kind in (Inside, Transformer))
