@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 import marche_fx
-from marche_fx import SelectiveRefresh
+from marche_fx import SelectiveRefresh, UnsupportedModelError
 from marche_fx.lazy.tensor import resolved
 from tests.api.parents import Nested, Parent, WithCritic, decoded, made, network
 from tests.sessions import D, steps
@@ -61,6 +61,25 @@ def test_a_method_that_runs_in_each_step_is_named() -> None:
     _, found, told = decoded(model, "by_method")
     assert "step='predict'" in told[0]
     assert all(map(torch.equal, found, model.by_method(steps())))
+
+
+def test_what_a_method_calls_that_draws_is_named_as_it_can_be_transformed() -> None:
+    class Draws(Parent):
+        def predict(self, x: Tensor) -> Tensor:
+            return self.net(x) + torch.rand(())
+
+    model = made(Draws)
+    torch.manual_seed(3)
+    exact = model.by_method(steps())
+    with pytest.raises(UnsupportedModelError, match="random numbers"), torch.no_grad():
+        marche_fx.transform(model, step="predict", compile=False).predict(steps()[0])
+    _, _, told = decoded(model, "by_method")
+    assert "model.net = marche_fx.transform(model.net), and decode inside" in told[0]
+    model.net = marche_fx.transform(model.net, refresh="exact", compile=False)
+    torch.manual_seed(3)
+    with marche_fx.decoding(model.net), torch.no_grad():
+        found = model.by_method(steps())
+    assert all(map(torch.equal, found, exact))
 
 
 class ByMethods(nn.Module):
