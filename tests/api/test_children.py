@@ -285,3 +285,35 @@ def test_a_child_in_two_places_is_transformed_in_both() -> None:
     ((_, calls, *_),) = session.rows
     # Three in each step, but for those from which it was known which child it is.
     assert calls >= 3 * (len(steps()) - 1)
+
+
+class Timed(Parent):
+    """A parent whose loop moves a time in every call of its network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = WithTime()
+
+    def generate(self, steps: list[Tensor]) -> list[Tensor]:
+        return [self.net(x, torch.full((2,), 1 + 0.3 * at))[:, 8:12].clone() for at, x in enumerate(steps)]
+
+
+class WithTime(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network(2)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return self.body(x + time[:, None, None])
+
+
+def test_what_is_told_of_an_argument_holds_for_a_child_that_has_it() -> None:
+    model = made(Timed)
+    for tolerance, is_new_each_time in (({}, True), ({"time": 0.5, "of_another_child": 1.0}, False)):
+        optimized = marche_fx.transform(model, loop="generate", tolerance=tolerance, compile=False)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            optimized.generate(steps())
+        session = marche_fx.report(optimized).session
+        assert session is not None
+        assert (session.rows_ratio == 1) is is_new_each_time
