@@ -267,9 +267,14 @@ def told(
             f"{others}"
         )
     if methods:
+        # What draws numbers can be no step; the network that it calls can.
+        able = [path for path in outermost if children[path].methods and not is_layer(children[path].module)]
+        lines = "; ".join(f"model.{path} = marche_fx.transform(model.{path})" for path in able)
+        inside = f"decode inside `with marche_fx.decoding(model.{able[0]}):`" if able else ""
         return (
             f"{start}No step ran, and nothing was cached. They were called by a method that runs in each step: name "
             f"it, marche_fx.transform(model, {names})"
+            + (f"; or, where it draws random numbers, transform what it calls, {lines}, and {inside}" if able else "")
         )
     if all(is_layer(own.module) for own in children.values()):
         refused = {**dict.fromkeys(children, f"{NO_ATTENTION}, it is one layer."), **refused}

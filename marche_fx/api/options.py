@@ -220,6 +220,12 @@ def graphs_for(cuda_graphs: object) -> Graphs | None:
     return Graphs() if cuda_graphs else None
 
 
+def tolerance_of(child: nn.Module, tolerance: Mapping[str, float]) -> dict[str, float]:
+    """What is told of arguments that a child has: of several that a loop calls, each may have others."""
+    names = parameter_names(child, ("forward",))
+    return {name: limit for name, limit in tolerance.items() if name in names}
+
+
 def parameter_names(model: nn.Module, steps: Iterable[str]) -> set[str]:
     """Names of the parameters of all step methods; what is passed in ``**kwargs`` is known when it is."""
     found: set[str] = set()

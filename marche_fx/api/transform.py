@@ -43,6 +43,7 @@ from .options import (
     paths_within,
     policies_of,
     refuse_loops_that_are_steps,
+    tolerance_of,
     with_opaque,
 )
 from .placement import refuse_spread_weights, refuse_wrappers
@@ -227,6 +228,7 @@ def transform(
             verify=verify,
             strict=strict,
             monitor=watching or False,
+            tolerance=tolerance_of(child, limits),
             cache_dtype=rounded_to,
             cuda_graphs=cuda_graphs,
             max_captures=max_captures,

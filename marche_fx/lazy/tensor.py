@@ -18,7 +18,7 @@ from .expressions import Expression, Result
 from .frames import is_inside_of_a_network
 from .gathers import Gather
 from .geometry import stand_in
-from .memory import Memory, View, value_if_computed
+from .memory import Memory, View, has_run, value_if_computed
 from .modes import remembered, untraced
 from .operands import Looked
 from .operators import recorded
@@ -263,9 +263,23 @@ def resolved(tree: Any) -> Any:
 
 
 def with_late(tree: Any, value: Callable[[View], Any]) -> Any:
+    """``tree`` with what a function gives of each late tensor in place of it."""
     if is_simple(tree):
         return tree
-    return pytree.tree_map(lambda leaf: value(leaf.late) if isinstance(leaf, LateTensor) else leaf, tree)
+    leaves, form = pytree.tree_flatten(tree)
+    borrowed: list[int] = []
+    for place, leaf in enumerate(leaves):
+        if isinstance(leaf, LateTensor):
+            memory = leaf.late.memory
+            if not has_run(memory.expression):
+                # What others gave may be caches, which the step that runs for this one writes.
+                while borrowed:
+                    before = borrowed.pop()
+                    leaves[before] = leaves[before].clone()
+            leaves[place] = value(leaf.late)
+            if memory.held is None:
+                borrowed.append(place)
+    return pytree.tree_unflatten(leaves, form)
 
 
 def positions_of(tree: Any) -> Any:

@@ -114,8 +114,7 @@ class FromArguments(TorchFunctionMode):
         if not all(tensor in self.known for tensor in tensors) or is_drawn(func) or holds_symbols((args, kwargs)):
             result = func(*args, **kwargs)
             if writes(func, kwargs):
-                # Values that the arguments do not decide may now be in any tensor that shares memory.
-                self.known.clear()
+                self.forget(tensors)
             return result
         if func in QUESTIONS and tensors:
             self.asked.append(self.record(func, args, kwargs))
@@ -131,6 +130,13 @@ class FromArguments(TorchFunctionMode):
         self.calls.append(Call(func, *pytree.tree_map_only(Tensor, self.known.__getitem__, (args, kwargs))))
         return Value(self.values.arguments + len(self.calls) - 1)
 
+    def forget(self, written: list[Tensor]) -> None:
+        """Values that the arguments do not decide may now be in any tensor that shares memory with one of these."""
+        memories = set(map(memory_of, written))
+        for tensor in list(self.known):
+            if None in memories or memory_of(tensor) in (None, *memories):
+                del self.known[tensor]
+
     def follow(self, result: Any, value: Value) -> None:
         if isinstance(result, Tensor):
             self.known[result] = value
@@ -141,6 +147,14 @@ class FromArguments(TorchFunctionMode):
     def found(self) -> Branches:
         answers = tuple(map(self.values.of, self.asked))
         return Branches(tuple(self.calls), tuple(self.asked), answers, tuple(self.lines))
+
+
+def memory_of(tensor: Tensor) -> int | None:
+    """Equal for tensors that share memory; None where a tensor does not tell."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):
+        return None
 
 
 DRAWS = (

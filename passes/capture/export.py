@@ -10,7 +10,7 @@ from traceback import StackSummary
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.fx.proxy import TracerBase
 
 from ..graph.source import is_library_frame
@@ -92,8 +92,27 @@ COMPOSITES = (
 
 def decomposed(exported: torch.export.ExportedProgram, step: Step) -> torch.export.ExportedProgram:
     """The same step of fewer kinds of operators, none of which writes."""
+    keep_lines_inside(exported.graph_module)
     with in_users_terms(step), plain_mode(), few_overridden():
         return exported.run_decompositions(decompositions())
+
+
+def keep_lines_inside(module: fx.GraphModule) -> None:
+    """Let nodes of ``with torch.autocast(...)``, or ``torch.enable_grad()``, keep their lines and modules.
+
+    Each such block is a graph of its own by now. PyTorch runs the code of it, which has lines of its own; node by node
+    it has those of the nodes.
+    """
+    blocks = [node.args for node in module.graph.nodes if str(node.target).startswith("wrap_with_")]
+    for argument in (own for args in blocks for own in args):
+        inner = getattr(module, argument.target) if is_module(argument) else None
+        if isinstance(inner, fx.GraphModule):
+            inner.forward = fx.Interpreter(inner).run
+            keep_lines_inside(inner)
+
+
+def is_module(argument: Any) -> bool:
+    return isinstance(argument, fx.Node) and argument.op == "get_attr"
 
 
 SPLIT = "_split_decomp_table_to_cia_and_python_decomp"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 import marche_fx
-from marche_fx import SelectiveRefresh
+from marche_fx import SelectiveRefresh, UnsupportedModelError
 from marche_fx.lazy.tensor import resolved
 from tests.api.parents import Nested, Parent, WithCritic, decoded, made, network
 from tests.sessions import D, steps
@@ -61,6 +61,25 @@ def test_a_method_that_runs_in_each_step_is_named() -> None:
     _, found, told = decoded(model, "by_method")
     assert "step='predict'" in told[0]
     assert all(map(torch.equal, found, model.by_method(steps())))
+
+
+def test_what_a_method_calls_that_draws_is_named_as_it_can_be_transformed() -> None:
+    class Draws(Parent):
+        def predict(self, x: Tensor) -> Tensor:
+            return self.net(x) + torch.rand(())
+
+    model = made(Draws)
+    torch.manual_seed(3)
+    exact = model.by_method(steps())
+    with pytest.raises(UnsupportedModelError, match="random numbers"), torch.no_grad():
+        marche_fx.transform(model, step="predict", compile=False).predict(steps()[0])
+    _, _, told = decoded(model, "by_method")
+    assert "model.net = marche_fx.transform(model.net), and decode inside" in told[0]
+    model.net = marche_fx.transform(model.net, refresh="exact", compile=False)
+    torch.manual_seed(3)
+    with marche_fx.decoding(model.net), torch.no_grad():
+        found = model.by_method(steps())
+    assert all(map(torch.equal, found, exact))
 
 
 class ByMethods(nn.Module):
@@ -266,3 +285,35 @@ def test_a_child_in_two_places_is_transformed_in_both() -> None:
     ((_, calls, *_),) = session.rows
     # Three in each step, but for those from which it was known which child it is.
     assert calls >= 3 * (len(steps()) - 1)
+
+
+class Timed(Parent):
+    """A parent whose loop moves a time in every call of its network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = WithTime()
+
+    def generate(self, steps: list[Tensor]) -> list[Tensor]:
+        return [self.net(x, torch.full((2,), 1 + 0.3 * at))[:, 8:12].clone() for at, x in enumerate(steps)]
+
+
+class WithTime(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network(2)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        return self.body(x + time[:, None, None])
+
+
+def test_what_is_told_of_an_argument_holds_for_a_child_that_has_it() -> None:
+    model = made(Timed)
+    for tolerance, is_new_each_time in (({}, True), ({"time": 0.5, "of_another_child": 1.0}, False)):
+        optimized = marche_fx.transform(model, loop="generate", tolerance=tolerance, compile=False)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            optimized.generate(steps())
+        session = marche_fx.report(optimized).session
+        assert session is not None
+        assert (session.rows_ratio == 1) is is_new_each_time

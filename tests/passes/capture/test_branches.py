@@ -67,6 +67,20 @@ def test_a_branch_on_an_argument_costs_a_capture_for_each_outcome(question: Call
     assert captures(optimized) == 2
 
 
+@torch.no_grad()
+def test_a_branch_on_an_argument_may_stand_behind_a_write_into_what_is_computed() -> None:
+    def forward(model: Any, x: Tensor, mask: Tensor) -> Tensor:
+        x = model.inner(x)
+        x[:, :, :4] = x[:, :, :4].sin()
+        x.mul_(2)
+        return x * mask[..., None] if any_hidden(mask) else x + 1
+
+    model = Around(forward)
+    optimized = optimize(model)
+    for mask in (ALL, SOME):
+        assert same(optimized(X, mask), model(X, mask))
+
+
 class Weighs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +92,13 @@ COMPUTED: list[Callable[[Any, Tensor], Any]] = [
     lambda model, x: model.inner(x).sum() > 0,
     lambda model, x: torch.rand(()) > 0.5,
     lambda model, x: torch.zeros(2).copy_(model.other.weight).sum() > 0,
+    lambda model, x: written_through_a_view(torch.zeros(2, 3), model.other.weight).sum() > 0,
 ]
+
+
+def written_through_a_view(known: Tensor, weight: Tensor) -> Tensor:
+    known[1].view_as(weight.expand(3)).copy_(weight)
+    return known
 
 
 @pytest.mark.parametrize("computed", COMPUTED)

@@ -12,10 +12,11 @@ from torch.export import exported_program
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
+import marche_fx
 from marche_fx.errors import CaptureError
 from marche_fx.passes.capture.export import COMPOSITES, SPLIT, decomposed, decompositions, few_overridden
 from marche_fx.passes.capture.step import Step, plain_mode
-from tests.networks import small_mar
+from tests.networks import Transformer, small_mar
 
 STEP = Step(nn.Identity(), "forward", [], pytree.tree_structure(((), {})))
 
@@ -115,3 +116,18 @@ def test_what_cannot_be_taken_apart_is_told_of_in_the_users_terms(monkeypatch: p
     monkeypatch.setattr(exported_program, "_decompose_exported_program", failing)
     with pytest.raises(CaptureError, match=r"cannot capture .*forward: RuntimeError: no graph of this operator\n"):
         decomposed(exported("composites"), STEP)
+
+
+@pytest.mark.parametrize("inside", [torch.autocast("cpu", torch.bfloat16), torch.enable_grad()])
+@torch.no_grad()
+def test_operators_inside_of_a_context_keep_their_lines_and_modules(inside: Any) -> None:
+    class Inside(Transformer):
+        def forward(self, x: Tensor, *mask: Tensor) -> Tensor:
+            with inside:
+                x = super().forward(x)
+            return 2 * x
+
+    x = torch.randn(2, 6, 8)
+    inner, outer = (marche_fx.explain(kind(6, 8, 2).eval(), x).steps[0].sites for kind in (Inside, Transformer))
+    assert [(own.path, own.line) for own in inner] == [(own.path, own.line) for own in outer]
+    assert all(own.path and own.line for own in inner)
