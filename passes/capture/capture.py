@@ -28,7 +28,7 @@ from .normalise import (
     settle_slices,
     split_by_slices,
 )
-from .refusals import forget_writes, refuse_random, refuse_weights, refuse_writes
+from .refusals import forget_writes, refuse_branches, refuse_random, refuse_weights, refuse_writes
 from .rehearsal import Rehearsal, rehearse
 from .sizes import is_symbolic
 from .step import BranchError, Step
@@ -85,6 +85,7 @@ def capture(
     draws = decide_draws(exported.graph)
     for graph in (exported.graph, *(() if writes is None else (writes.module.graph,))):
         refuse_random(graph, name)
+        refuse_branches(graph, name)
     return as_capture(exported, rehearsal, leaves, tables, traced.branches, writes, draws)
 
 

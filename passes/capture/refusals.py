@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import HigherOrderOperator
 from torch.export.graph_signature import OutputKind, OutputSpec
 
 from ...errors import UnsupportedModelError
@@ -117,6 +118,16 @@ def refuse_random(graph: fx.Graph, step: str) -> None:
             raise UnsupportedModelError(
                 f"{step} draws random numbers in {describe(node)}, and a step that is only partly recomputed cannot "
                 "repeat the draw. Draw them outside and pass them as a tensor, or switch dropout off."
+            )
+
+
+def refuse_branches(graph: fx.Graph, step: str) -> None:
+    """Raise if operators are given functions to call: what these do to tokens no rule says."""
+    for node in graph.nodes:
+        if isinstance(node.target, HigherOrderOperator):
+            raise UnsupportedModelError(
+                f"{step} calls functions by {describe(node)}, in which marche_fx does not follow tokens. Choose with "
+                "torch.where in place of torch.cond, write a loop out, or do it before the step"
             )
 
 

@@ -98,6 +98,17 @@ def test_instances_of_classes_that_nobody_registered_are_refused_by_name() -> No
     refused(model, UnsupportedModelError, rf"result 0 of Around\.forward \(around\.py:{line}\) is a .*{words}", X)
 
 
+def test_functions_that_operators_are_given_are_refused_by_the_line() -> None:
+    def chosen(model: Any, x: Tensor) -> Tensor:
+        found: Tensor = torch.cond(x.sum() > 0, lambda x: x + 1, lambda x: x - 1, (model.inner(x),))
+        return found
+
+    model = Around(chosen)
+    line = chosen.__code__.co_firstlineno + 1
+    words = rf"Around.forward calls functions by cond \((test_foreign_parts\.py:{line}|around\.py:\d+)\).*torch.where"
+    refused(model, UnsupportedModelError, words, X)
+
+
 class KeyCache(Held):
     """As dInfer's `KVCache`, of no library's kind."""
 
