@@ -14,13 +14,11 @@ from torch.backends import mha
 from torch.utils import _pytree as pytree
 
 from ..errors import EquivalenceError
+from ..passes.capture.apart_rows import TOLERANCE
 from ..passes.capture.arguments import opened
 
 FAST = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 """Modules with a fast path."""
-
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Largest difference that rounding explains, relative to the largest element of the result."""
 
 DRAWN = 8
 """Calls of an original that draws numbers, after a first one: so many coins fall on one side once in 256 times."""

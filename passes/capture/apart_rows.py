@@ -11,6 +11,10 @@ from torch import Tensor
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference that rounding explains, relative to the largest element of a result."""
 
+ROUNDED_ELSEWHERE = 0.05
+"""In a call with fewer rows products may round otherwise, so that a router chooses between near experts the other one:
+for so many rows at most."""
+
 Function = Callable[..., Sequence[Tensor]]
 """``(*rows [*L, D]) -> results``, ``[*L, W]`` each or with L as one dimension."""
 
@@ -19,7 +23,7 @@ def check_rows_are_apart(function: Function, rows: Sequence[Tensor]) -> str:
     """Why a function's results are not a row of each row alone; empty where no call tells that.
 
     Called with half of the rows, with one, and with half of them replaced by others: rows that stay must give what they
-    gave. Numbers that are no floats, such as those of experts, must be the same.
+    gave, nearly all of them where there are fewer. Of results that are no floats, such as numbers of experts, too.
 
     Args:
         rows: of floating point.
@@ -35,7 +39,7 @@ def check_rows_are_apart(function: Function, rows: Sequence[Tensor]) -> str:
             fewer = [own.index_select(dim, kept) for own in rows]
             sizes = fewer[0].shape[:-1]
             found = [whole(own, sizes) for own in function(*fewer)]
-            why = difference(found, [own.index_select(dim, kept) for own in results])
+            why = difference(found, [own.index_select(dim, kept) for own in results], share=ROUNDED_ELSEWHERE)
             if why:
                 return f"gives other results for {len(kept)} of {lead[dim]} tokens alone than for all: {why}"
     order = torch.randperm(math.prod(lead), generator=generator).to(rows[0].device)
@@ -59,21 +63,17 @@ def whole(result: Tensor, lead: torch.Size) -> Tensor:
     return result.reshape(*lead, result.shape[-1])
 
 
-def difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> str:
-    """By how much results differ where that is more than rounding; empty where it is not."""
+def difference(found: Sequence[Tensor], expected: Sequence[Tensor], *, share: float = 0.0) -> str:
+    """By how much results differ where that is more than rounding, in more than this share of their rows."""
     for own, other in zip(found, expected, strict=True):
         if own.dtype != other.dtype or own.shape != other.shape:
             return f"{own.dtype} {list(own.shape)} for {other.dtype} {list(other.shape)}"
-        if not other.is_floating_point():
-            if not torch.equal(own, other):
-                return f"{int((own != other).sum())} numbers differ"
-            continue
+        # As numbers of experts, to which no rounding belongs.
+        finite, tolerance = other[other.isfinite()], TOLERANCE.get(other.dtype, 0.1) * other.is_floating_point()
+        bound = tolerance * float(finite.abs().max()) if tolerance and finite.numel() else 0.0
         same = (own == other) | (own.isnan() & other.isnan())
-        bound = TOLERANCE.get(other.dtype, 0.1) * float(
-            other[other.isfinite()].abs().max() if other.isfinite().any() else 0
-        )
         # What is no number is farther away than any.
-        worst = float(torch.where(same, 0.0, (own.double() - other.double()).abs()).nan_to_num(nan=float("inf")).max())
-        if worst > bound:
-            return f"up to {worst:.3g}, more than the {bound:.3g} that rounding explains"
+        apart = torch.where(same, 0.0, (own.double() - other.double()).abs()).nan_to_num(nan=float("inf"))
+        if float((apart > bound).any(-1).double().mean()) > share:
+            return f"up to {float(apart.max()):.3g}, more than the {bound:.3g} that rounding explains"
     return ""

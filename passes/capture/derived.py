@@ -20,13 +20,13 @@ class Derived(TorchDispatchMode):
     By the memory that it is in, of which each is held weakly: no address stands for another one meanwhile.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self, arguments: Iterable[Tensor]) -> None:
         super().__init__()
         self.memory: dict[int, StorageWeakRef] = {}
         for own in arguments:
             self.add(own)
-
-    supports_higher_order_operators = True
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -9,11 +9,10 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
@@ -78,8 +77,13 @@ Calls = Mapping[str, Called]
 
 
 @contextmanager
-def children_rehearsed(model: nn.Module) -> Iterator[dict[str, Called]]:
+def children_rehearsed(
+    model: nn.Module, unseen: Callable[[], AbstractContextManager[None]]
+) -> Iterator[dict[str, Called]]:
     """Gives what a model's children that are called as they are give for a row, after a call of the model.
+
+    Args:
+        unseen: what they do inside of it, no trace will see.
 
     Raises:
         UnsupportedModelError: one is called with what are no rows, or gives none, or mixes them.
@@ -89,8 +93,7 @@ def children_rehearsed(model: nn.Module) -> Iterator[dict[str, Called]]:
     def rehearsed(path: str, forward: Callable[..., Any], *rows: Any, **others: Any) -> Any:
         check_arguments(path, rows, others)
         versions = [own._version for own in rows]
-        # What it asks of values, and picks by them, it does when it runs.
-        with torch._C.DisableTorchFunction(), FlopCounterMode(display=False) as counter:
+        with unseen(), FlopCounterMode(display=False) as counter:
             results = forward(*rows)
         if [own._version for own in rows] != versions:
             raise refusal(path, "writes into what it is given")
@@ -101,7 +104,7 @@ def children_rehearsed(model: nn.Module) -> Iterator[dict[str, Called]]:
             *(called.spec, called.ranks, called.widths, called.dtypes),
         ):
             raise refusal(path, "is called several times in a step and gives other kinds of results each time")
-        with torch._C.DisableTorchFunction():
+        with unseen():
             why = check_rows_are_apart(lambda *own: results_of(forward(*own)), rows)
         if why:
             raise refusal(path, why)
@@ -120,11 +123,15 @@ def owner_of(model: nn.Module, calls: Calls) -> int:
 
 
 def check_arguments(name: str, rows: tuple[Any, ...], others: Mapping[str, Any]) -> None:
-    if others or not rows or not all(isinstance(own, Tensor) and own.ndim > 1 for own in rows):
+    if others or not rows or not all(is_rows(own) for own in rows):
         given = [*map(kind_of, rows), *(f"{key}={kind_of(own)}" for key, own in others.items())]
-        raise refusal(name, f"is called with ({', '.join(given)}) and not with tensors [B, N, D] alone")
+        raise refusal(name, f"is called with ({', '.join(given)}) and not with tensors [B, N, D] of floats alone")
     if not all(same_sizes(own.shape[:-1], rows[0].shape[:-1]) for own in rows):
         raise refusal(name, f"is called with tensors {described(rows)}, which have no rows in common")
+
+
+def is_rows(value: object) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 1 and value.is_floating_point()
 
 
 def kind_of(value: object) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,7 +112,7 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
             asks,
             counts,
             noting as given,
-            children_rehearsed(own.model) as own.calls,
+            children_rehearsed(own.model, lambda: unseen(asks, counts, given)) as own.calls,
         ):
             own.call(copied)
         own.owner = owner_of(step.model, own.calls)
@@ -131,6 +132,18 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
     enclosed = {place for place, _ in surroundings.enclosed.values()}
     left = derived.places({place: held for place, held in after.items() if place not in enclosed})
     return Rehearsal(own, surroundings, frozenset(changed) | given, left, asks.asked, counts.sizes)
+
+
+@contextmanager
+def unseen(asks: Asks, counts: Counts, given: set[Place]) -> Iterator[None]:
+    """Inside, the step runs what its trace will not see: it asks for nothing, picks nothing and assigns nothing."""
+    asked, count, before = asks.asked, len(counts.sizes), {*given}
+    try:
+        yield
+    finally:
+        asks.asked = asked
+        del counts.sizes[count:]
+        given &= before
 
 
 def rehearse_call(model: nn.Module, step: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rehearsal:

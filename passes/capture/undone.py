@@ -16,13 +16,13 @@ from .structure import parts
 class WritesUndone(TorchDispatchMode):
     """Notes what the operators inside of the context overwrite of a model's tensors, and puts it back at the end."""
 
+    supports_higher_order_operators = True
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         reached = [part for holder in holders([model]) for part in parts(holder)]
         self.own = {address(part) for part in reached if isinstance(part, Tensor)} - {0}
         self.overwritten: list[tuple[Tensor, Tensor]] = []
-
-    supports_higher_order_operators = True
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -25,9 +25,11 @@ class Experts(nn.Module):
         self.router = nn.Linear(WIDTH, 4, bias=False)
         self.experts = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(4))
         self.called: list[torch.Size] = []
+        self.counted = 0
 
     def forward(self, x: Tensor) -> Any:
         self.called.append(x.shape)
+        self.counted = self.counted + x.shape[1]
         rows = x.reshape(-1, WIDTH)
         weights, chosen = self.router(rows).softmax(-1).topk(2, -1)
         order = chosen.flatten().argsort()
@@ -105,6 +107,9 @@ def test_it_is_called_with_active_tokens_alone() -> None:
             model.first.called.clear()
             optimized(x)[:, :2].sum()
     assert [own[1] for own in model.first.called] == [8]
+    # What it keeps for itself it keeps as it does in the original, and that makes the model no other one.
+    assert model.first.counted > 4 * 8
+    assert len(optimization_of(optimized).steps["forward"].programs) == 1
     found = marche_fx.report(optimized)
     assert found.steps[0].cost.fixed == 0
     assert "0 on all tokens" in str(found)
@@ -261,8 +266,14 @@ def test_what_a_child_is_called_with_must_be_rows() -> None:
 
         def forward(self, x: Tensor, how: str = "") -> Tensor:
             x = x + self.model(x).sum(-1, keepdim=True)
-            own: Tensor = self.mlp(x, scale=2.0) if how == "by name" else self.mlp(x, x[:, :4])
-            return own
+            found: Tensor = (
+                self.mlp(x, scale=2.0)
+                if how == "by name"
+                else self.mlp(x, x.long())
+                if how == "numbers"
+                else self.mlp(x, x[:, :4])
+            )
+            return found
 
     class Asking(nn.Module):
         def forward(self, x: Tensor, other: Any = None, scale: float = 1.0) -> Tensor:
@@ -270,6 +281,7 @@ def test_what_a_child_is_called_with_must_be_rows() -> None:
 
     for how, why in (
         ("by name", r"is called with \(float32 \[2, 24, 8\], scale=float\)"),
+        ("numbers", r"is called with \(float32 \[2, 24, 8\], int64 \[2, 24, 8\]\) and not with tensors"),
         ("", "which have no rows in common"),
     ):
         optimized = made(Asked().eval().requires_grad_(False), token_wise="mlp")

@@ -92,6 +92,19 @@ def test_all_operands_have_the_same_rows_replaced() -> None:
     assert check_rows_are_apart(lambda x, y: [x * y.flip(1)], [x, y])
 
 
+@pytest.mark.parametrize(("off", "apart"), [(1, True), (8, False)])
+def test_a_few_rows_may_go_to_another_expert_where_there_are_fewer(off: int, apart: bool) -> None:
+    """As rounding decides between two that are nearly as good, which another number of rows may do otherwise."""
+
+    def rounded(x: Tensor) -> list[Tensor]:
+        flipped = x[..., :1] > x[..., 0].flatten().sort().values[-off - 1] if x.shape[1] == 50 else torch.zeros(1) > 1
+        return [x + flipped]
+
+    generator = torch.Generator().manual_seed(3)
+    found = check_rows_are_apart(rounded, [torch.randn(2, 100, WIDTH, generator=generator)])
+    assert (found == "") == apart, found
+
+
 @pytest.mark.parametrize("lead", [(1,), (1, 1)])
 def test_one_row_tells_nothing(lead: tuple[int, ...]) -> None:
     assert "a single token" in check_rows_are_apart(lambda x: [x], [rows(lead, torch.float32, 0)])
