@@ -217,13 +217,13 @@ class Writing(nn.Module):
 
 
 class Pooling(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x, x.mean(1)  # type: ignore[return-value]
+    def forward(self, x: Tensor) -> Any:
+        return x, x.mean(1)
 
 
 class Silent(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return None  # type: ignore[return-value]
+    def forward(self, x: Tensor) -> None:
+        return None
 
 
 @pytest.mark.parametrize(
