@@ -103,10 +103,11 @@ def rehearse(step: Step, tensors: list[Tensor]) -> Rehearsal:
         derived = Derived(copied)
         undone, noting = WritesUndone(own.model), noting_assignments(own.model)
         with (
+            # Before anything is noted: it imports, by hooks of which some are in Python.
+            flex_attention_written(),
             plain_mode(),
             draws_undone(devices),
             noted(surroundings),
-            flex_attention_written(),
             undone,
             derived,
             asks,
