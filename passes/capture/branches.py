@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.weak import WeakIdKeyDictionary
 
+from .derived import memory_of
 from .lines import line_being_run
 
 
@@ -132,9 +133,10 @@ class FromArguments(TorchFunctionMode):
 
     def forget(self, written: list[Tensor]) -> None:
         """Values that the arguments do not decide may now be in any tensor that shares memory with one of these."""
-        memories = set(map(memory_of, written))
+        memories = [memory_of(own) for own in written]
         for tensor in list(self.known):
-            if None in memories or memory_of(tensor) in (None, *memories):
+            own = memory_of(tensor)
+            if own is None or any(other is None or own == other for other in memories):
                 del self.known[tensor]
 
     def follow(self, result: Any, value: Value) -> None:
@@ -147,14 +149,6 @@ class FromArguments(TorchFunctionMode):
     def found(self) -> Branches:
         answers = tuple(map(self.values.of, self.asked))
         return Branches(tuple(self.calls), tuple(self.asked), answers, tuple(self.lines))
-
-
-def memory_of(tensor: Tensor) -> int | None:
-    """Equal for tensors that share memory; None where a tensor does not tell."""
-    try:
-        return tensor.untyped_storage()._cdata
-    except (NotImplementedError, RuntimeError):
-        return None
 
 
 DRAWS = (

@@ -53,6 +53,7 @@ class Derived(TorchDispatchMode):
 
 
 def memory_of(value: Any) -> StorageWeakRef | None:
+    """Equal for tensors that share memory; None where a tensor does not tell."""
     if not isinstance(value, Tensor):
         return None
     try:
