@@ -10,6 +10,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from torch import Tensor
+
 from .errors import ArgumentError
 
 LONGEST = 200
@@ -23,6 +25,17 @@ def shown(value: object, longest: int = LONGEST) -> str:
     except RecursionError:
         text = "what is nested too deep"
     return text if len(text) <= longest else text[:longest] + " .."
+
+
+def few(words: Iterable[str], most: int) -> str:
+    """``a, b, c and 5 more``: so many words of a message."""
+    words = list(words)
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def tensor_in_words(tensor: Tensor) -> str:
+    """``float32 [2, 8, 64]``"""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def is_count(value: object, least: int = 0) -> bool:

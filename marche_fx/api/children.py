@@ -6,7 +6,7 @@ Many packages wrap the network: the object with the loop calls ``self.net(tokens
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -17,8 +17,10 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from ..checks import few
 from ..lazy.frames import first_argument, forwards_running, is_method_of
 from ..lazy.modes import untraced
+from ..passes.graph.source import is_within
 
 ENOUGH = 2
 """So many calls of one child in a session in which no step ran, and it is what the loop decodes with."""
@@ -182,11 +184,6 @@ def is_layer(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.modules.") and next(module.children(), None) is None
 
 
-def is_within(path: str, paths: Iterable[str]) -> bool:
-    """Whether the module at a path is inside of one at any of ``paths``."""
-    return any(path.startswith(f"{other}.") for other in paths)
-
-
 def inner_methods(children: dict[str, Child]) -> dict[str, list[str]]:
     """By path the methods of modules of the model that run in each step, in the order in which a step calls them."""
     found: dict[str, dict[str, None]] = {}
@@ -224,9 +221,7 @@ def told(
     if not children:
         return None
     outermost = [path for path in children if not is_within(path, children)]
-    called = ", ".join(f"{path!r}" for path in outermost[:MOST_NAMED])
-    if len(outermost) > MOST_NAMED:
-        called += f" and {len(outermost) - MOST_NAMED} more"
+    called = few(map(repr, outermost), MOST_NAMED)
     start = f"the loop never called {steps} of {kind}, which was to be transformed, but {called}. "
     if ran_itself:
         start = f"the loop called {called} of {kind} itself, before {steps}, which was to be transformed. "

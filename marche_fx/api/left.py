@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..checks import few
 from ..passes.capture.structure import assignment_line
 from ..passes.capture.tables import Tables
 from ..runtime.method import StepMethod
@@ -17,9 +18,8 @@ def tell_of_what_is_left(method: StepMethod, model: nn.Module, tables: Tables) -
     names = [place_in_words(model, *place) for place in sorted(tables.derived)]
     if not names:
         return
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     method.warn_once(
-        f"{method} leaves what it computes in {', '.join(names[:NAMED])}{more} in every call, and, "
+        f"{method} leaves what it computes in {few(names, NAMED)} in every call, and, "
         "once captured, in none: what is there stays as it is. Where your loop reads it, let the step return it; where "
         "nobody does, nothing is lost",
         topic="left",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from ..checks import few, tensor_in_words
 from ..errors import CheckpointError, OutOfMemoryError, is_out_of_memory
 from ..saving.files import replacing, tensors_hash
 from .presets import SIZES
@@ -64,7 +65,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dictionary of tensors")
     others = [f"{name} ({type(value).__name__})" for name, value in content.items() if not isinstance(value, Tensor)]
     if others:
-        raise CheckpointError(f"{path} holds entries that are not tensors: {listed(others)}")
+        raise CheckpointError(f"{path} holds entries that are not tensors: {few(others, LISTED)}")
     return dict(content)
 
 
@@ -129,7 +130,7 @@ def refuse_compressed(file: Path | BytesIO, path: Path) -> None:
 def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
     """A line for each kind of difference in names, shapes and kind of number."""
     misshapen = [
-        f"{name} is {describe(found[name])}, expected {describe(tensor)}"
+        f"{name} is {tensor_in_words(found[name])}, expected {tensor_in_words(tensor)}"
         for name, tensor in expected.items()
         if name in found and kind_of(found[name]) != kind_of(tensor)
     ]
@@ -138,21 +139,11 @@ def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> 
         "unexpected": [name for name in found if name not in expected],
         "misshapen": misshapen,
     }
-    return [f"{problem} ({len(entries)}): {listed(entries)}" for problem, entries in problems.items() if entries]
+    return [f"{problem} ({len(entries)}): {few(entries, LISTED)}" for problem, entries in problems.items() if entries]
 
 
 def kind_of(tensor: Tensor) -> tuple[torch.Size, bool]:
     return tensor.shape, tensor.is_floating_point()
-
-
-def describe(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-
-
-def listed(entries: Iterable[str]) -> str:
-    entries = list(entries)
-    more = f" and {len(entries) - LISTED} more" if len(entries) > LISTED else ""
-    return ", ".join(entries[:LISTED]) + more
 
 
 def size_of(weights: Mapping[str, Tensor]) -> str | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from ..checks import few
 from ..passes.analysis.cost import Cost, step_cost
 from ..passes.analysis.plan import Plan
 from ..passes.graph.opaque import OPAQUE
@@ -148,7 +149,7 @@ class StepReport:
         if self.called:
             share = sum(self.called.values()) / max(self.flops, 1)
             yield Text(
-                f"called as they are, as token_wise says, with active tokens alone: {few(self.called)}; "
+                f"called as they are, as token_wise says, with active tokens alone: {few(self.called, NAMED)}; "
                 f"{share:.0%} of the FLOPs"
             )
         if self.in_full or self.behind:
@@ -241,11 +242,6 @@ def step_report(
 
 NAMED = 3
 """Children that are named one by one."""
-
-
-def few(paths: Collection[str]) -> str:
-    named, more = [*paths][:NAMED], len(paths) - NAMED
-    return ", ".join(named) + (f" and {more} more" if more > 0 else "")
 
 
 def active_tokens(streams: Sequence[int], fraction: float) -> tuple[int, ...]:

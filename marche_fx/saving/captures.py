@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..api.optimization import Optimization, optimization_of
-from ..checks import path_of
+from ..checks import few, path_of
 from ..errors import ArgumentError
 from ..head.step import HeadStep
 from ..head.stored import StoredHead, premises_of
@@ -225,8 +225,7 @@ def refuse_others(before: dict[str, Fingerprint], now: dict[str, Fingerprint]) -
     for what in now:
         changed = differences(before.get(what, {}), now[what])
         if changed:
-            more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
-            raise UnusableError(f"it was made for {what}: {', '.join(changed[:NAMED])}{more} differ")
+            raise UnusableError(f"it was made for {what}: {few(changed, NAMED)} differ")
 
 
 def made_for(optimization: Optimization, assigned: Set[Place]) -> dict[str, Fingerprint]:

@@ -10,13 +10,14 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
+from ...checks import tensor_in_words
 from ...errors import UnsupportedModelError
 from ..graph.opaque import FLOPS, OPAQUE, described, name_of, number_of, paths_of, results_of
 from ..graph.operands import same_sizes
@@ -36,7 +37,7 @@ class Called:
     ranks: tuple[int | None, ...]
     widths: tuple[int, ...]
     dtypes: tuple[str, ...]
-    flops: float
+    flops: float = field(compare=False)
 
     @classmethod
     def of(cls, name: str, rows: tuple[Tensor, ...], results: Any, flops: float) -> Called:
@@ -45,8 +46,9 @@ class Called:
         for own in leaves:
             fits = own is None or (isinstance(own, Tensor) and own.shape[:-1] in (lead, (count,)))
             if not fits:
-                what = f"{described([own])}" if isinstance(own, Tensor) else type(own).__name__
-                raise refusal(name, f"returns {what} for rows {list(rows[0].shape)}, which is no row for each of them")
+                raise refusal(
+                    name, f"returns {kind_of(own)} for rows {list(rows[0].shape)}, which is no row for each of them"
+                )
         found = results_of(leaves)
         if not found:
             raise refusal(name, "returns no tensor")
@@ -99,10 +101,7 @@ def children_rehearsed(
             raise refusal(path, "writes into what it is given")
         count = math.prod(rows[0].shape[:-1])
         called = Called.of(path, rows, results, counter.get_total_flops() / count)
-        known = found.setdefault(path, called)
-        if (known.spec, known.ranks, known.widths, known.dtypes) != (
-            *(called.spec, called.ranks, called.widths, called.dtypes),
-        ):
+        if found.setdefault(path, called) != called:
             raise refusal(path, "is called several times in a step and gives other kinds of results each time")
         with unseen():
             why = check_rows_are_apart(lambda *own: results_of(forward(*own)), rows)
@@ -135,7 +134,7 @@ def is_rows(value: object) -> bool:
 
 
 def kind_of(value: object) -> str:
-    return described([value]) if isinstance(value, Tensor) else type(value).__name__
+    return tensor_in_words(value) if isinstance(value, Tensor) else type(value).__name__
 
 
 @contextmanager

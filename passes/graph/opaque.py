@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ...checks import tensor_in_words
 from ...errors import UnsupportedModelError
 
 TOKEN_WISE = "_marche_fx_token_wise"
@@ -107,4 +108,4 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def described(tensors: Sequence[Tensor]) -> str:
-    return ", ".join(f"{name_of(own.dtype)} {list(own.shape)}" for own in tensors) or "no tensors"
+    return ", ".join(map(tensor_in_words, tensors)) or "no tensors"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -24,6 +25,11 @@ def module_path(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     path = next(reversed(stack.values()))[0] if stack else ""
     return strip_wrapper(path)
+
+
+def is_within(path: str, paths: Iterable[str]) -> bool:
+    """Whether the module at a path is inside of one at any of ``paths``."""
+    return any(path.startswith(f"{other}.") for other in paths)
 
 
 def alike(path: str) -> str:

@@ -9,12 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ...checks import few, tensor_in_words
 from ..capture.alone import LOCK, tracing_alone
 from .kept import KEPT, Key, Stored, key_of
 from .standalone import Code, Ragged, compile_alone
 
 MOST = 8
 """Kinds of calls that a module is compiled for; those of more kinds run operator by operator."""
+
+NAMED = 8
+"""Inputs that a warning describes."""
 
 WARNED: set[str] = set()
 
@@ -106,11 +110,7 @@ class Compiled:
 
 def described(inputs: Sequence[Any]) -> str:
     """``float32 [2, 8, 64], 0.5``: inputs in a few words, without weights' worth of them."""
-    shown = [
-        f"{str(own.dtype).removeprefix('torch.')} {list(own.shape)}" if isinstance(own, Tensor) else repr(own)
-        for own in inputs[:8]
-    ]
-    return ", ".join(shown) + (f" and {len(inputs) - len(shown)} more" if len(inputs) > len(shown) else "")
+    return few((tensor_in_words(own) if isinstance(own, Tensor) else repr(own) for own in inputs), NAMED)
 
 
 def warn_once(message: str) -> None:
