@@ -17,6 +17,7 @@ from ..head.step import HeadStep
 from ..marks import ATTRIBUTE
 from ..passes.capture.left import Left, leave
 from ..passes.capture.structure import structure
+from ..passes.graph.opaque import TOKEN_WISE
 from ..recipes import Recipe
 from ..runtime.method import Settings
 from ..runtime.session import Session
@@ -218,6 +219,19 @@ def rebind(copied: nn.Module, original: nn.Module) -> None:
     """Methods that somebody put on the original instance are those of its copy."""
     for name, value in list(vars(copied).items()):
         vars(copied)[name] = rebound(value, original, copied)
+
+
+def view_of(model: nn.Module, token_wise: tuple[str, ...] = ()) -> nn.Module:
+    """A shallow copy of a model, to be captured in its place.
+
+    Args:
+        token_wise: paths of its children that are called as they are.
+    """
+    view = copy.copy(model)
+    rebind(view, model)
+    if token_wise:
+        vars(view)[TOKEN_WISE] = token_wise
+    return view
 
 
 def put_child(model: nn.Module, path: str, child: nn.Module) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..checks import check_count, check_not_negative, shown
 from ..errors import ArgumentError
-from ..passes.graph.opaque import TOKEN_WISE
+from ..passes.graph.source import is_within
 from ..refresh.builtin import SelectiveRefresh
 from ..refresh.policy import RefreshPolicy
 from ..refresh.presets import preset
@@ -153,28 +153,22 @@ def token_wise_paths(model: nn.Module, patterns: str | Sequence[str]) -> tuple[s
         ArgumentError: a pattern fits none.
     """
     wanted, paths = names_of(patterns, "token_wise"), [path for path, _ in model.named_modules() if path]
+    found: set[str] = set()
     for pattern in wanted:
-        if not fnmatch.filter(paths, pattern):
+        fitting = {path for path in paths if fnmatch.fnmatchcase(path, pattern)}
+        found |= fitting
+        if not fitting:
             near = difflib.get_close_matches(pattern, paths, 3) or paths[:3]
             raise ArgumentError(
                 f"token_wise names {pattern!r}, and {type(model).__name__} has no child of that path; it has "
                 f"{', '.join(near) or 'none'}"
             )
-    found = [path for path in paths if any(fnmatch.fnmatchcase(path, own) for own in wanted)]
-    return tuple(path for path in found if not any(path.startswith(f"{own}.") for own in found))
-
-
-def with_opaque(view: nn.Module, patterns: str | Sequence[str]) -> nn.Module:
-    """A shallow copy of a model, told which of its children are called as they are."""
-    paths = token_wise_paths(view, patterns)
-    if paths:
-        vars(view)[TOKEN_WISE] = paths
-    return view
+    return tuple(path for path in paths if path in found and not is_within(path, found))
 
 
 def paths_within(path: str, paths: Sequence[str]) -> list[str]:
     """Those of ``paths`` that are inside of ``path``, as seen from there."""
-    return [own.removeprefix(f"{path}.") for own in paths if own.startswith(f"{path}.")]
+    return [own.removeprefix(f"{path}.") for own in paths if is_within(own, [path])]
 
 
 def head_names(model: nn.Module, names: str | Sequence[str] | None, *, default: Sequence[str]) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from ..runtime.monitor import Monitor
 from .decoding import in_session
 from .denoising import replaced_heads
 from .head import denoiser_paths, replace_denoisers, with_fast_products
-from .optimization import Optimization, PlainChildren, rebind
+from .optimization import Optimization, PlainChildren, rebind, view_of
 from .options import (
     KNOWN_DENOISERS,
     KNOWN_HEADS,
@@ -43,8 +43,8 @@ from .options import (
     paths_within,
     policies_of,
     refuse_loops_that_are_steps,
+    token_wise_paths,
     tolerance_of,
-    with_opaque,
 )
 from .placement import refuse_spread_weights, refuse_wrappers
 from .recipes import recipe_for, refuse_both, told_loop
@@ -208,8 +208,7 @@ def transform(
     # Captured in place of the original, so that attributes set on the result count and the original stays as it is.
     plain = PlainChildren()
     plain.look(model)
-    view = with_opaque(copy.copy(model), token_wise)
-    rebind(view, model)
+    view = view_of(model, token_wise_paths(model, token_wise))
     if plain.modules is not None:
         view._modules = plain.modules
     names = parameter_names(model, steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +13,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from torch import nn
 
-from ..api.optimization import optimization_of, rebind
-from ..api.options import default_steps, has_known_denoisers, method_names, not_a_module, with_opaque
+from ..api.optimization import optimization_of, view_of
+from ..api.options import default_steps, has_known_denoisers, method_names, not_a_module, token_wise_paths
 from ..api.recipes import recipe_notes
 from ..checks import check_flag, is_number, path_of, shown
 from ..errors import ArgumentError
@@ -254,9 +253,7 @@ def explain(
     if is_of_head or inner is not None or sample is not None:
         return Report(type(model).__name__, (), heads=explain_heads(model, inner, sample))
     name = step_for(model, step, args, kwargs)
-    own = with_opaque(copy.copy(model), token_wise) if token_wise else model
-    rebind(own, model)
-    plan = make_plan(own, name, args, kwargs)
+    plan = make_plan(view_of(model, token_wise_paths(model, token_wise)), name, args, kwargs)
     # What other step methods return is read by a step method, as a whole, and nothing is observed there.
     is_last = name not in default_steps(model)[:-1]
     skip_unread = is_last and can_wait(plan, find_row_outputs(plan))
